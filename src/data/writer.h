@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes record batches as one file of an output format.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "arrow/io/type_fwd.h"
+#include "arrow/record_batch.h"
+#include "base/status.h"
+
+namespace millstream {
+
+enum class OutputFormat { kParquet, kJsonl, kCsv, kArrow };
+
+std::string_view OutputFormatName(OutputFormat format);          // "parquet", "jsonl", "csv", "arrow"
+std::string_view OutputFormatSuffix(OutputFormat format);        // ".parquet", ...
+Result<OutputFormat> OutputFormatFromName(std::string_view name);
+
+/// One file being written. One thread.
+class TableWriter {
+ public:
+  virtual ~TableWriter() = default;
+  virtual Status Write(const arrow::RecordBatch& batch) = 0;
+  /// Ends the file; the sink is left open.
+  virtual Status Close() = 0;
+};
+
+/// Starts a file of `schema` on `sink`. `metadata` goes into the file where the format has a place for it.
+Result<std::unique_ptr<TableWriter>> MakeTableWriter(
+    OutputFormat format, std::shared_ptr<arrow::Schema> schema, std::shared_ptr<arrow::io::OutputStream> sink,
+    const std::map<std::string, std::string>& metadata
+);
+
+/// Reads a file that a TableWriter wrote back into `schema`, batch by batch, exactly as it was written.
+Result<std::shared_ptr<arrow::RecordBatchReader>> OpenWritten(
+    OutputFormat format, const std::string& path, std::shared_ptr<arrow::Schema> schema
+);
+
+}  // namespace millstream

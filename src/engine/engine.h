@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests to completions: the interface that every engine stands behind.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "text/grammar.h"
+
+namespace millstream {
+
+using RequestId = std::int64_t;
+using Deadline = std::chrono::steady_clock::time_point;
+
+/// vLLM's names and meanings.
+struct SamplingParams {
+  std::int64_t max_tokens = 512;
+  std::int64_t min_tokens = 0;
+  double temperature = 1;
+  std::int64_t top_k = 0;  // 0: all
+  double top_p = 1;
+  double min_p = 0;
+  double repetition_penalty = 1;
+  double presence_penalty = 0;
+  double frequency_penalty = 0;
+  std::vector<std::string> stop;
+  std::vector<std::int32_t> stop_token_ids;
+  bool include_stop_str_in_output = false;
+  bool ignore_eos = false;
+};
+
+/// One sequence to complete. `n` samples are n requests.
+struct Request {
+  RequestId id = 0;
+  std::vector<std::int32_t> prompt_tokens;
+  std::vector<std::int32_t> generated_tokens;  // a resumed prefix of the answer
+  SamplingParams sampling;
+  RandomKey random;                        // names the sample's stream of draws
+  std::shared_ptr<const Grammar> grammar;  // may be null
+  /// The grammar begins after this text has been generated ("</think>"); empty: at once.
+  std::string grammar_after;
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+std::string_view FinishReasonName(FinishReason reason);  // "stop", "length", "cancelled", "error"
+
+struct Completion {
+  RequestId id = 0;
+  FinishReason reason = FinishReason::kStop;
+  std::vector<std::int32_t> tokens;  // without the stop token
+  std::string text;                  // special tokens left out, cut at the stop string
+  std::int64_t prompt_tokens = 0;
+  std::int64_t completion_tokens = 0;  // as generated, the stop token included
+  std::string error_code;              // kError: a code of docs/errors.md
+  std::string error_message;
+};
+
+/// How much more is worth submitting now.
+struct Room {
+  std::int64_t requests = 0;
+  std::int64_t tokens = 0;
+};
+
+/// Counters since the engine was made.
+struct EngineStats {
+  std::int64_t prompt_tokens = 0;
+  std::int64_t completion_tokens = 0;
+  std::int64_t steps = 0;
+  std::int64_t requests_finished = 0;
+  std::int64_t preemptions = 0;
+};
+
+/// Turns requests into completions, as many at a time as it can. Owns its compute threads.
+/// Submit, Cancel, Poll, room and stats may each be called from a different thread.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual Room room() const = 0;
+  /// Takes ownership of the request. A request that cannot be served completes with an error.
+  virtual void Submit(Request request) = 0;
+  /// Asks for an early end: the request completes as cancelled, with the tokens it has.
+  virtual void Cancel(RequestId id) = 0;
+  /// Blocks until something finished, the deadline passed or `stop` is requested. An error means
+  /// that the engine is gone, and every request not yet completed with it.
+  virtual Result<std::vector<Completion>> Poll(Deadline deadline, std::stop_token stop) = 0;
+  virtual EngineStats stats() const = 0;
+};
+
+}  // namespace millstream

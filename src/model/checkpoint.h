@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files of a model, opened: its configuration, its tensors where they lie in mapped memory, and what the
+// tokenizer and chat template are made of. Knows GGUF files and safetensors folders; trusts neither's headers.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace millstream {
+
+enum class TensorType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
+std::string_view TensorTypeName(TensorType type);
+
+/// A weight as it lies in the mapped file. `shape` is row-major: {rows, columns} for a matrix whose rows are
+/// output features, {n} for a vector. Valid as long as its Checkpoint.
+struct TensorView {
+  TensorType type = TensorType::kF32;
+  std::vector<std::int64_t> shape;
+  const std::byte* data = nullptr;
+  std::size_t size_bytes = 0;
+};
+
+/// RoPE scaling as configurations state it.
+struct RopeScaling {
+  enum class Kind { kNone, kLinear, kLlama3, kYarn } kind = Kind::kNone;
+  float factor = 1;
+  float low_freq_factor = 1;
+  float high_freq_factor = 4;
+  std::int64_t original_context = 0;
+};
+
+/// What a model of the llama family needs to know of itself.
+struct ModelConfig {
+  std::string architecture;  // "llama", "qwen2"
+  std::int64_t context = 0;  // tokens
+  std::int64_t vocabulary = 0;
+  std::int64_t layers = 0;
+  std::int64_t hidden = 0;
+  std::int64_t feed_forward = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  float norm_epsilon = 1e-5F;
+  float rope_theta = 10000;
+  bool rope_interleaved = false;  // GGUF llama: rotated pairs are neighbours (2i, 2i+1), not halves (i, i + head_dim/2)
+  RopeScaling rope_scaling;
+  bool tied_embeddings = false;
+};
+
+/// A model's own wishes: generation_config.json.
+struct GenerationDefaults {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<std::int64_t> top_k, max_tokens;
+  std::string source;  // "generation_config.json", or empty
+};
+
+/// The GGUF vocabulary, owned (see text/tokenizer.h for the meaning of each); empty for safetensors folders.
+struct CheckpointVocabulary {
+  std::string model, pre;
+  std::vector<std::string_view> tokens;
+  std::vector<std::int32_t> token_types;
+  std::vector<float> scores;
+  std::vector<std::string_view> merges;
+  std::optional<std::int32_t> bos_token, eos_token, unknown_token;
+  bool add_bos = false, add_eos = false, add_space_prefix = true;
+};
+
+/// An open model. Immutable; thread-safe.
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+
+  /// Opens a GGUF file or a safetensors folder. Everything in a header is checked (security.md 4.2); a Status says
+  /// what is wrong and what is supported.
+  static Result<std::shared_ptr<const Checkpoint>> Open(const std::string& path);
+
+  virtual const ModelConfig& config() const = 0;
+  /// The tensor, by its name in the GGUF naming ("blk.0.attn_q.weight"; safetensors names are translated), or null.
+  virtual const TensorView* Find(std::string_view name) const = 0;
+
+  // What the tokenizer and the templates are made of.
+  std::string tokenizer_json;  // safetensors folders
+  CheckpointVocabulary vocabulary;
+  std::string chat_template;   // empty: none
+  std::string bos_token, eos_token;       // texts, may be empty
+  std::vector<std::int32_t> stop_tokens;  // end-of-text and end-of-turn ids
+  GenerationDefaults defaults;
+  std::string path;
+  std::uint64_t size_bytes = 0;
+  /// xxh3 of the headers and of a sample of the weights: tells two models apart.
+  std::uint64_t hash = 0;
+};
+
+}  // namespace millstream

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files that Millstream itself writes, behind one interface: local disk today, object stores and simulated
+// disks later. Names are '/'-separated paths.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arrow/io/interfaces.h"
+#include "base/status.h"
+
+namespace millstream {
+
+struct StoredFile {
+  std::string name;  // without its folder
+  std::uint64_t size_bytes = 0;
+  bool is_folder = false;
+};
+
+/// Thread-safe.
+class Storage {
+ public:
+  virtual ~Storage() = default;
+  /// Creates or truncates an unpublished file (its folders too) and writes to it.
+  virtual Result<std::shared_ptr<arrow::io::OutputStream>> Create(const std::string& path) = 0;
+  /// Moves a finished file to its final name if nothing has that name. AlreadyExists otherwise.
+  virtual Status Publish(const std::string& from, const std::string& to) = 0;
+  /// Reads a whole small file. `max_bytes` bounds it.
+  virtual Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) = 0;
+  /// Lists a folder, sorted by name; empty if there is none.
+  virtual Result<std::vector<StoredFile>> List(const std::string& folder) = 0;
+  /// Removes a file or a folder with all in it. OK if there is none. Never called on a published part.
+  virtual Status Remove(const std::string& path) = 0;
+};
+
+/// The local disk. Creates state folders with mode 0700, files by the umask.
+std::unique_ptr<Storage> MakeLocalStorage();
+
+/// Writes a small file whole, by Create and Publish through a name beside it. AlreadyExists if it stands.
+Status PublishBytes(Storage& storage, const std::string& path, std::string_view bytes);
+
+}  // namespace millstream
