@@ -11,11 +11,17 @@
 namespace millstream {
 
 struct ScriptedEngineOptions {
-  /// The answer to a request. Called on the polling thread.
+  /// The answer to a request. Called on the polling thread. Its id is filled in, and its counts of
+  /// tokens where they are 0; an exception out of it becomes the engine's death.
   std::function<Completion(const Request&)> answer;
-  std::int64_t max_requests = 64;   // room
-  bool reverse = false;             // finish each poll's requests in reverse order of submission
-  std::int64_t die_after = -1;      // Poll fails for good after so many completions
+  std::int64_t max_requests = 64;  // room
+  std::int64_t per_poll = 0;       // at most so many completions a Poll; 0: all that are due
+  bool reverse = false;            // finish each poll's requests in reverse order of submission
+  std::int64_t die_after = -1;     // Poll fails for good after so many completions
+  /// Whether a request may be answered yet. Asked on the polling thread at the start of each Poll,
+  /// and again whenever a request came in or was cancelled. None: at once. A request never due
+  /// hangs until cancelled.
+  std::function<bool(const Request&)> is_due;
 };
 
 std::unique_ptr<Engine> MakeScriptedEngine(ScriptedEngineOptions options);
