@@ -8,6 +8,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -46,8 +47,11 @@ struct InputFile {
   std::int64_t mtime_ns = 0;
   std::uint64_t hash = 0;  // xxh3 of the bytes that indexing read: the whole text file, a Parquet or Arrow file's footer
   std::int64_t num_records = 0;
-  /// Byte offset (of the uncompressed text) of records 1, 4097, 8193, ...; empty for Parquet and Arrow.
+  /// Text formats: byte offset (of the uncompressed text) of records 1, 4097, 8193, ..., then that of the end.
+  /// Parquet and Arrow: how many records stand before each row group or record batch, then num_records.
   std::vector<std::uint64_t> positions;
+  /// Text formats: the physical lines on which records 1, 4097, ... begin.
+  std::vector<std::uint64_t> lines;
   /// Column names of a CSV or TSV file's header line, in file order.
   std::vector<std::string> header;
 };
@@ -66,6 +70,8 @@ struct Snapshot {
   std::shared_ptr<arrow::Schema> schema;
   std::vector<ColumnFit> fits;  // text formats: columns with values that will become error rows
   std::int64_t num_rows = 0;
+  /// The input is another job's output: its rows that are not ok count as skipped.
+  bool is_job_output = false;
 };
 
 /// The type of a column that keeps any JSON value as its text: utf8 with field metadata
