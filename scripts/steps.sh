@@ -8,19 +8,14 @@ mkdir -p "$(dirname "$log")"
 # Lets ccache recognise a file in another clone.
 export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=1
 
-beat=
-stop_beat() {
-  [ -z "$beat" ] || kill "$beat" 2>/dev/null || true
-  beat=
-}
-trap stop_beat EXIT
-
+# Shows how far a step is until its standard input ends.
 show_progress() {
-  local title=$1 started=$SECONDS line
-  local every=30
+  local title=$1 started=$SECONDS every=30 line status
   [ ! -t 1 ] || every=1
-  exec 7<> <(:) # never readable: a read from it waits without a child process that could outlive us
-  while ! read -r -t "$every" -u 7; do
+  while true; do
+    status=0
+    read -r -t "$every" || status=$?
+    [ $status -gt 128 ] || break # no time-out: the end
     line=$(tail -c 500 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-80)
     if [ -t 1 ]; then
       printf '\r\033[K%s ... %d s  %.60s' "$title" $((SECONDS - started)) "$line"
@@ -34,14 +29,14 @@ show_progress() {
 # line of its output, at the end the seconds it took. If it fails, prints the end of that output and returns its status.
 # (set -e does not reach into COMMAND: a function given here joins its commands by &&.)
 attempt() {
-  local title=$1 started=$SECONDS status=0 from
+  local title=$1 started=$SECONDS status=0 from progress
   shift
   from=$(($(stat -c %s "$log") + 1))
   printf '%s ...' "$title"
-  show_progress "$title" 2>/dev/null &
-  beat=$!
+  exec {progress}> >(show_progress "$title")
   "$@" >>"$log" 2>&1 </dev/null || status=$?
-  stop_beat
+  exec {progress}>&-
+  wait $! || true
   [ ! -t 1 ] || printf '\r\033[K%s ...' "$title"
   if [ "$status" = 0 ]; then
     printf ' %d s\n' $((SECONDS - started))
