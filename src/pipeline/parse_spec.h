@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads a job file. Everything that can be known from the file alone is checked here, and every mistake reported.
+// Reads a job file. Everything that can be known from the file alone is checked here, and every
+// mistake reported.
 
 #pragma once
 
@@ -29,11 +30,16 @@ struct SpecMistake {
 /// Parses and checks `path`. On mistakes returns Invalid whose message has one line a mistake:
 /// "FILE:LINE: PATH: MESSAGE". `mistakes`, if given, gets them one by one.
 Result<JobSpec> ParseJobFile(
-    const std::string& path, const SpecOverrides& overrides, std::vector<SpecMistake>* mistakes = nullptr
+    const std::string& path,
+    const SpecOverrides& overrides,
+    std::vector<SpecMistake>* mistakes = nullptr
 );
 /// The same for the text of a job file that stands at `path`.
 Result<JobSpec> ParseJobText(
-    const std::string& text, const std::string& path, const SpecOverrides& overrides, std::vector<SpecMistake>* mistakes = nullptr
+    const std::string& text,
+    const std::string& path,
+    const SpecOverrides& overrides,
+    std::vector<SpecMistake>* mistakes = nullptr
 );
 
 /// The JSON Schema of job files, for editors.

@@ -17,8 +17,8 @@ namespace millstream {
 
 /// Where in the job file something stands, for messages about it.
 struct SpecPlace {
-  int line = 0;        // from 1; 0: from the command line or a default
-  std::string path;    // "steps[2].generate.max_tokens"
+  int line = 0;      // from 1; 0: from the command line or a default
+  std::string path;  // "steps[2].generate.max_tokens"
 };
 
 /// One value of a per-row number key: a constant, or an expression evaluated for each row.
@@ -28,11 +28,11 @@ struct NumberSetting {
 };
 
 struct ModelSpec {
-  std::string path;                         // name, path or Hugging Face id
-  std::optional<std::int64_t> context;      // tokens
+  std::string path;                     // name, path or Hugging Face id
+  std::optional<std::int64_t> context;  // tokens
   std::optional<std::uint64_t> memory_bytes;
   std::optional<int> threads;
-  std::string compute = "auto";             // auto, f32, bf16
+  std::string compute = "auto";  // auto, f32, bf16
   SpecPlace place;
 };
 
@@ -41,7 +41,8 @@ struct InputSpec {
   std::optional<std::string> format;
   std::vector<std::string> columns;
   std::vector<std::pair<std::string, std::string>> schema;  // column, type name
-  bool keep_job_columns = false;  // read another job's output as it is, failed rows and `_` columns too
+  bool keep_job_columns =
+      false;  // read another job's output as it is, failed rows and `_` columns too
   SpecPlace place;
 };
 
@@ -51,57 +52,80 @@ struct SetColumn {
   std::optional<std::string> type;
   SpecPlace place;
 };
-struct SetSpec { std::vector<SetColumn> columns; };
-struct FilterSpec { std::string expression; };
-struct CheckSpec { std::string that; std::string code = "check_failed"; std::optional<std::string> message; };
-struct SelectSpec { std::vector<std::string> columns; };
-struct DropSpec { std::vector<std::string> columns; };
-struct RenameSpec { std::vector<std::pair<std::string, std::string>> columns; };  // old, new
+struct SetSpec {
+  std::vector<SetColumn> columns;
+};
+struct FilterSpec {
+  std::string expression;
+  SpecPlace place;
+};
+struct CheckSpec {
+  std::string that;
+  std::string code = "check_failed";
+  std::optional<std::string> message;  // a template
+  SpecPlace place;                     // of `that`
+  SpecPlace message_place;
+};
+struct SelectSpec {
+  std::vector<std::string> columns;
+  std::vector<SpecPlace> places;  // in step with columns
+};
+struct DropSpec {
+  std::vector<std::string> columns;
+  std::vector<SpecPlace> places;  // in step with columns
+};
+struct RenameSpec {
+  std::vector<std::pair<std::string, std::string>> columns;  // old, new
+  std::vector<SpecPlace> places;                             // in step with columns
+};
 
 /// One entry of `messages`.
 struct MessageSpec {
-  std::string role;                  // a template
-  std::vector<std::string> contents; // templates; the parts of a list of text parts, or one
+  std::string role;                   // a template
+  std::vector<std::string> contents;  // templates; the parts of a list of text parts, or one
   SpecPlace place;
 };
 
 struct StructuredSpec {
   enum class Kind { kJson, kChoice, kRegex, kGrammar };
   Kind kind = Kind::kJson;
-  nlohmann::ordered_json schema;       // kJson
-  std::vector<std::string> choices;    // kChoice, as written
-  std::optional<std::string> choice_column;  // kChoice from an expression per row
-  std::string text;                    // kRegex, kGrammar
+  nlohmann::ordered_json schema;             // kJson
+  std::vector<std::string> choices;          // kChoice, as written
+  std::optional<std::string> choice_column;  // kChoice from this {{ expression }} per row
+  std::string text;                          // kRegex, kGrammar
   SpecPlace place;
 };
 
 struct GenerateSpec {
-  std::string model;                           // key of `models:`, or a name, path or id
-  std::optional<std::string> prompt;           // exactly one of prompt, messages, messages_column, raw_prompt
-  std::optional<std::string> system;           // with prompt
+  std::string model;  // key of `models:`, or a name, path or id
+  std::optional<std::string>
+      prompt;  // exactly one of prompt, messages, messages_column, raw_prompt
+  std::optional<std::string> system;  // with prompt
   std::vector<MessageSpec> messages;
   std::optional<std::string> messages_column;
   std::optional<std::string> raw_prompt;
-  std::string as;                              // output column
+  std::string as;                                // output column
   std::map<std::string, NumberSetting> numbers;  // max_tokens, temperature, ... as given
   std::vector<std::string> stop;
   std::vector<std::int64_t> stop_token_ids;
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
   std::int64_t n = 1;
-  std::optional<std::int64_t> seed;
+  std::optional<std::int64_t> seed;  // a constant; an expression per row stands in `numbers`
   nlohmann::ordered_json chat_template_kwargs = nlohmann::ordered_json::object();
-  std::optional<std::string> chat_template;    // the file's text
+  std::optional<std::string> chat_template;  // the file's text
   bool continue_final_message = false;
   std::optional<bool> add_special_tokens;
   bool parse_special = false;
   std::optional<StructuredSpec> structured;
-  bool overflow_error = true;                  // on_overflow: error
-  std::vector<std::string> truncate_columns;   // on_overflow: {truncate: [...]}
-  bool truncate_left = false;                  // side: left cuts the beginning
-  bool length_error = false;                   // on_length: error
+  bool overflow_error = true;                 // on_overflow: error
+  std::vector<std::string> truncate_columns;  // on_overflow: {truncate: [...]}
+  bool truncate_left = false;                 // side: left cuts the beginning
+  bool length_error = false;                  // on_length: error
   bool split_reasoning = false;
   bool keep_prompt = false;
+  SpecPlace place;
+  std::map<std::string, SpecPlace> places;  // of each key that is given, by its name
 };
 
 struct StepSpec {
@@ -111,9 +135,11 @@ struct StepSpec {
 };
 
 struct OutputSpec {
-  std::string path;
+  std::string path;  // as written; --output's is absolute
   std::string format = "parquet";
+  bool is_file = false;  // the path ends in a file suffix: one file is published at the end
   bool keep_skipped = false, keep_errors = true, keep_ok = true;  // rows:
+  SpecPlace place;
 };
 
 /// `max_errors`: a count, or a percentage of the rows that were not skipped.
@@ -133,8 +159,11 @@ struct JobSpec {
   std::optional<ErrorLimit> max_errors;  // none: no limit, any number of failed rows is complete
   std::int64_t split_rows = 4096;
   std::int64_t seed = 0;
-  /// The whole spec after vars and --set, with defaults left out: what a fingerprint and a difference are made
-  /// of. Each leaf's line is in `lines` by its path.
+  /// The whole spec after vars and --set, in one form: shorthands as mappings, files that it names
+  /// (schemas, chat templates) by their content, defaults and what changes no row (name,
+  /// output.path, max_errors, a model's threads and memory) left out. What a fingerprint and a
+  /// difference are made of. Each value's line is in `lines` by its path
+  /// ("steps[2].generate.max_tokens"), 0 if it came from the command line.
   nlohmann::ordered_json canonical;
   std::map<std::string, int> lines;
 };

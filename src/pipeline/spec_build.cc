@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pipeline/spec_build.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "fmt/format.h"
+#include "pipeline/spec_overrides.h"
+#include "pipeline/spec_values.h"
+
+namespace millstream {
+namespace {
+
+void BuildModels(const YamlNode& models, JobSpec& spec) {
+  for (const YamlNode& entry : models.children) {
+    ModelSpec& model = spec.models[entry.key];
+    model.path = TextAt(entry, "path").value_or("");
+    if (const YamlNode* node = entry.Find("context")) model.context = IntegerOf(*node);
+    if (const YamlNode* node = entry.Find("memory")) model.memory_bytes = SizeOf(*node);
+    if (const YamlNode* node = entry.Find("threads")) {
+      model.threads = static_cast<int>(IntegerOf(*node).value_or(1));
+    }
+    model.compute = TextAt(entry, "compute").value_or("auto");
+    model.place = PlaceOf(entry, PathOf("models", entry.key));
+  }
+}
+
+void BuildInput(const YamlNode& node, JobSpec& spec) {
+  InputSpec& input = spec.input;
+  input.place = PlaceOf(node, "input");
+  input.paths = TextsAt(node, "path");
+  input.format = TextAt(node, "format");
+  input.columns = TextsAt(node, "columns");
+  if (const YamlNode* schema = node.Find("schema")) {
+    for (const YamlNode& entry : schema->children) input.schema.emplace_back(entry.key, entry.text);
+  }
+  if (const YamlNode* keep = node.Find("keep_job_columns")) {
+    input.keep_job_columns = BoolOf(*keep).value_or(false);
+  }
+}
+
+constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kFileSuffixes{
+    {{".parquet", "parquet"}, {".jsonl", "jsonl"}, {".csv", "csv"}, {".arrow", "arrow"}}
+};
+constexpr std::array<std::string_view, 13> kOtherSuffixes{
+    ".json",
+    ".ndjson",
+    ".tsv",
+    ".txt",
+    ".gz",
+    ".zst",
+    ".xlsx",
+    ".feather",
+    ".arrows",
+    ".pq",
+    ".orc",
+    ".avro",
+    ".zip"
+};
+
+void BuildOutput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
+  OutputSpec& output = spec.output;
+  output.place = PlaceOf(node, "output");
+  output.path = TextAt(node, "path").value_or("");
+  const auto format = TextAt(node, "format");
+  if (format) output.format = *format;
+  const std::string suffix = std::filesystem::path(output.path).extension().string();
+  for (const auto& [known, suffix_format] : kFileSuffixes) {
+    if (suffix != known) continue;
+    output.is_file = true;
+    output.format = suffix_format;
+    if (!format || *format == suffix_format) continue;
+    mistakes.Add(
+        *node.Find("format"),
+        "output.format",
+        fmt::format("is {}, but the path ends in {}: make the two agree", *format, suffix)
+    );
+  }
+  if (std::find(kOtherSuffixes.begin(), kOtherSuffixes.end(), suffix) != kOtherSuffixes.end()) {
+    mistakes.Add(
+        *node.Find("path"),
+        "output.path",
+        fmt::format(
+            "files of suffix {} are not written: only .parquet, .jsonl, .csv and .arrow", suffix
+        )
+    );
+  }
+  if (node.Find("rows") == nullptr) return;
+  const std::vector<std::string> rows = TextsAt(node, "rows");
+  const auto keeps = [&rows](std::string_view kind) {
+    return std::find(rows.begin(), rows.end(), kind) != rows.end();
+  };
+  output.keep_ok = keeps("ok");
+  output.keep_errors = keeps("error");
+  output.keep_skipped = keeps("skipped");
+  if (rows.empty())
+    mistakes.Add(*node.Find("rows"), "output.rows", "must name at least one kind of row");
+}
+
+SetSpec BuildSet(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
+  SetSpec set;
+  for (const YamlNode& entry : node.children) {
+    const std::string entry_path = PathOf(path, entry.key);
+    CheckNewColumn(entry, entry.key, entry_path, mistakes);
+    set.columns.push_back(
+        {entry.key,
+         TextAt(entry, "value").value_or(""),
+         TextAt(entry, "type"),
+         PlaceOf(entry, entry_path)}
+    );
+  }
+  if (node.IsMap() && set.columns.empty()) mistakes.Add(node, path, "must set at least one column");
+  return set;
+}
+
+CheckSpec BuildCheck(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
+  CheckSpec check;
+  check.that = TextAt(node, "that").value_or("");
+  check.place = PlaceOf(node, PathOf(path, "that"));
+  if (const YamlNode* that = node.Find("that")) check.place.line = that->line;
+  check.message = TextAt(node, "message");
+  if (const YamlNode* message = node.Find("message")) {
+    check.message_place = PlaceOf(*message, PathOf(path, "message"));
+  }
+  const auto code = TextAt(node, "code");
+  if (!code) return check;
+  check.code = *code;
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz";
+  constexpr std::string_view kRest = "abcdefghijklmnopqrstuvwxyz0123456789_";
+  const bool ok = !code->empty() && kLetters.find((*code)[0]) != std::string_view::npos &&
+                  code->find_first_not_of(kRest) == std::string::npos;
+  if (!ok) {
+    mistakes.Add(
+        *node.Find("code"),
+        PathOf(path, "code"),
+        "must be a lower case word of letters, digits and _, such as empty_answer"
+    );
+  }
+  return check;
+}
+
+/// A list of column names, as select and drop take it.
+template <typename Spec>
+Spec BuildColumns(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
+  Spec spec;
+  for (std::size_t i = 0; i < node.children.size(); ++i) {
+    const YamlNode& item = node.children[i];
+    if (!item.IsScalar()) continue;
+    if (std::find(spec.columns.begin(), spec.columns.end(), item.text) != spec.columns.end()) {
+      mistakes.Add(item, PathOf(path, i), fmt::format("names the column `{}` twice", item.text));
+    }
+    spec.columns.push_back(item.text);
+    spec.places.push_back(PlaceOf(item, PathOf(path, i)));
+  }
+  if (node.IsList() && node.children.empty())
+    mistakes.Add(node, path, "must name at least one column");
+  return spec;
+}
+
+RenameSpec BuildRename(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
+  RenameSpec rename;
+  std::set<std::string> targets;
+  for (const YamlNode& entry : node.children) {
+    const std::string entry_path = PathOf(path, entry.key);
+    CheckNewColumn(entry, entry.text, entry_path, mistakes);
+    if (!targets.insert(entry.text).second) {
+      mistakes.Add(
+          entry, entry_path, fmt::format("a second column would be called `{}`", entry.text)
+      );
+    }
+    rename.columns.emplace_back(entry.key, entry.text);
+    rename.places.push_back(PlaceOf(entry, entry_path));
+  }
+  if (node.IsMap() && rename.columns.empty())
+    mistakes.Add(node, path, "must rename at least one column");
+  return rename;
+}
+
+void BuildBody(
+    const YamlNode& body,
+    const std::string& path,
+    const std::string& folder,
+    StepSpec& step,
+    SpecMistakes& mistakes
+) {
+  if (body.key == "set") step.body = BuildSet(body, path, mistakes);
+  if (body.key == "filter") step.body = FilterSpec{body.text, PlaceOf(body, path)};
+  if (body.key == "generate") step.body = BuildGenerate(body, path, folder, mistakes);
+  if (body.key == "check") step.body = BuildCheck(body, path, mistakes);
+  if (body.key == "select") step.body = BuildColumns<SelectSpec>(body, path, mistakes);
+  if (body.key == "drop") step.body = BuildColumns<DropSpec>(body, path, mistakes);
+  if (body.key == "rename") step.body = BuildRename(body, path, mistakes);
+}
+
+void CheckId(
+    const YamlNode& node,
+    const std::string& id,
+    const std::string& path,
+    std::map<std::string, int>& seen,
+    SpecMistakes& mistakes
+) {
+  constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+  const YamlNode* given = node.Find("id");
+  const bool bad = given != nullptr && id.find_first_not_of(kAllowed) != std::string::npos;
+  if (bad) mistakes.Add(*given, PathOf(path, "id"), "must be made of letters, digits, _ and -");
+  if (id == "read")
+    mistakes.Add(node, path, "a step cannot be called `read`: errors of the reader are");
+  const auto [first, is_new] = seen.emplace(id, node.line);
+  if (is_new) return;
+  mistakes.Add(
+      node,
+      path,
+      fmt::format(
+          "a second step is called `{}`, the first is on line {}: give one another `id`",
+          id,
+          first->second
+      )
+  );
+}
+
+void BuildSteps(const YamlNode& steps, JobSpec& spec, SpecMistakes& mistakes) {
+  const std::vector<std::string> ids = StepIds(steps);
+  std::map<std::string, int> seen;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const YamlNode& node = steps.children[i];
+    if (!node.IsMap()) continue;
+    const std::string path = PathOf("steps", i);
+    std::vector<const YamlNode*> bodies;
+    for (const YamlNode& entry : node.children) {
+      if (entry.key != "id") bodies.push_back(&entry);
+    }
+    if (bodies.size() > 1) {
+      mistakes.Add(
+          *bodies[1],
+          PathOf(path, bodies[1]->key),
+          fmt::format(
+              "a step does one thing, and this one is a `{}`: begin a new one with `- {}:`",
+              bodies[0]->key,
+              bodies[1]->key
+          )
+      );
+    }
+    if (bodies.empty())
+      mistakes.Add(
+          node, path, "a step needs one of set, filter, generate, check, select, drop, rename"
+      );
+    if (!ids[i].empty()) CheckId(node, ids[i], path, seen, mistakes);
+    if (bodies.empty()) continue;
+    StepSpec step;
+    step.id = ids[i];
+    step.place = PlaceOf(node, path);
+    BuildBody(*bodies[0], PathOf(path, bodies[0]->key), spec.folder, step, mistakes);
+    spec.steps.push_back(std::move(step));
+  }
+}
+
+}  // namespace
+
+void CheckNewColumn(
+    const YamlNode& node, std::string_view name, const std::string& path, SpecMistakes& mistakes
+) {
+  if (!name.starts_with('_')) return;
+  mistakes.Add(
+      node,
+      path,
+      fmt::format(
+          "a column cannot be called `{}`: names that begin with _ are Millstream's own", name
+      )
+  );
+}
+
+std::optional<std::string> TextAt(const YamlNode& map, std::string_view key) {
+  const YamlNode* node = map.Find(key);
+  if (node == nullptr || !node->IsScalar()) return std::nullopt;
+  return node->text;
+}
+
+std::vector<std::string> TextsAt(const YamlNode& map, std::string_view key) {
+  const YamlNode* node = map.Find(key);
+  std::vector<std::string> texts;
+  if (node == nullptr) return texts;
+  if (node->IsScalar()) texts.push_back(node->text);
+  for (const YamlNode& child : node->children) {
+    if (node->IsList() && child.IsScalar()) texts.push_back(child.text);
+  }
+  return texts;
+}
+
+SpecPlace PlaceOf(const YamlNode& node, std::string path) {
+  return {node.line, std::move(path)};
+}
+
+void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
+  spec.name = TextAt(root, "name").value_or(std::filesystem::path(spec.file).stem().string());
+  if (const YamlNode* models = root.Find("models")) BuildModels(*models, spec);
+  if (const YamlNode* input = root.Find("input")) BuildInput(*input, spec);
+  if (const YamlNode* output = root.Find("output")) BuildOutput(*output, spec, mistakes);
+  if (const YamlNode* steps = root.Find("steps")) BuildSteps(*steps, spec, mistakes);
+  if (const YamlNode* limit = root.Find("max_errors")) spec.max_errors = ErrorLimitOf(*limit);
+  if (const YamlNode* rows = root.Find("split_rows"))
+    spec.split_rows = IntegerOf(*rows).value_or(4096);
+  if (const YamlNode* seed = root.Find("seed")) spec.seed = IntegerOf(*seed).value_or(0);
+}
+
+}  // namespace millstream
