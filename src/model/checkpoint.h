@@ -33,9 +33,15 @@ struct TensorView {
 struct RopeScaling {
   enum class Kind { kNone, kLinear, kLlama3, kYarn } kind = Kind::kNone;
   float factor = 1;
-  float low_freq_factor = 1;
+  std::int64_t original_context = 0;  // llama3 and yarn
+  float low_freq_factor = 1;          // llama3
   float high_freq_factor = 4;
-  std::int64_t original_context = 0;
+  // yarn: dimensions that turn more than beta_fast times within the original context keep their frequency, those
+  // that turn less than beta_slow times have it divided by factor, a ramp between (its ends rounded outwards to whole
+  // dimensions); sine and cosine are multiplied by attention_factor.
+  float beta_fast = 32;
+  float beta_slow = 1;
+  float attention_factor = 1;
 };
 
 /// What a model of the llama family needs to know of itself.

@@ -2,6 +2,7 @@
 // From a GGUF header to a checkpoint: what the metadata's keys mean.
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -90,7 +91,9 @@ class Metadata {
   const GgufHeader& header_;
 };
 
-Result<RopeScaling> ReadRopeScaling(const Metadata& metadata, const std::string& rope) {
+Result<RopeScaling> ReadRopeScaling(
+    const Metadata& metadata, const std::string& rope, std::int64_t context
+) {
   RopeScaling scaling;
   MS_ASSIGN_OR_RETURN(const auto type, metadata.Text(rope + "scaling.type"));
   MS_ASSIGN_OR_RETURN(auto factor, metadata.Float(rope + "scaling.factor"));
@@ -103,8 +106,15 @@ Result<RopeScaling> ReadRopeScaling(const Metadata& metadata, const std::string&
   if (type == "linear" || type.empty()) {
     scaling.kind = *factor == 1 ? RopeScaling::Kind::kNone : RopeScaling::Kind::kLinear;
   } else if (type == "yarn") {
+    MS_ASSIGN_OR_RETURN(const auto attention, metadata.Float(rope + "scaling.attn_factor"));
+    MS_ASSIGN_OR_RETURN(const auto fast, metadata.Float(rope + "scaling.yarn_beta_fast"));
+    MS_ASSIGN_OR_RETURN(const auto slow, metadata.Float(rope + "scaling.yarn_beta_slow"));
     scaling.kind = RopeScaling::Kind::kYarn;
-    scaling.original_context = original.value_or(0);
+    scaling.original_context = original.value_or(context);
+    scaling.attention_factor =
+        attention.value_or(1) * (1 + 0.1F * std::log(std::max(*factor, 1.F)));
+    scaling.beta_fast = fast.value_or(32);
+    scaling.beta_slow = slow.value_or(1);
   } else {
     return Status::NotImplemented(
         "RoPE scaling ", Quoted(type), " is not supported; supported: none, linear, yarn"
@@ -155,12 +165,14 @@ Result<ModelConfig> ReadConfig(const Metadata& metadata) {
   config.norm_epsilon = *epsilon;
   MS_ASSIGN_OR_RETURN(const auto theta, metadata.Float(prefix + "rope.freq_base"));
   config.rope_theta = theta.value_or(10000);
-  MS_ASSIGN_OR_RETURN(config.rope_scaling, ReadRopeScaling(metadata, prefix + "rope."));
+  MS_ASSIGN_OR_RETURN(
+      config.rope_scaling, ReadRopeScaling(metadata, prefix + "rope.", config.context)
+  );
   return config;
 }
 
 /// Refuses what would be computed wrongly.
-Status CheckVariant(const Metadata& metadata, const ModelConfig& config) {
+Status CheckVariant(const Metadata& metadata, ModelConfig& config) {
   MS_ASSIGN_OR_RETURN(const auto parts, metadata.Integer("split.count"));
   if (parts.value_or(1) > 1) {
     return Status::NotImplemented(
@@ -173,9 +185,9 @@ Status CheckVariant(const Metadata& metadata, const ModelConfig& config) {
   MS_ASSIGN_OR_RETURN(
       const auto window, metadata.Integer(config.architecture + ".attention.sliding_window")
   );
-  if (window.value_or(0) > 0 && *window < config.context) {
-    return Status::NotImplemented("sliding-window attention is not supported");
-  }
+  // Attention that sees only so many tokens back is plain attention in a context no longer than
+  // that.
+  if (window.value_or(0) > 0) config.context = std::min(config.context, *window);
   return Status::OK();
 }
 

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -29,6 +30,7 @@ class MappedCheckpoint final : public Checkpoint {
   ModelConfig model;
   TensorTable tensors;
   std::vector<std::shared_ptr<const MappedFile>> files;
+  std::vector<std::vector<std::byte>> copies;  // of tensors that lie unaligned in their file
 };
 
 /// A failure of `path`, which stands before the message then.

@@ -101,6 +101,23 @@ Status CheckLayer(
   return Status::OK();
 }
 
+Status CheckScaling(const RopeScaling& scaling) {
+  using Kind = RopeScaling::Kind;
+  const auto positive = [](float value) { return value > 0 && std::isfinite(value); };
+  if (scaling.kind == Kind::kNone) return Status::OK();
+  if (!positive(scaling.factor)) return Status::Invalid("RoPE's factor is not a positive number");
+  if (scaling.kind == Kind::kLinear) return Status::OK();
+  if (scaling.original_context < 1)
+    return Status::Invalid("RoPE's original context is not positive");
+  const bool llama3 = scaling.kind == Kind::kLlama3;
+  const float low = llama3 ? scaling.low_freq_factor : scaling.beta_slow;
+  const float high = llama3 ? scaling.high_freq_factor : scaling.beta_fast;
+  if (!positive(low) || !positive(high) || low >= high || !positive(scaling.attention_factor)) {
+    return Status::Invalid("the numbers of RoPE's scaling are not positive, or out of order");
+  }
+  return Status::OK();
+}
+
 Status CheckRange(const char* name, std::int64_t value, std::int64_t max) {
   if (value >= 1 && value <= max) return Status::OK();
   return Status::Invalid(name, " is ", value, ", not within 1 and ", max);
@@ -144,7 +161,7 @@ Status CheckEntries(
   std::vector<std::string_view> names;
   names.reserve(entries.size());
   for (const TensorEntry& entry : entries) {
-    names.push_back(entry.name);
+    names.emplace_back(entry.name);
     if (entry.begin < data_begin || !(CheckedSize(entry.begin) + entry.size).Fits(file_size)) {
       return Status::Invalid(
           "tensor ",
@@ -193,7 +210,7 @@ Status CheckConfig(const ModelConfig& config) {
   if (!(config.rope_theta > 0) || !std::isfinite(config.rope_theta)) {
     return Status::Invalid("RoPE's base is not a positive number");
   }
-  return Status::OK();
+  return CheckScaling(config.rope_scaling);
 }
 
 Status CheckTensors(

@@ -25,10 +25,11 @@ inline constexpr std::string_view kSupportedTensorTypes = "F32, F16, BF16, Q8_0,
 /// the arithmetic overflows.
 std::optional<std::uint64_t> TensorBytes(TensorType type, std::span<const std::int64_t> shape);
 
-/// A tensor as a header states it. The name is a view into the header.
+/// A tensor as a header states it.
 struct TensorEntry {
-  std::string_view name;
+  std::string name;
   TensorType type = TensorType::kF32;
+  std::string unsupported;          // the type's name, if it is none of ours
   std::vector<std::int64_t> shape;  // row-major
   std::uint64_t begin = 0;          // of the file
   std::uint64_t size = 0;
