@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/avx512.h"
+#include "kernels/simd_attention.h"
+#include "kernels/tables.h"
+
+namespace millstream::kernels {
+namespace {
+
+using S = Avx512;
+
+/// FmaTile with a dot product of two columns in one instruction.
+struct DotTile {
+  static constexpr int kMaxRows = S::kTileRows;
+
+  template <int kRows>
+  [[gnu::noinline]] static void Multiply(const PanelProduct& p, std::int64_t row, int first) {
+    S::F sums[kRows][2];
+    StartSums<S, kRows, 2>(p.bias, first, sums);
+    // In pairs of bf16, which is a word.
+    const std::int64_t stride = p.activation_stride / 2;
+    const auto* a = static_cast<const std::uint32_t*>(p.activations) + row * stride;
+    const auto* panel = static_cast<const std::uint32_t*>(p.panel) + first * S::kWidth;
+    for (std::int64_t k = 0; k < p.columns; k += 2, ++a, panel += kPanelRows) {
+      const S::I w0 = S::LoadWords(panel);
+      const S::I w1 = S::LoadWords(panel + S::kWidth);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const S::I x = _mm512_set1_epi32(static_cast<int>(a[r * stride]));
+        Dot(sums[r][0], x, w0);
+        Dot(sums[r][1], x, w1);
+      }
+    }
+    WriteSums<S, kRows, 2>(p, row, first, sums);
+  }
+
+  /// sum += x . w. As assembly, since GCC 12 copies the sums of the intrinsic from register to
+  /// register.
+  [[gnu::always_inline]] static void Dot(S::F& sum, S::I x, S::I w) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+  }
+};
+
+constexpr Kernels kTable =
+    MakeTable<S, DotTile, PanelBf16<S>, PageBf16<S>, AsBf16<S>>(Isa::kAvx512Bf16);
+
+}  // namespace
+
+const Kernels& Avx512Bf16Kernels() {
+  return kTable;
+}
+
+}  // namespace millstream::kernels

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a transformer computes, on raw pointers: one table of functions for each instruction set and
+// precision.
+//
+// Batch-invariant: each output is one sum in one order, whatever else is computed with it. A
+// product never splits its inner dimension; attention sums blocks of 256 tokens at fixed positions,
+// in order.
+//
+// Widths. Vectors are padded with zeros to PaddedLength() values. Weights are packed into panels of
+// kPanelRows output features. Activations, the left side of a product, are in a format of the
+// table's own: `activation_bytes` a value.
+//
+// All functions are thread-safe.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/isa.h"
+
+namespace millstream::kernels {
+
+/// What weights, activations and the cache are rounded to. Sums are f32 in both.
+enum class Precision { kF32, kBf16 };
+
+constexpr std::int64_t kPanelRows = 32;
+constexpr std::int64_t kPageTokens = 16;
+constexpr std::int64_t kMaxHeadDim = 256;
+
+constexpr std::int64_t PaddedLength(std::int64_t length) {
+  return (length + 31) / 32 * 32;
+}
+
+/// `rows` activations by one panel: output[r][0..32) = (output if accumulate) + bias +
+/// activations[r] . panel.
+struct PanelProduct {
+  const void* activations;         // [rows][activation_stride]
+  std::int64_t activation_stride;  // values
+  std::int64_t rows;
+  const void* panel;
+  std::int64_t columns;  // padded
+  const float* bias;     // [32], or null
+  float* output;         // [rows][output_stride]
+  std::int64_t output_stride;
+  bool accumulate;
+};
+
+/// Attention of consecutive tokens of one sequence, for the query heads that share one head of the
+/// cache.
+struct Attention {
+  const float* queries;  // [tokens][query_stride], of it `group` heads of head_dim; already scaled
+  std::int64_t query_stride;  // values
+  std::int64_t tokens;
+  std::int64_t group;
+  std::int64_t head_dim;
+  std::int64_t position;     // of the first token; token i sees positions up to position + i
+  const std::byte* cache;    // page p of the sequence lies at cache + pages[p] * page_stride
+  std::int64_t page_stride;  // bytes
+  const std::int32_t* pages;
+  void* output;                // activations, laid out as the queries
+  std::int64_t output_stride;  // values
+};
+
+struct Kernels {
+  Isa isa;
+  Precision precision;
+  std::int64_t activation_bytes;
+
+  /// Bytes of a packed panel of `columns` (unpadded).
+  std::int64_t (*panel_bytes)(std::int64_t columns);
+  /// Packs up to 32 rows of `columns` values; missing rows become zeros.
+  void (*pack)(const float* rows, std::int64_t num_rows, std::int64_t columns, void* panel);
+  void (*multiply)(const PanelProduct& product);
+
+  /// activations = values, rounded; padded with zeros.
+  void (*round)(const float* values, std::int64_t length, void* activations);
+  /// activations = values * weight / sqrt(mean(values^2) + epsilon); padded with zeros.
+  void (*rms_norm)(
+      const float* values,
+      const float* weight,
+      std::int64_t length,
+      float epsilon,
+      void* activations
+  );
+  /// activations = silu(gate) * up. Lengths are multiples of 32.
+  void (*swiglu)(const float* gate, const float* up, std::int64_t length, void* activations);
+
+  /// Bytes of one cache page of one head: the keys and values of 16 tokens.
+  std::int64_t (*page_bytes)(std::int64_t head_dim);
+  /// Rounds one token's key and value into slot `slot` of a page.
+  void (*store)(
+      const float* key,
+      const float* value,
+      std::int64_t head_dim,
+      std::int64_t slot,
+      std::byte* page
+  );
+  void (*attend)(const Attention& attention);
+
+  /// outputs = exp((values - shift) * scale).
+  void (*exponentials)(
+      const float* values, std::int64_t length, float shift, float scale, float* outputs
+  );
+  /// The first of the largest values; -1 if there is a NaN among them.
+  std::int64_t (*arg_max)(const float* values, std::int64_t length);
+};
+
+/// REQUIRES: IsSupported(isa).
+const Kernels& GetKernels(Isa isa, Precision precision);
+
+/// Turns pairs (i, i + head_dim / 2) of each head by the angles of a position, and scales the
+/// result.
+void Rotate(
+    float* heads,
+    std::int64_t num_heads,
+    std::int64_t head_dim,
+    const float* cosines,
+    const float* sines,
+    float scale
+);
+
+}  // namespace millstream::kernels

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/dequantize.h"
+
+namespace millstream::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+using Bytes = std::vector<std::byte>;
+
+std::size_t Size(std::int64_t count) {
+  return static_cast<std::size_t>(count);
+}
+
+Floats RandomFloats(std::int64_t count, std::uint32_t seed, float range = 1) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> values(-range, range);
+  Floats floats(Size(count));
+  for (float& value : floats) value = values(random);
+  return floats;
+}
+
+float Rounded(Precision precision, float value) {
+  return precision == Precision::kBf16 ? Bf16ToF32(F32ToBf16(value)) : value;
+}
+
+/// Activations as f32, whatever the table's format.
+Floats Read(const Kernels& kernels, const Bytes& activations) {
+  Floats floats;
+  for (std::size_t i = 0; i < activations.size(); i += Size(kernels.activation_bytes)) {
+    std::uint16_t half;
+    float value;
+    std::memcpy(&half, activations.data() + i, sizeof half);
+    if (kernels.activation_bytes == 4) std::memcpy(&value, activations.data() + i, sizeof value);
+    floats.push_back(kernels.activation_bytes == 4 ? value : Bf16ToF32(half));
+  }
+  return floats;
+}
+
+struct Table {
+  Isa isa;
+  Precision precision;
+};
+
+std::string TableName(const testing::TestParamInfo<Table>& info) {
+  const std::string precision = info.param.precision == Precision::kBf16 ? "_in_bf16" : "_in_f32";
+  return std::string(IsaName(info.param.isa)) + precision;
+}
+
+std::vector<Table> SupportedTables() {
+  std::vector<Table> tables;
+  for (const Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+    if (!IsSupported(isa)) continue;
+    tables.push_back({isa, Precision::kF32});
+    tables.push_back({isa, Precision::kBf16});
+  }
+  return tables;
+}
+
+class KernelsTest : public testing::TestWithParam<Table> {
+ protected:
+  float Round(float value) const { return Rounded(kernels_.precision, value); }
+  Bytes Activations(const Floats& values, std::int64_t rows) const {
+    const auto length = static_cast<std::int64_t>(values.size()) / rows;
+    const std::int64_t row_bytes = PaddedLength(length) * kernels_.activation_bytes;
+    Bytes activations(Size(rows * row_bytes));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      kernels_.round(values.data() + r * length, length, activations.data() + r * row_bytes);
+    }
+    return activations;
+  }
+
+  const Kernels& kernels_ = GetKernels(GetParam().isa, GetParam().precision);
+  // How far apart two orders of one sum may come, relative to its terms' size; bf16 outputs round
+  // once more.
+  const float ulp_ = GetParam().precision == Precision::kBf16 ? 0x1p-8F : 4e-6F;
+};
+
+INSTANTIATE_TEST_SUITE_P(All, KernelsTest, testing::ValuesIn(SupportedTables()), TableName);
+
+struct ProductCase {
+  std::int64_t rows, columns, outputs;
+  bool bias, accumulate;
+};
+
+class Product {
+ public:
+  Product(const Kernels& kernels, const ProductCase& shape)
+      : kernels_(kernels),
+        shape_(shape),
+        weights(RandomFloats(shape.outputs * shape.columns, 1)),
+        bias(RandomFloats(kPanelRows, 3)),
+        panel_(Size(kernels.panel_bytes(shape.columns))) {
+    kernels.pack(weights.data(), shape.outputs, shape.columns, panel_.data());
+  }
+
+  Floats Run(const Bytes& activations, std::int64_t first, std::int64_t rows, float start) const {
+    const std::int64_t stride = PaddedLength(shape_.columns);
+    Floats output(Size(rows * kPanelRows), start);
+    kernels_.multiply(
+        {.activations = activations.data() + first * stride * kernels_.activation_bytes,
+         .activation_stride = stride,
+         .rows = rows,
+         .panel = panel_.data(),
+         .columns = stride,
+         .bias = shape_.bias ? bias.data() : nullptr,
+         .output = output.data(),
+         .output_stride = kPanelRows,
+         .accumulate = shape_.accumulate}
+    );
+    return output;
+  }
+
+ private:
+  const Kernels& kernels_;
+  const ProductCase shape_;
+
+ public:
+  const Floats weights;
+  const Floats bias;
+
+ private:
+  Bytes panel_;
+};
+
+TEST_P(KernelsTest, ProductsAgreeWithSumsInDoublePrecision) {
+  for (const ProductCase shape :
+       {ProductCase{1, 32, 32, false, false},
+        ProductCase{5, 33, 7, true, false},
+        ProductCase{13, 96, 32, true, true},
+        ProductCase{25, 100, 31, false, true},
+        ProductCase{12, 577, 32, false, false}}) {
+    const Product product(kernels_, shape);
+    const Floats values = RandomFloats(shape.rows * shape.columns, 2);
+    const Floats output = product.Run(Activations(values, shape.rows), 0, shape.rows, 0.5F);
+    for (std::int64_t r = 0; r < shape.rows; ++r) {
+      for (std::int64_t n = 0; n < shape.outputs; ++n) {
+        double sum = (shape.accumulate ? 0.5 : 0) + (shape.bias ? product.bias[Size(n)] : 0.0F);
+        for (std::int64_t k = 0; k < shape.columns; ++k) {
+          sum += static_cast<double>(Round(values[Size(r * shape.columns + k)])) *
+                 Round(product.weights[Size(n * shape.columns + k)]);
+        }
+        ASSERT_NEAR(output[Size(r * kPanelRows + n)], sum, 1e-4) << r << " " << n;
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, ARowsProductDependsOnNoOtherRow) {
+  const ProductCase shape{40, 160, 32, true, false};
+  const Product product(kernels_, shape);
+  const Bytes activations = Activations(RandomFloats(shape.rows * shape.columns, 2), shape.rows);
+  const Floats together = product.Run(activations, 0, shape.rows, 0);
+  for (std::int64_t rows = 1; rows <= 14; ++rows) {
+    for (std::int64_t first = 0; first + rows <= shape.rows; first += rows) {
+      const Floats apart = product.Run(activations, first, rows, 0);
+      ASSERT_EQ(
+          0,
+          std::memcmp(
+              apart.data(), together.data() + first * kPanelRows, apart.size() * sizeof(float)
+          )
+      );
+    }
+  }
+}
+
+TEST_P(KernelsTest, RoundingIsExactAndPadsWithZeros) {
+  for (const std::int64_t length : {1, 31, 32, 50, 64}) {
+    Floats values = RandomFloats(length, 4);
+    values[0] = -1.00390625F;  // half way between two bf16: goes to the even one
+    const Floats rounded = Read(kernels_, Activations(values, 1));
+    for (std::int64_t i = 0; i < PaddedLength(length); ++i) {
+      ASSERT_EQ(rounded[Size(i)], i < length ? Round(values[Size(i)]) : 0.0F) << i;
+    }
+  }
+  const Floats nan = Read(kernels_, Activations({std::nanf("")}, 1));
+  EXPECT_TRUE(std::isnan(nan[0]));
+}
+
+TEST_P(KernelsTest, RmsNormAgreesWithItsDefinition) {
+  for (const std::int64_t length : {32, 50, 576}) {
+    const Floats values = RandomFloats(length, 5, 3);
+    const Floats weight = RandomFloats(length, 6, 2);
+    Bytes activations(Size(PaddedLength(length) * kernels_.activation_bytes), std::byte{1});
+    kernels_.rms_norm(values.data(), weight.data(), length, 1e-5F, activations.data());
+    const Floats normed = Read(kernels_, activations);
+    double sum = 0;
+    for (const float value : values) sum += static_cast<double>(value) * value;
+    const double scale = 1 / std::sqrt(sum / static_cast<double>(length) + 1e-5);
+    for (std::int64_t i = 0; i < PaddedLength(length); ++i) {
+      const double expected = i < length ? values[Size(i)] * scale * weight[Size(i)] : 0.0;
+      ASSERT_NEAR(normed[Size(i)], expected, ulp_ * std::abs(expected)) << i;
+    }
+  }
+}
+
+TEST_P(KernelsTest, SwigluAgreesWithItsDefinition) {
+  Floats gate = RandomFloats(64, 7, 10);
+  gate[0] = 100;
+  gate[1] = -100;
+  gate[2] = 0;
+  const Floats up = RandomFloats(64, 8, 2);
+  Bytes activations(Size(64 * kernels_.activation_bytes));
+  kernels_.swiglu(gate.data(), up.data(), 64, activations.data());
+  const Floats outputs = Read(kernels_, activations);
+  for (std::size_t i = 0; i < 64; ++i) {
+    const double g = gate[i];
+    const double expected = g / (1 + std::exp(-g)) * up[i];
+    ASSERT_NEAR(outputs[i], expected, ulp_ * std::abs(expected) + 1e-30) << i;
+  }
+}
+
+TEST_P(KernelsTest, ExponentialsAgreeWithTheLibrary) {
+  const Floats values = RandomFloats(77, 9, 30);
+  Floats outputs(77);
+  kernels_.exponentials(values.data(), 77, 30, 1.25F, outputs.data());
+  for (std::size_t i = 0; i < 77; ++i) {
+    const double expected = std::exp((static_cast<double>(values[i]) - 30) * 1.25);
+    ASSERT_NEAR(outputs[i], expected, 1e-5 * expected + 1e-37) << i;
+  }
+}
+
+TEST_P(KernelsTest, ArgMaxFindsTheFirstOfTheLargestAndAnyNan) {
+  for (const std::int64_t length : {1, 15, 16, 100}) {
+    Floats values = RandomFloats(length, 10);
+    values[Size(length / 2)] = 5;
+    values[Size(length - 1)] = 5;
+    EXPECT_EQ(kernels_.arg_max(values.data(), length), length / 2);
+    for (const std::int64_t place : {std::int64_t{0}, length - 1}) {
+      Floats bad = values;
+      bad[Size(place)] = std::numeric_limits<float>::quiet_NaN();
+      EXPECT_EQ(kernels_.arg_max(bad.data(), length), -1);
+    }
+  }
+  const Floats masked = {-INFINITY, -INFINITY, -3, -INFINITY};
+  EXPECT_EQ(kernels_.arg_max(masked.data(), 4), 2);
+}
+
+/// A paged cache of one head with its keys and values as they were before rounding.
+class Cache {
+ public:
+  Cache(const Kernels& kernels, std::int64_t head_dim, std::int64_t positions)
+      : keys(RandomFloats(positions * head_dim, 11, 2)),
+        values(RandomFloats(positions * head_dim, 12, 2)),
+        page_bytes_(kernels.page_bytes(head_dim)) {
+    const std::int64_t num_pages = (positions + kPageTokens - 1) / kPageTokens;
+    // What was never stored must not be seen.
+    memory_.assign(Size(num_pages * page_bytes_), std::byte{0xff});
+    for (std::int64_t p = num_pages; p > 0; --p) pages_.push_back(static_cast<std::int32_t>(p - 1));
+    for (std::int64_t t = 0; t < positions; ++t) {
+      std::byte* page = memory_.data() + pages_[Size(t / kPageTokens)] * page_bytes_;
+      kernels.store(
+          keys.data() + t * head_dim, values.data() + t * head_dim, head_dim, t % kPageTokens, page
+      );
+    }
+  }
+
+  const Floats keys, values;
+  const std::byte* memory() const { return memory_.data(); }
+  std::int64_t page_bytes() const { return page_bytes_; }
+  const std::int32_t* pages() const { return pages_.data(); }
+
+ private:
+  const std::int64_t page_bytes_;
+  Bytes memory_;
+  std::vector<std::int32_t> pages_;
+};
+
+struct Heads {
+  std::int64_t head_dim, group;
+};
+
+/// Attention of `tokens` tokens from `position`.
+Floats Attend(
+    const Kernels& kernels,
+    const Cache& cache,
+    Heads heads,
+    const Floats& queries,
+    std::int64_t position,
+    std::int64_t tokens
+) {
+  const std::int64_t stride = heads.head_dim * heads.group;
+  Bytes output(Size(tokens * stride * kernels.activation_bytes));
+  kernels.attend(
+      {.queries = queries.data() + position * stride,
+       .query_stride = stride,
+       .tokens = tokens,
+       .group = heads.group,
+       .head_dim = heads.head_dim,
+       .position = position,
+       .cache = cache.memory(),
+       .page_stride = cache.page_bytes(),
+       .pages = cache.pages(),
+       .output = output.data(),
+       .output_stride = stride}
+  );
+  return Read(kernels, output);
+}
+
+void ExpectAttention(
+    const Kernels& kernels,
+    const Cache& cache,
+    Heads heads,
+    const Floats& queries,
+    std::int64_t position,
+    const float* row
+) {
+  for (std::int64_t g = 0; g < heads.group; ++g) {
+    const float* query = queries.data() + (position * heads.group + g) * heads.head_dim;
+    std::vector<double> weights, sums(Size(heads.head_dim), 0.0);
+    double total = 0;
+    for (std::int64_t t = 0; t <= position; ++t) {
+      double score = 0;
+      for (std::int64_t d = 0; d < heads.head_dim; ++d) {
+        score += static_cast<double>(query[d]) *
+                 Rounded(kernels.precision, cache.keys[Size(t * heads.head_dim + d)]);
+      }
+      const double weight = std::exp(score);
+      total += weight;
+      for (std::int64_t d = 0; d < heads.head_dim; ++d) {
+        sums[Size(d)] +=
+            weight * Rounded(kernels.precision, cache.values[Size(t * heads.head_dim + d)]);
+      }
+    }
+    const double tolerance = kernels.precision == Precision::kBf16 ? 8e-3 : 5e-6;
+    for (std::int64_t d = 0; d < heads.head_dim; ++d) {
+      ASSERT_NEAR(row[g * heads.head_dim + d], sums[Size(d)] / total, tolerance)
+          << "position " << position << " head " << g << " dimension " << d;
+    }
+  }
+}
+
+TEST_P(KernelsTest, AttentionAgreesWithItsDefinition) {
+  for (const Heads heads : {Heads{64, 3}, Heads{32, 1}, Heads{80, 4}, Heads{8, 7}, Heads{128, 2}}) {
+    constexpr std::int64_t kPositions = 300;
+    const Cache cache(kernels_, heads.head_dim, kPositions);
+    const Floats queries = RandomFloats(kPositions * heads.head_dim * heads.group, 13, 0.5F);
+    for (const std::int64_t position : {0, 15, 16, 100, 255, 256, 299}) {
+      const Floats row = Attend(kernels_, cache, heads, queries, position, 1);
+      ExpectAttention(kernels_, cache, heads, queries, position, row.data());
+    }
+  }
+}
+
+TEST_P(KernelsTest, AttentionOfATokenDependsOnNoOtherToken) {
+  const Heads heads{64, 3};
+  constexpr std::int64_t kPositions = 300;
+  const Cache cache(kernels_, heads.head_dim, kPositions);
+  const Floats queries = RandomFloats(kPositions * heads.head_dim * heads.group, 13, 0.5F);
+  const std::size_t row = Size(heads.head_dim * heads.group);
+  const Floats together = Attend(kernels_, cache, heads, queries, 0, kPositions);
+  for (const std::int64_t tokens : {1, 3, 16, 50}) {
+    for (std::int64_t position = 0; position + tokens <= kPositions; position += tokens) {
+      const Floats apart = Attend(kernels_, cache, heads, queries, position, tokens);
+      ASSERT_EQ(
+          0,
+          std::memcmp(
+              apart.data(), together.data() + Size(position) * row, apart.size() * sizeof(float)
+          )
+      ) << tokens
+        << " tokens from " << position;
+    }
+  }
+}
+
+TEST(RotateTest, TurnsPairsOfHalvesByTheirAngles) {
+  Floats heads = {1, 0, 0, 1, 2, 3, 4, 5};  // two heads of four
+  const Floats cosines = {0, 1}, sines = {1, 0};
+  Rotate(heads.data(), 2, 4, cosines.data(), sines.data(), 2);
+  EXPECT_EQ(heads, (Floats{0, 0, 2, 2, -8, 6, 4, 10}));
+}
+
+TEST(IsaTest, NamesAreUniqueAndFound) {
+  for (const Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+    EXPECT_EQ(IsaByName(IsaName(isa)), isa);
+  }
+  EXPECT_EQ(IsaByName("sse9"), std::nullopt);
+  EXPECT_TRUE(IsSupported(FastestIsa()));
+}
+
+}  // namespace
+}  // namespace millstream::kernels

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// The obvious way, against which the others are tested; and what runs where there is no AVX2.
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/dequantize.h"
+#include "kernels/tables.h"
+
+namespace millstream::kernels {
+namespace {
+
+float RoundTo(Precision precision, float value) {
+  return precision == Precision::kBf16 ? Bf16ToF32(F32ToBf16(value)) : value;
+}
+
+// A panel is [32][columns] f32, its padding not stored.
+std::int64_t PanelBytes(std::int64_t columns) {
+  return kPanelRows * PaddedLength(columns) * static_cast<std::int64_t>(sizeof(float));
+}
+
+template <Precision kPrecision>
+void Pack(const float* rows, std::int64_t num_rows, std::int64_t columns, void* panel) {
+  const std::int64_t padded = PaddedLength(columns);
+  auto* packed = static_cast<float*>(panel);
+  for (std::int64_t r = 0; r < kPanelRows; ++r) {
+    for (std::int64_t k = 0; k < padded; ++k) {
+      const bool inside = r < num_rows && k < columns;
+      packed[r * padded + k] = inside ? RoundTo(kPrecision, rows[r * columns + k]) : 0.0F;
+    }
+  }
+}
+
+void Multiply(const PanelProduct& product) {
+  const auto* activations = static_cast<const float*>(product.activations);
+  const auto* panel = static_cast<const float*>(product.panel);
+  for (std::int64_t r = 0; r < product.rows; ++r) {
+    for (std::int64_t n = 0; n < kPanelRows; ++n) {
+      float sum = product.bias != nullptr ? product.bias[n] : 0.0F;
+      for (std::int64_t k = 0; k < product.columns; ++k) {
+        sum += activations[r * product.activation_stride + k] * panel[n * product.columns + k];
+      }
+      float& output = product.output[r * product.output_stride + n];
+      output = product.accumulate ? output + sum : sum;
+    }
+  }
+}
+
+template <Precision kPrecision>
+void Round(const float* values, std::int64_t length, void* activations) {
+  auto* rounded = static_cast<float*>(activations);
+  for (std::int64_t i = 0; i < length; ++i) rounded[i] = RoundTo(kPrecision, values[i]);
+  for (std::int64_t i = length; i < PaddedLength(length); ++i) rounded[i] = 0;
+}
+
+template <Precision kPrecision>
+void RmsNorm(
+    const float* values, const float* weight, std::int64_t length, float epsilon, void* activations
+) {
+  float sum = 0;
+  for (std::int64_t i = 0; i < length; ++i) sum += values[i] * values[i];
+  const float scale = 1 / std::sqrt(sum / static_cast<float>(length) + epsilon);
+  auto* normed = static_cast<float*>(activations);
+  for (std::int64_t i = 0; i < length; ++i) {
+    normed[i] = RoundTo(kPrecision, values[i] * scale * weight[i]);
+  }
+  for (std::int64_t i = length; i < PaddedLength(length); ++i) normed[i] = 0;
+}
+
+template <Precision kPrecision>
+void Swiglu(const float* gate, const float* up, std::int64_t length, void* activations) {
+  auto* outputs = static_cast<float*>(activations);
+  for (std::int64_t i = 0; i < length; ++i) {
+    outputs[i] = RoundTo(kPrecision, gate[i] / (1 + std::exp(-gate[i])) * up[i]);
+  }
+}
+
+// A page is [2][16][head_dim] f32: keys, then values.
+std::int64_t PageBytes(std::int64_t head_dim) {
+  return 2 * kPageTokens * head_dim * static_cast<std::int64_t>(sizeof(float));
+}
+
+template <Precision kPrecision>
+void Store(
+    const float* key, const float* value, std::int64_t head_dim, std::int64_t slot, std::byte* page
+) {
+  float* keys = reinterpret_cast<float*>(page);
+  float* values = keys + kPageTokens * head_dim;
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    keys[slot * head_dim + d] = RoundTo(kPrecision, key[d]);
+    values[slot * head_dim + d] = RoundTo(kPrecision, value[d]);
+  }
+}
+
+template <Precision kPrecision>
+void AttendRow(
+    const Attention& attention, const float* query, std::int64_t num_positions, void* output
+) {
+  const std::int64_t head_dim = attention.head_dim;
+  const auto page = [&](std::int64_t position) {
+    return reinterpret_cast<const float*>(
+        attention.cache + attention.pages[position / kPageTokens] * attention.page_stride
+    );
+  };
+  std::vector<float> scores(static_cast<std::size_t>(num_positions), 0.0F);
+  float largest = -std::numeric_limits<float>::infinity();
+  for (std::int64_t t = 0; t < num_positions; ++t) {
+    const float* key = page(t) + (t % kPageTokens) * head_dim;
+    float& score = scores[static_cast<std::size_t>(t)];
+    for (std::int64_t d = 0; d < head_dim; ++d) score += query[d] * key[d];
+    largest = score > largest ? score : largest;
+  }
+  float total = 0;
+  std::vector<float> sums(static_cast<std::size_t>(head_dim), 0.0F);
+  for (std::int64_t t = 0; t < num_positions; ++t) {
+    const float weight = std::exp(scores[static_cast<std::size_t>(t)] - largest);
+    const float* value = page(t) + (kPageTokens + t % kPageTokens) * head_dim;
+    total += weight;
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      sums[static_cast<std::size_t>(d)] += weight * value[d];
+    }
+  }
+  auto* outputs = static_cast<float*>(output);
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    outputs[d] = RoundTo(kPrecision, sums[static_cast<std::size_t>(d)] / total);
+  }
+}
+
+template <Precision kPrecision>
+void Attend(const Attention& attention) {
+  for (std::int64_t i = 0; i < attention.tokens; ++i) {
+    for (std::int64_t g = 0; g < attention.group; ++g) {
+      const float* query = attention.queries + i * attention.query_stride + g * attention.head_dim;
+      float* output = static_cast<float*>(attention.output) + i * attention.output_stride +
+                      g * attention.head_dim;
+      AttendRow<kPrecision>(attention, query, attention.position + i + 1, output);
+    }
+  }
+}
+
+void Exponentials(
+    const float* values, std::int64_t length, float shift, float scale, float* outputs
+) {
+  for (std::int64_t i = 0; i < length; ++i) outputs[i] = std::exp((values[i] - shift) * scale);
+}
+
+std::int64_t ArgMax(const float* values, std::int64_t length) {
+  std::int64_t best = 0;
+  for (std::int64_t i = 0; i < length; ++i) {
+    if (std::isnan(values[i])) return -1;
+    if (values[i] > values[best]) best = i;
+  }
+  return best;
+}
+
+template <Precision kPrecision>
+constexpr Kernels kTable = {
+    .isa = Isa::kReference,
+    .precision = kPrecision,
+    .activation_bytes = sizeof(float),
+    .panel_bytes = PanelBytes,
+    .pack = Pack<kPrecision>,
+    .multiply = Multiply,
+    .round = Round<kPrecision>,
+    .rms_norm = RmsNorm<kPrecision>,
+    .swiglu = Swiglu<kPrecision>,
+    .page_bytes = PageBytes,
+    .store = Store<kPrecision>,
+    .attend = Attend<kPrecision>,
+    .exponentials = Exponentials,
+    .arg_max = ArgMax,
+};
+
+}  // namespace
+
+const Kernels& ReferenceKernels(Precision precision) {
+  return precision == Precision::kBf16 ? kTable<Precision::kBf16> : kTable<Precision::kF32>;
+}
+
+}  // namespace millstream::kernels
