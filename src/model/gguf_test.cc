@@ -2,10 +2,10 @@
 #include "model/gguf.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <numeric>
 #include <string>
 
@@ -15,17 +15,20 @@
 namespace millstream {
 namespace {
 
-/// A folder of the test's own, removed at its end.
+/// Opens models from a file in memory: the tests that walk through a header open tens of thousands.
 class GgufTest : public testing::Test {
  protected:
-  GgufTest() { std::filesystem::create_directories(folder_); }
-  ~GgufTest() override { std::filesystem::remove_all(folder_); }
+  ~GgufTest() override { ::close(file_); }
+
+  std::string Path(const std::string& bytes) const {
+    EXPECT_EQ(::ftruncate(file_, 0), 0);
+    EXPECT_EQ(::pwrite(file_, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+    return "/proc/self/fd/" + std::to_string(file_);
+  }
 
   /// The message that opening a file of these bytes ends with.
   std::string Open(const std::string& bytes) const {
-    const std::string path = (folder_ / "m.gguf").string();
-    EXPECT_TRUE(WriteFile(path, bytes).ok());
-    const auto opened = Checkpoint::Open(path);
+    const auto opened = Checkpoint::Open(Path(bytes));
     if (!opened.ok()) return opened.status().message();
     Touch(**opened);
     return "";
@@ -50,9 +53,7 @@ class GgufTest : public testing::Test {
     }
   }
 
-  const std::filesystem::path folder_ =
-      std::filesystem::path(testing::TempDir()) /
-      (std::string("gguf_test_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+  const int file_ = ::memfd_create("model", MFD_CLOEXEC);
 };
 
 TinyModel Small() {
@@ -212,9 +213,7 @@ TEST_F(GgufTest, MessagesAreSafeToPrint) {
 TEST_F(GgufTest, ASlidingWindowBoundsTheContext) {
   GgufBuilder gguf = TinyGguf(Small());
   gguf.Add("llama.attention.sliding_window", 10U);
-  const std::string path = (folder_ / "window.gguf").string();
-  ASSERT_TRUE(WriteFile(path, gguf.Build().first).ok());
-  const auto opened = Checkpoint::Open(path);
+  const auto opened = Checkpoint::Open(Path(gguf.Build().first));
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ((*opened)->config().context, 10);
 }
