@@ -8,7 +8,7 @@
 #include <array>
 #include <cstring>
 
-#include "arrow/util/utf8.h"
+#include "base/utf8.h"
 
 namespace millstream {
 namespace {
@@ -96,7 +96,7 @@ Status JsonDocument::Parse(std::string_view json, Utf8 utf8) {
   nodes_.clear();
   if (json.size() > kTextBytesMax) return Status::Invalid("is longer than 1 GiB");
   const bool validate = utf8 == Utf8::kValidate;
-  if (validate && !arrow::util::ValidateUTF8(json)) return Status::Invalid("is not valid UTF-8");
+  if (validate && !IsValidUtf8(json)) return Status::Invalid("is not valid UTF-8");
   buffer_.resize(std::max(buffer_.size(), json.size() + kPadding));
   std::copy(json.begin(), json.end(), buffer_.begin());
   std::fill_n(buffer_.begin() + static_cast<std::ptrdiff_t>(json.size()), kPadding, '\0');

@@ -6,7 +6,7 @@
 #include <sstream>
 #include <utility>
 
-#include "arrow/util/utf8.h"
+#include "base/utf8.h"
 #include "fmt/format.h"
 #include "pipeline/spec_build.h"
 #include "pipeline/spec_values.h"
@@ -213,8 +213,7 @@ class GenerateBuilder {
     std::ifstream stream(file, std::ios::binary);
     std::ostringstream text;
     text << stream.rdbuf();
-    arrow::util::InitializeUTF8();
-    if (!stream || !arrow::util::ValidateUTF8(text.view())) {
+    if (!stream || !IsValidUtf8(text.view())) {
       mistakes_.Add(node, path, fmt::format("cannot be read as UTF-8 text: {}", file.string()));
       return std::nullopt;
     }

@@ -6,7 +6,7 @@
 #include <sstream>
 #include <utility>
 
-#include "arrow/util/utf8.h"
+#include "base/utf8.h"
 #include "pipeline/yaml_repair.h"
 #include "yaml-cpp/eventhandler.h"
 #include "yaml-cpp/exceptions.h"
@@ -262,11 +262,10 @@ std::optional<YamlFailure> TryRead(
 /// Says what is wrong with the bytes, before YAML is asked.
 std::optional<YamlFailure> CheckBytes(const std::string& text) {
   if (text.size() > kMaxBytes) return YamlFailure{1, {}, "is larger than 4 MiB"};
-  arrow::util::InitializeUTF8();
   int number = 0;
   for (const std::string_view line : SplitLines(text)) {
     ++number;
-    if (!arrow::util::ValidateUTF8(line)) return YamlFailure{number, {}, "is not valid UTF-8"};
+    if (!IsValidUtf8(line)) return YamlFailure{number, {}, "is not valid UTF-8"};
     if (line.find('\0') != std::string_view::npos)
       return YamlFailure{number, {}, "holds a NUL byte"};
   }
