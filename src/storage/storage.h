@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The files that Millstream itself writes, behind one interface: local disk today, object stores and simulated
-// disks later. Names are '/'-separated paths.
+// The files that Millstream itself writes, behind one interface: local disk today, object stores
+// and simulated disks later. Names are '/'-separated paths.
 
 #pragma once
 
@@ -27,20 +27,33 @@ class Storage {
   virtual ~Storage() = default;
   /// Creates or truncates an unpublished file (its folders too) and writes to it.
   virtual Result<std::shared_ptr<arrow::io::OutputStream>> Create(const std::string& path) = 0;
-  /// Moves a finished file to its final name if nothing has that name. AlreadyExists otherwise.
+  /// Moves a finished file to its final name if nothing has that name. AlreadyExists otherwise, and
+  /// then `from` stays. What stands under the final name is whole, also after a power cut.
   virtual Status Publish(const std::string& from, const std::string& to) = 0;
-  /// Reads a whole small file. `max_bytes` bounds it.
+  /// Reads a whole small file. `max_bytes` bounds it. IsNotFound if there is none.
   virtual Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) = 0;
   /// Lists a folder, sorted by name; empty if there is none.
   virtual Result<std::vector<StoredFile>> List(const std::string& folder) = 0;
-  /// Removes a file or a folder with all in it. OK if there is none. Never called on a published part.
+  /// Removes a file or a folder with all in it. OK if there is none. Never called on a published
+  /// part.
   virtual Status Remove(const std::string& path) = 0;
 };
 
-/// The local disk. Creates state folders with mode 0700, files by the umask.
+/// The local disk. Creates state folders (`*.millstream`) with mode 0700, all else by the umask.
 std::unique_ptr<Storage> MakeLocalStorage();
 
-/// Writes a small file whole, by Create and Publish through a name beside it. AlreadyExists if it stands.
+/// Writes a small file whole, by Create and Publish through a name beside it. AlreadyExists if it
+/// stands.
 Status PublishBytes(Storage& storage, const std::string& path, std::string_view bytes);
+
+/// Whether an operation failed because there is no such file.
+bool IsNotFound(const Status& status);
+/// Whether it failed because the disk or the quota is full: the job can be resumed once there is
+/// room.
+bool IsDiskFull(const Status& status);
+
+/// The Status of a failed operation on a file: what could not be done, to which file, the system's
+/// reason and, where there is something to do about it, what. `error` is an errno.
+Status FileError(int error, std::string_view operation, std::string_view path);
 
 }  // namespace millstream

@@ -18,7 +18,12 @@ namespace millstream {
 /// A compiled constraint. Immutable and thread-safe; one serves any number of requests.
 class Grammar {
  public:
-  enum class Kind { kJsonSchema, kRegex, kLark, kChoice };  // kChoice: a JSON list of strings, taken literally
+  enum class Kind {
+    kJsonSchema,
+    kRegex,
+    kLark,
+    kChoice
+  };  // kChoice: a JSON list of strings, taken literally
   ~Grammar();
   Grammar(const Grammar&) = delete;
   Grammar& operator=(const Grammar&) = delete;
@@ -39,8 +44,8 @@ class GrammarCompiler {
       std::shared_ptr<const Tokenizer> tokenizer, std::span<const std::int32_t> stop_tokens
   );
   ~GrammarCompiler();
-  /// Invalid, with the reason in our words, if the source is not a supported constraint; compile time is bounded.
-  /// JSON comes without free white space.
+  /// Invalid, with the reason in our words, if the source is not a supported constraint; compile
+  /// time is bounded. JSON comes without free white space.
   Result<std::shared_ptr<const Grammar>> Compile(Grammar::Kind kind, std::string_view source) const;
 
  private:
@@ -57,8 +62,8 @@ class GrammarMatcher {
   GrammarMatcher(const GrammarMatcher&) = delete;
   GrammarMatcher& operator=(const GrammarMatcher&) = delete;
 
-  /// Sets bit t of `mask` (32 tokens a word, ceil(vocabulary/32) words) for each token that may come next.
-  /// A stop token may come where the answer may end.
+  /// Sets bit t of `mask` (32 tokens a word, ceil(vocabulary/32) words) for each token that may
+  /// come next. A stop token may come where the answer may end.
   Status Mask(std::span<std::uint32_t> mask);
   /// Takes the chosen token. Invalid if the mask did not allow it.
   Status Accept(std::int32_t token);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every {{ expression }} and every chat template, on the `minijinja` crate. Rendering is bounded: fuel, output
-// size, recursion; no loader, no clock, no random.
+// Every {{ expression }} and every chat template, on the `minijinja` crate. Rendering is bounded:
+// fuel, output size, recursion; no loader, no clock, no random.
 //
-// Marks. A value that a prompt template prints is marked where a special token could begin or go on, and a mark
-// in it is escaped; Tokenizer::Encode and Unmark take them out. Template text itself gets none.
+// Marks. A value that a prompt template prints is marked where a special token could begin or go
+// on, and a mark in it is escaped; Tokenizer::Encode and Unmark take them out. Template text itself
+// gets none.
 
 #pragma once
 
@@ -20,8 +21,10 @@ namespace millstream {
 
 /// Takes the marks out: the text as a person reads it.
 std::string Unmark(std::string_view marked);
-/// Marks a whole text as row text (a role or a content of a `messages` column, say).
-std::string MarkAll(std::string_view text, std::string_view special_starts);
+/// Marks a whole text as row text (a content of a `messages` column, say; of its roles, those that
+/// templates compare with, "user" say, are better left alone). `special_tokens` as
+/// Tokenizer::special_tokens() gives them.
+std::string MarkAll(std::string_view text, std::string_view special_tokens);
 
 /// One column as an expression sees it: Arrow buffers, not copied. A null is an undefined value.
 struct ColumnView {
@@ -43,7 +46,7 @@ struct Values {
     kDouble,     // number, the bits of a double
     kText,       // text
     kJson,       // a list or map; text is its JSON
-    kError       // text says what failed, without the run's counts or addresses; `code` in error_codes
+    kError       // text says what failed, without the run's counts or addresses; see ErrorCode
   };
   std::vector<Kind> kinds;
   std::vector<std::uint64_t> numbers;
@@ -55,17 +58,22 @@ struct Values {
   }
   std::int64_t Int(std::size_t row) const { return static_cast<std::int64_t>(numbers[row]); }
   double Double(std::size_t row) const;
+  /// Of a kError: undefined_value, template_error or template_limit.
+  std::string_view ErrorCode(std::size_t row) const;
 };
 
-/// A template or expression of a job file, compiled. Immutable and thread-safe; evaluation makes no shared state.
+/// A template or expression of a job file, compiled. Immutable and thread-safe; evaluation makes no
+/// shared state.
 class Expression {
  public:
   enum class Mode {
-    kValue,  // exactly one {{ }} (white space around it trimmed) keeps its value's type; anything else renders text
+    kValue,  // exactly one {{ }} (white space around it trimmed) keeps its value's type; anything
+             // else renders text
     kPrompt  // always text, and printed values are marked
   };
-  /// Invalid, with line and column within `source`, if it does not parse. `special_starts` (kPrompt): the
-  /// special tokens' texts, joined by '\n', which tell where marks are needed.
+  /// Invalid, with line and column within `source`, if it does not parse or uses an unknown filter,
+  /// test or function. `special_tokens` (kPrompt): as Tokenizer::special_tokens() gives them; they
+  /// tell where marks are needed.
   static Result<std::shared_ptr<const Expression>> Compile(
       std::string_view source, Mode mode, std::string_view special_tokens = {}
   );
@@ -73,24 +81,32 @@ class Expression {
   Expression(const Expression&) = delete;
   Expression& operator=(const Expression&) = delete;
 
-  /// The names it reads that are not its own: columns, in order of first use. `row` stands for all of them.
+  /// The names it reads that are not its own: columns, in order of first use. `row` stands for all
+  /// of them.
   const std::vector<std::string>& names() const { return names_; }
   /// Whether it reads `row`, through which any column can be reached.
   bool uses_row() const { return uses_row_; }
+  /// The columns that it reads as row["X"] with a constant name: they should exist, too.
+  const std::vector<std::string>& row_columns() const { return row_columns_; }
   /// Whether the source is exactly one {{ }} expression, which keeps its type.
   bool is_single() const { return is_single_; }
 
-  /// Evaluates rows [0, num_rows). `names` and `columns` are in step. An undefined name without a default is an
-  /// error of the row in text (kPrompt or a text template), and a null in a single expression.
-  /// A row's failure is a Values::kError entry; a Status is for what no row caused.
+  /// Evaluates rows [0, num_rows). `names` and `columns` are in step. An undefined name without a
+  /// default is an error of the row in text (kPrompt or a text template); a single expression that
+  /// meets one is null. A row's failure is a Values::kError entry; a Status is for what no row
+  /// caused.
   Status Evaluate(
-      std::span<const std::string> names, std::span<const ColumnView> columns, std::int64_t num_rows, Values* out
+      std::span<const std::string> names,
+      std::span<const ColumnView> columns,
+      std::int64_t num_rows,
+      Values* out
   ) const;
 
  private:
   Expression() = default;
   void* handle_ = nullptr;
   std::vector<std::string> names_;
+  std::vector<std::string> row_columns_;
   bool uses_row_ = false;
   bool is_single_ = false;
 };
@@ -113,7 +129,8 @@ class ChatTemplate {
   ChatTemplate(const ChatTemplate&) = delete;
   ChatTemplate& operator=(const ChatTemplate&) = delete;
 
-  /// Renders messages (a JSON list of {"role", "content"}; contents may hold marks, which pass through).
+  /// Renders messages (a JSON list of {"role", "content"}; contents may hold marks, which pass
+  /// through).
   Result<std::string> Render(std::string_view messages_json, const ChatOptions& options) const;
   /// Whether the template prints the date.
   bool uses_now() const { return uses_now_; }

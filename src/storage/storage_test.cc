@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "storage/storage.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "storage/testing.h"
+
+namespace millstream {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kManyBytes = 1 << 20;
+
+Status WriteFile(Storage& storage, const std::string& path, std::string_view bytes) {
+  MS_ASSIGN_OR_RETURN(const auto stream, storage.Create(path));
+  MS_RETURN_NOT_OK(stream->Write(bytes));
+  return stream->Close();
+}
+
+class LocalStorageTest : public testing::Test {
+ protected:
+  const TestFolder folder_;
+  const std::unique_ptr<Storage> storage_ = MakeLocalStorage();
+};
+
+TEST_F(LocalStorageTest, PublishedFileHasTheBytesAndTheOldNameIsGone) {
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "state/tmp/x", "some bytes").ok());
+  ASSERT_TRUE(storage_->Publish(folder_ / "state/tmp/x", folder_ / "out/a/part").ok());
+  EXPECT_EQ(storage_->Read(folder_ / "out/a/part", kManyBytes).ValueOrDie(), "some bytes");
+  EXPECT_FALSE(fs::exists(folder_ / "state/tmp/x"));
+}
+
+TEST_F(LocalStorageTest, PublishNeverReplaces) {
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "first", "1").ok());
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "second", "2").ok());
+  ASSERT_TRUE(storage_->Publish(folder_ / "first", folder_ / "part").ok());
+  EXPECT_TRUE(storage_->Publish(folder_ / "second", folder_ / "part").IsAlreadyExists());
+  EXPECT_EQ(storage_->Read(folder_ / "part", kManyBytes).ValueOrDie(), "1");
+  EXPECT_TRUE(fs::exists(folder_ / "second"));
+}
+
+TEST_F(LocalStorageTest, OneOfManyRacingPublishersWins) {
+  constexpr int kThreads = 4;
+  std::atomic<int> winners = 0;
+  std::atomic<int> losers = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      const Status status = PublishBytes(*storage_, folder_ / "plan", std::to_string(i));
+      if (status.ok()) ++winners;
+      if (status.IsAlreadyExists()) ++losers;
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(winners, 1);
+  EXPECT_EQ(losers, kThreads - 1);
+  EXPECT_EQ(storage_->List(folder_.path()).ValueOrDie().size(), 1U);
+}
+
+TEST_F(LocalStorageTest, StateFoldersAreForTheOwnerOnly) {
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "out.millstream/tmp/x", "").ok());
+  struct stat info{};
+  ASSERT_EQ(stat((folder_ / "out.millstream").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777U, 0700U);
+}
+
+TEST_F(LocalStorageTest, ReadOfAMissingFileIsNotFound) {
+  const Status status = storage_->Read(folder_ / "none", kManyBytes).status();
+  EXPECT_TRUE(IsNotFound(status));
+  EXPECT_EQ(status.message(), "cannot open " + (folder_ / "none") + ": No such file or directory");
+  EXPECT_FALSE(IsNotFound(Status::Invalid("x")));
+}
+
+TEST_F(LocalStorageTest, ReadIsBounded) {
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "big", "12345").ok());
+  EXPECT_EQ(storage_->Read(folder_ / "big", 5).ValueOrDie(), "12345");
+  EXPECT_TRUE(storage_->Read(folder_ / "big", 4).status().IsInvalid());
+}
+
+TEST_F(LocalStorageTest, ListIsSortedAndEmptyForAMissingFolder) {
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "d/b", "12").ok());
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "d/a", "1").ok());
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "d/c/x", "").ok());
+  const auto files = storage_->List(folder_ / "d").ValueOrDie();
+  ASSERT_EQ(files.size(), 3U);
+  EXPECT_EQ(files[0].name, "a");
+  EXPECT_EQ(files[1].size_bytes, 2U);
+  EXPECT_TRUE(files[2].is_folder);
+  EXPECT_TRUE(storage_->List(folder_ / "none").ValueOrDie().empty());
+}
+
+TEST_F(LocalStorageTest, RemoveTakesAFolderWithAllInItAndMissingOnes) {
+  ASSERT_TRUE(WriteFile(*storage_, folder_ / "d/e/f", "").ok());
+  EXPECT_TRUE(storage_->Remove(folder_ / "d").ok());
+  EXPECT_FALSE(fs::exists(folder_ / "d"));
+  EXPECT_TRUE(storage_->Remove(folder_ / "d").ok());
+}
+
+TEST_F(LocalStorageTest, ErrorsNameTheFile) {
+  std::ofstream(folder_ / "file") << "x";
+  const Status status = storage_->Create(folder_ / "file/below").status();
+  EXPECT_NE(status.message().find(folder_ / "file"), std::string::npos) << status;
+  EXPECT_FALSE(storage_->Publish(folder_ / "none", folder_ / "part").ok());
+}
+
+TEST_F(LocalStorageTest, FullDiskSaysWhatToDo) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP();
+  const Status status = WriteFile(*storage_, "/dev/full", "x");
+  EXPECT_TRUE(IsDiskFull(status));
+  EXPECT_NE(status.message().find("make room and run the same command again"), std::string::npos);
+}
+
+TEST(FaultyStorageTest, PublishBytesLeavesAllOrNothingWhicheverOperationFails) {
+  const auto local = MakeLocalStorage();
+  FaultyStorage clean(*local);
+  const TestFolder folder;
+  ASSERT_TRUE(PublishBytes(clean, folder / "whole", "bytes").ok());
+  ASSERT_GT(clean.num_operations(), 3);
+  for (int n = 1; n <= clean.num_operations(); ++n) {
+    FaultyStorage faulty(*local);
+    faulty.FailAt(n, ENOSPC);
+    const std::string path = folder / ("file" + std::to_string(n));
+    EXPECT_TRUE(IsDiskFull(PublishBytes(faulty, path, "bytes"))) << n;
+    EXPECT_TRUE(faulty.has_failed());
+    EXPECT_FALSE(fs::exists(path));
+  }
+  EXPECT_EQ(local->List(folder.path()).ValueOrDie().size(), 1U);
+}
+
+}  // namespace
+}  // namespace millstream
