@@ -20,7 +20,8 @@ namespace millstream {
 enum class FileFormat { kJsonl, kJson, kCsv, kTsv, kText, kParquet, kArrowFile, kArrowStream };
 enum class Compression { kNone, kGzip, kZstd };
 
-/// The name that `format:` takes ("jsonl", "json", "csv", "tsv", "text", "parquet", "arrow", "arrows").
+/// The name that `format:` takes ("jsonl", "json", "csv", "tsv", "text", "parquet", "arrow",
+/// "arrows").
 std::string_view FormatName(FileFormat format);
 std::optional<FileFormat> FormatFromName(std::string_view name);
 
@@ -31,7 +32,8 @@ struct InputOptions {
   std::string base_folder;
   std::optional<FileFormat> format;  // else from each file's suffix
   std::vector<std::string> columns;  // empty: all
-  /// Declared column types, which inference then leaves alone. A JsonText() type keeps any value as its text.
+  /// Declared column types, which inference then leaves alone. A null type is `json`: any value,
+  /// kept as its text.
   std::vector<std::pair<std::string, std::shared_ptr<arrow::DataType>>> schema;
   /// Take only `_status` ok rows of another job's output and leave out its `_` columns.
   bool drop_job_columns = true;
@@ -40,15 +42,18 @@ struct InputOptions {
 /// One file of the snapshot.
 struct InputFile {
   std::string path;  // to open it
-  std::string name;  // as the snapshot lists it: relative to the job file's folder where it is below it
+  std::string
+      name;  // as the snapshot lists it: relative to the job file's folder where it is below it
   FileFormat format = FileFormat::kJsonl;
   Compression compression = Compression::kNone;
   std::uint64_t size_bytes = 0;
   std::int64_t mtime_ns = 0;
-  std::uint64_t hash = 0;  // xxh3 of the bytes that indexing read: the whole text file, a Parquet or Arrow file's footer
+  std::uint64_t hash = 0;  // xxh3 of the bytes that indexing read: the whole text file, a Parquet
+                           // or Arrow file's footer
   std::int64_t num_records = 0;
-  /// Text formats: byte offset (of the uncompressed text) of records 1, 4097, 8193, ..., then that of the end.
-  /// Parquet and Arrow: how many records stand before each row group or record batch, then num_records.
+  /// Text formats: byte offset (of the uncompressed text) of records 1, 4097, 8193, ..., then that
+  /// of the end. Parquet and Arrow: how many records stand before each row group or record batch,
+  /// then num_records.
   std::vector<std::uint64_t> positions;
   /// Text formats: the physical lines on which records 1, 4097, ... begin.
   std::vector<std::uint64_t> lines;
@@ -79,12 +84,13 @@ struct Snapshot {
 std::shared_ptr<arrow::Field> JsonTextField(std::string name);
 bool IsJsonText(const arrow::Field& field);
 
-/// Lists, sorts, indexes and types the input, in one pass over text files and from the footers of the others.
-/// Fails with one clear message on a missing file, an empty glob, a file of another format, a truncated Parquet file.
+/// Lists, sorts, indexes and types the input, in one pass over text files and from the footers of
+/// the others. Fails with one clear message on a missing file, an empty glob, a file of another
+/// format, a truncated Parquet file.
 Result<Snapshot> TakeSnapshot(const InputOptions& options, std::stop_token stop);
 
-/// Returns OK if every file still has the pinned size and time (or, where the time differs, the pinned
-/// hash), else a Status that names the file.
+/// Returns OK if every file still has the pinned size and time (or, where the time differs, the
+/// pinned hash), else a Status that names the file.
 Status CheckUnchanged(const Snapshot& snapshot);
 
 /// Consecutive records of one file.
@@ -101,8 +107,10 @@ struct Split {
   std::int64_t num_rows = 0;
 };
 
-/// Cuts the input into splits of at most `max_rows` rows, and of about `max_bytes` where positions or row
-/// groups tell. May span small files. Every row is in exactly one split, in input order.
-std::vector<Split> CutSplits(const Snapshot& snapshot, std::int64_t max_rows, std::uint64_t max_bytes);
+/// Cuts the input into splits of at most `max_rows` rows, and of about `max_bytes` where positions
+/// or row groups tell. May span small files. Every row is in exactly one split, in input order.
+std::vector<Split> CutSplits(
+    const Snapshot& snapshot, std::int64_t max_rows, std::uint64_t max_bytes
+);
 
 }  // namespace millstream

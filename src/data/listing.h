@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the paths of a job file to the files of its input.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "data/input.h"
+
+namespace millstream {
+
+/// Expands files, globs (`*`, `?`, `[a-z]`, `**` for any folders) and folders (with all in them,
+/// but for names that begin with `.` or `_` and the state folders of jobs). The files come sorted
+/// by name, each once, with their format, compression, size and time. Fails if something is
+/// missing, empty or of another format than it is taken for, or formats are mixed.
+Result<std::vector<InputFile>> ListInput(const InputOptions& options);
+
+/// Reads up to `size` bytes at the start of a file.
+Result<std::string> ReadStart(const std::string& path, std::size_t size);
+
+/// The hash that pins a file: of a text file or Arrow stream all bytes, else of its footer.
+/// REQUIRES: size_bytes is set.
+Result<std::uint64_t> HashFile(const InputFile& file);
+
+/// Size and time of a file as it is now.
+Status StatFile(InputFile& file);
+
+}  // namespace millstream

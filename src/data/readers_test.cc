@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// The readers as a whole: snapshot, splits and rows, on small files written by the tests.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "data/readers_testing.h"
+
+namespace millstream {
+namespace {
+
+using Lines = std::vector<std::string>;
+
+TEST(ReadersTest, JsonLinesBecomeTypedRows) {
+  const TestFolder folder;
+  folder.Write(
+      "a.jsonl",
+      "{\"i\":1,\"d\":1,\"s\":\"x\",\"b\":true,\"n\":null,\"l\":[1,2],\"o\":{\"k\":\"v\"}}\n\n"
+      "{\"i\":-2,\"d\":2.5,\"s\":\"\",\"extra\":7}\r\n"
+  );
+  EXPECT_EQ(
+      ReadAll(folder.Options({"a.jsonl"})),
+      (Lines{
+          R"(1 {"i":1,"d":1.0,"s":"x","b":true,"n":null,"l":[1,2],"o":{"k":"v"},"extra":null})",
+          R"(2 {"i":-2,"d":2.5,"s":"","b":null,"n":null,"l":null,"o":null,"extra":7})"
+      })
+  );
+}
+
+TEST(ReadersTest, JsonArraysAreReadItemByItem) {
+  const TestFolder folder;
+  folder.Write(
+      "a.json", "\xEF\xBB\xBF [ {\"a\": \"],[{\\\"\"},\n {\"a\": \"y\"\n}, {\"a\": }, 7]\n"
+  );
+  EXPECT_EQ(
+      ReadAll(folder.Options({"a.json"})),
+      (Lines{
+          R"(1 {"a":"],[{\""})",
+          R"(2 {"a":"y"})",
+          "3 bad_json: line 3: the record is not valid JSON: Invalid value (byte 7)",
+          "4 bad_json: line 3: the record is no JSON object"
+      })
+  );
+}
+
+TEST(ReadersTest, CsvCellsAreTypedAndQuotesKept) {
+  const TestFolder folder;
+  folder.Write(
+      "a.csv",
+      "id,name,score,ok\r\n1,\"a, \"\"b\"\"\nc\",1.5,true\r\n2,,2,\r\n3,\"\",-1e3,False\r\n4,x\r\n"
+  );
+  EXPECT_EQ(
+      ReadAll(folder.Options({"a.csv"})),
+      (Lines{
+          R"(1 {"id":1,"name":"a, \"b\"\nc","score":1.5,"ok":true})",
+          R"(2 {"id":2,"name":null,"score":2.0,"ok":null})",
+          R"(3 {"id":3,"name":"","score":-1000.0,"ok":false})",
+          "4 bad_csv: line 6: the record has 2 cells and the header 4"
+      })
+  );
+}
+
+TEST(ReadersTest, TextFilesHaveOneColumn) {
+  const TestFolder folder;
+  folder.Write("a.txt", "one\r\n\n  two\nbad \xFF\nlast");
+  EXPECT_EQ(
+      ReadAll(folder.Options({"a.txt"})),
+      (Lines{
+          R"(1 {"text":"one"})",
+          R"(2 {"text":"  two"})",
+          "3 bad_utf8: line 4: the record is not valid UTF-8",
+          R"(4 {"text":"last"})"
+      })
+  );
+}
+
+TEST(ReadersTest, CompressedTextReadsAsPlainText) {
+  const TestFolder folder;
+  const std::string text = "a\tb\n1\tx\n2\ty\n";
+  folder.Write("plain.tsv", text);
+  folder.Write("a.tsv.gz", Gzip(text) + Gzip("3\tz\n"));
+  folder.Write("b.tsv.zst", Zstd(text) + Zstd("3\tz\n"));
+  const Lines rows{R"(1 {"a":1,"b":"x"})", R"(2 {"a":2,"b":"y"})"};
+  EXPECT_EQ(ReadAll(folder.Options({"plain.tsv"})), rows);
+  const Lines more{rows[0], rows[1], R"(3 {"a":3,"b":"z"})"};
+  EXPECT_EQ(ReadAll(folder.Options({"a.tsv.gz"})), more);
+  EXPECT_EQ(ReadAll(folder.Options({"b.tsv.zst"})), more);
+}
+
+}  // namespace
+}  // namespace millstream
