@@ -26,7 +26,8 @@ struct LanguageModel {
   std::vector<std::int32_t> stop_tokens;
 };
 
-/// Opens what LocateModel found. A chat template other than the model's own may be given.
+/// Opens what LocateModel found. A chat template (its text) other than the model's own may be given; empty: the
+/// model's.
 Result<std::shared_ptr<const LanguageModel>> OpenLanguageModel(
     const std::string& path, const std::string& chat_template_override
 );
