@@ -2,6 +2,8 @@
 #include "text/tokenizer.h"
 
 #include <fstream>
+#include <iomanip>
+#include <sstream>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -32,6 +34,137 @@ TEST(TokenizerTest, PromptsOfTheGoldenFileGiveTheirIds) {
     EXPECT_EQ(Encode(SmolLm2().Decode(tokens, false).ValueOrDie()).empty(), tokens.empty());
   }
   EXPECT_EQ(rows, 24);
+}
+
+// The strings of tests/oracles/tokenizer.py, built in the same way.
+class Random {
+ public:
+  std::uint64_t Below(std::uint64_t bound) {
+    state_ = state_ * 6364136223846793005U + 1442695040888963407U;
+    return (state_ >> 33) % bound;
+  }
+
+ private:
+  std::uint64_t state_ = 1;
+};
+
+void Append(char32_t code, std::string& out) {
+  const auto byte = [&](char32_t value) { out.push_back(static_cast<char>(value)); };
+  const auto rest = [&](int shift) { byte(0x80 | ((code >> shift) & 0x3F)); };
+  if (code < 0x80) return byte(code);
+  if (code < 0x800) return byte(0xC0 | (code >> 6)), rest(0);
+  if (code < 0x10000) return byte(0xE0 | (code >> 12)), rest(6), rest(0);
+  byte(0xF0 | (code >> 18)), rest(12), rest(6), rest(0);
+}
+
+/// Where each character of a UTF-8 text begins, and its end.
+std::vector<std::size_t> Starts(std::string_view text) {
+  std::vector<std::size_t> starts;
+  for (std::size_t i = 0; i <= text.size(); ++i) {
+    if (i == text.size() || (text[i] & 0xC0) != 0x80) starts.push_back(i);
+  }
+  return starts;
+}
+
+std::vector<std::string> RealTexts() {
+  std::vector<std::string> texts;
+  for (const auto* name : {"glosses", "shared-prefix"}) {
+    std::ifstream file(std::string(MS_TEST_DATA "/") + name + ".jsonl");
+    std::string system;
+    for (std::string line; std::getline(file, line);) {
+      const auto row = nlohmann::json::parse(line);
+      texts.push_back(row["text"]);
+      system = row.value("system", "");
+    }
+    if (!system.empty()) texts.push_back(system);
+  }
+  return texts;
+}
+
+std::string Real(const std::vector<std::string>& texts, Random& random) {
+  const auto& text = texts[random.Below(texts.size())];
+  const auto starts = Starts(text);
+  const auto start = random.Below(starts.size() - 1);
+  const auto end = std::min(start + 1 + random.Below(160), starts.size() - 1);
+  return text.substr(starts[start], starts[end] - starts[start]);
+}
+
+std::string Hostile(Random& random) {
+  static constexpr std::u32string_view kSpaces = U" \t\n\r\u00a0\u2003\u3000\u0085\u200b\u2028";
+  static constexpr std::string_view kPieces[] = {
+      "<|im_start|>",
+      "<|im_end|>",
+      "<|endoftext|>",
+      "<repo_name>",
+      "<|",
+      "|>",
+      "im_end",
+      "<",
+      "'s",
+      "'LL",
+      "'re",
+      "n't"
+  };
+  static constexpr std::pair<char32_t, char32_t> kRanges[] = {
+      {0x21, 0x7E},
+      {0x30, 0x39},
+      {0xA0, 0xFF},
+      {0x370, 0x52F},
+      {0x4E00, 0x9FFF},
+      {0xAC00, 0xD7A3},
+      {0x590, 0x97F},
+      {0x1F300, 0x1FAFF},
+      {0x300, 0x36F},
+      {0x660, 0x669},
+      {0xFF10, 0xFF5E},
+      {0, 0x10FFFF}
+  };
+  std::string out;
+  for (auto left = 1 + random.Below(24); left > 0; --left) {
+    const auto kind = random.Below(std::size(kRanges) + 2);
+    if (kind == std::size(kRanges)) {
+      Append(kSpaces[random.Below(kSpaces.size())], out);
+    } else if (kind > std::size(kRanges)) {
+      out += kPieces[random.Below(std::size(kPieces))];
+    } else {
+      const auto [low, high] = kRanges[kind];
+      const auto code = low + static_cast<char32_t>(random.Below(high - low + 1));
+      const bool is_bad = (code >= 0xD800 && code <= 0xDFFF) || (code >= 0xFDD0 && code <= 0xFDD2);
+      Append(is_bad ? U'x' : code, out);
+    }
+  }
+  return out;
+}
+
+TEST(TokenizerTest, IdsEqualHuggingFacesOnRealAndHostileStrings) {
+  constexpr int kBlock = 10;
+  const auto expected =
+      nlohmann::json::parse(std::ifstream(MS_TEST_DATA "/tokenizer-smollm2.json"));
+  const std::string specials(SmolLm2().special_tokens());
+  const auto encode = [&](const std::string& text, bool is_row_text) {
+    return Encode(is_row_text ? MarkAll(text, specials) : text);
+  };
+  for (const auto& sample : expected["samples"]) {
+    EXPECT_EQ(encode(sample["text"], sample["row_text"]), sample["ids"].get<Ids>())
+        << sample["text"];
+  }
+  const auto texts = RealTexts();
+  Random random;
+  for (int block = 0; block < 1500; ++block) {
+    std::uint64_t hash = 0xCBF29CE484222325U;
+    const auto add = [&](std::uint32_t number) { hash = (hash ^ number) * 0x100000001B3U; };
+    std::string first;
+    for (int at = 0; at < kBlock; ++at) {
+      const auto text = block < 1000 ? Real(texts, random) : Hostile(random);
+      if (at == 0) first = text;
+      for (const auto id : encode(text, at % 2 == 1)) add(static_cast<std::uint32_t>(id));
+      add(0xFFFFFFFF);
+    }
+    std::ostringstream hex;
+    hex << std::hex << std::setfill('0') << std::setw(16) << hash;
+    ASSERT_EQ(hex.str(), expected["hashes"][static_cast<std::size_t>(block)])
+        << "block " << block << ": " << first;
+  }
 }
 
 TEST(TokenizerTest, RowTextNeverBecomesASpecialToken) {
