@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/assembler.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "arrow/array/array_binary.h"
+#include "arrow/array/array_nested.h"
+#include "arrow/array/builder_binary.h"
+#include "arrow/array/builder_primitive.h"
+#include "arrow/array/util.h"
+#include "arrow/scalar.h"
+#include "base/check.h"
+#include "pipeline/bind.h"
+
+namespace millstream {
+namespace {
+
+std::string_view StatusName(RowStatus status) {
+  switch (status) {
+    case RowStatus::kOk:
+      return "ok";
+    case RowStatus::kError:
+      return "error";
+    case RowStatus::kSkipped:
+      return "skipped";
+  }
+  return "";
+}
+
+Result<std::shared_ptr<arrow::Array>> RepeatText(std::string_view text, std::int64_t count) {
+  return arrow::MakeArrayFromScalar(arrow::StringScalar(std::string(text)), count);
+}
+
+Result<std::shared_ptr<arrow::Array>> ErrorColumn(
+    const FinishedRows& rows, const std::shared_ptr<arrow::DataType>& type
+) {
+  const std::int64_t count = rows.batch.num_rows();
+  if (rows.status != RowStatus::kError) return arrow::MakeArrayOfNull(type, count);
+  arrow::StringBuilder step, code, message;
+  for (const RowError& error : rows.errors) {
+    MS_RETURN_NOT_OK(step.Append(error.step));
+    MS_RETURN_NOT_OK(code.Append(error.code));
+    MS_RETURN_NOT_OK(message.Append(error.message));
+  }
+  arrow::ArrayVector children(3);
+  MS_RETURN_NOT_OK(step.Finish(&children[0]));
+  MS_RETURN_NOT_OK(code.Finish(&children[1]));
+  MS_RETURN_NOT_OK(message.Finish(&children[2]));
+  return std::make_shared<arrow::StructArray>(type, count, std::move(children));
+}
+
+Result<std::shared_ptr<arrow::Array>> SourceColumn(
+    const RowBatch& batch,
+    const std::vector<std::string>& files,
+    const std::shared_ptr<arrow::DataType>& type
+) {
+  const std::int64_t count = batch.num_rows();
+  arrow::StringBuilder file;
+  arrow::Int64Builder record;
+  arrow::ArrayVector children(3);
+  MS_RETURN_NOT_OK(record.Reserve(count));
+  std::int64_t bytes = 0;
+  for (const RowRef& row : batch.rows)
+    bytes += static_cast<std::int64_t>(files[static_cast<std::size_t>(row.id.file)].size());
+  MS_RETURN_NOT_OK(file.Reserve(count));
+  MS_RETURN_NOT_OK(file.ReserveData(bytes));
+  for (const RowRef& row : batch.rows) {
+    file.UnsafeAppend(files[static_cast<std::size_t>(row.id.file)]);
+    record.UnsafeAppend(row.id.record);
+  }
+  MS_RETURN_NOT_OK(file.Finish(&children[0]));
+  MS_RETURN_NOT_OK(record.Finish(&children[1]));
+  MS_ASSIGN_OR_RETURN(children[2], arrow::MakeArrayFromScalar(arrow::Int32Scalar(1), count));
+  return std::make_shared<arrow::StructArray>(type, count, std::move(children));
+}
+
+}  // namespace
+
+Assembler::Assembler(AssemblerOptions options, std::span<const Split> splits, Done done)
+    : options_(std::move(options)), done_(std::move(done)) {
+  for (const Split& split : splits) {
+    if (split.num_rows == 0) {
+      empty_splits_.push_back(split.number);
+    } else {
+      open_[split.number].rows_left = split.num_rows;
+    }
+  }
+}
+
+Status Assembler::FinishEmptySplits() {
+  for (std::int64_t split : empty_splits_) {
+    MS_RETURN_NOT_OK(Assemble(split, {}));
+  }
+  empty_splits_.clear();
+  return Status::OK();
+}
+
+bool Assembler::Kept(RowStatus status) const {
+  return status == RowStatus::kOk      ? options_.keep_ok
+         : status == RowStatus::kError ? options_.keep_errors
+                                       : options_.keep_skipped;
+}
+
+Status Assembler::Finish(FinishedRows rows) {
+  if (rows.batch.rows.empty()) return Status::OK();
+  const auto split_of = [&](std::size_t i) { return rows.batch.rows[i].split; };
+  const std::int64_t first = split_of(0);
+  if (std::all_of(rows.batch.rows.begin(), rows.batch.rows.end(), [&](const RowRef& row) {
+        return row.split == first;
+      })) {
+    return FinishPiece(first, std::move(rows));
+  }
+  for (std::size_t begin = 0; begin < rows.batch.rows.size();) {
+    std::size_t end = begin;
+    while (end < rows.batch.rows.size() && split_of(end) == split_of(begin)) ++end;
+    std::vector<std::int64_t> indices(end - begin);
+    std::iota(indices.begin(), indices.end(), static_cast<std::int64_t>(begin));
+    FinishedRows piece{rows.status, {}, {}};
+    MS_ASSIGN_OR_RETURN(piece.batch, TakeRows(rows.batch, indices));
+    if (rows.status == RowStatus::kError) {
+      piece.errors.assign(
+          rows.errors.begin() + static_cast<std::ptrdiff_t>(begin),
+          rows.errors.begin() + static_cast<std::ptrdiff_t>(end)
+      );
+    }
+    MS_RETURN_NOT_OK(FinishPiece(split_of(begin), std::move(piece)));
+    begin = end;
+  }
+  return Status::OK();
+}
+
+Status Assembler::FinishPiece(std::int64_t split, FinishedRows rows) {
+  OpenSplit whole;
+  {
+    MutexLock lock(mutex_);
+    const auto found = open_.find(split);
+    MS_CHECK(found != open_.end());
+    OpenSplit& open = found->second;
+    const std::int64_t count = rows.batch.num_rows();
+    MS_CHECK(count <= open.rows_left);
+    open.rows_left -= count;
+    (rows.status == RowStatus::kOk      ? open.counts.ok
+     : rows.status == RowStatus::kError ? open.counts.error
+                                        : open.counts.skipped) += count;
+    if (Kept(rows.status)) open.pieces.push_back(std::move(rows));
+    if (open.rows_left > 0) return Status::OK();
+    whole = std::move(open);
+    open_.erase(found);
+  }
+  return Assemble(split, std::move(whole));
+}
+
+Result<std::shared_ptr<arrow::RecordBatch>> Assembler::OutputRows(const FinishedRows& rows) const {
+  const std::int64_t count = rows.batch.num_rows();
+  const auto& source = rows.status == RowStatus::kOk ? rows.batch.columns : rows.batch.kept;
+  arrow::ArrayVector columns;
+  const int own = options_.schema->num_fields() - 3;
+  for (int i = 0; i < own; ++i) {
+    const auto& field = options_.schema->field(i);
+    const int index = source->schema()->GetFieldIndex(field->name());
+    if (index >= 0) {
+      columns.push_back(source->column(index));
+    } else {
+      MS_ASSIGN_OR_RETURN(columns.emplace_back(), arrow::MakeArrayOfNull(field->type(), count));
+    }
+  }
+  MS_ASSIGN_OR_RETURN(columns.emplace_back(), RepeatText(StatusName(rows.status), count));
+  MS_ASSIGN_OR_RETURN(
+      columns.emplace_back(), ErrorColumn(rows, options_.schema->field(own + 1)->type())
+  );
+  MS_ASSIGN_OR_RETURN(
+      columns.emplace_back(),
+      SourceColumn(rows.batch, options_.files, options_.schema->field(own + 2)->type())
+  );
+  return arrow::RecordBatch::Make(options_.schema, count, std::move(columns));
+}
+
+Status Assembler::Assemble(std::int64_t split, OpenSplit open) {
+  FinishedSplit finished{split, {}, open.counts};
+  // Pieces that came in order, as those of jobs without a model do, need no copy.
+  std::vector<std::int64_t> indices;
+  for (const FinishedRows& piece : open.pieces) {
+    MS_ASSIGN_OR_RETURN(finished.batches.emplace_back(), OutputRows(piece));
+    for (const RowRef& row : piece.batch.rows) indices.push_back(row.index);
+  }
+  open.pieces.clear();
+  if (!std::is_sorted(indices.begin(), indices.end())) {
+    MS_ASSIGN_OR_RETURN(auto all, arrow::ConcatenateRecordBatches(finished.batches));
+    std::vector<std::int64_t> order(indices.size());
+    std::iota(order.begin(), order.end(), std::int64_t{0});
+    std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+      return indices[static_cast<std::size_t>(a)] < indices[static_cast<std::size_t>(b)];
+    });
+    MS_ASSIGN_OR_RETURN(all, TakeColumns(all, order));
+    finished.batches = {std::move(all)};
+  }
+  return done_(std::move(finished));
+}
+
+}  // namespace millstream

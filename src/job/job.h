@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// A job from its file to its success: plans or loads the plan, runs the pipeline, publishes parts.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/engine.h"
+#include "job/plan.h"
+#include "ledger/ledger.h"
+#include "pipeline/bind.h"
+#include "pipeline/parse_spec.h"
+#include "pipeline/runner.h"
+
+namespace millstream {
+
+/// How a command ends: the exit codes of design.md.
+enum class ExitCode { kComplete = 0, kWrong = 1, kTooManyErrors = 2, kConflict = 4, kStopped = 75 };
+
+/// What to do, beyond the job file.
+struct JobOptions {
+  std::string file;
+  SpecOverrides overrides;
+  bool restart = false;
+  std::int64_t limit = 0;  // rows; 0: all
+  bool spread = false;     // of a limit: rows spread over the input
+  RunnerOptions runner;
+};
+
+/// What a run is doing. Thread-safe: written by the run, read by whoever shows it.
+class JobMonitor {
+ public:
+  struct Progress {
+    std::int64_t rows_total = 0;
+    RowCounts rows;         // finished, those of earlier runs included
+    RowCounts rows_before;  // of earlier runs
+    EngineStats tokens;
+  };
+  struct ErrorSample {
+    std::int64_t count = 0;
+    std::string example;  // "glosses.jsonl:17: message"
+  };
+
+  Progress progress() const;
+  /// Errors of this run by code.
+  std::map<std::string, ErrorSample> errors() const;
+
+  void Start(std::int64_t rows_total, const RowCounts& before, std::vector<const Engine*> engines);
+  void Count(const FinishedRows& rows, const std::vector<std::string>& files);
+  /// The engines are about to go: keeps their last numbers.
+  void End();
+
+ private:
+  mutable std::mutex mutex_;
+  Progress progress_;
+  std::vector<const Engine*> engines_;
+  std::map<std::string, ErrorSample> errors_;
+};
+
+/// A job ready to run: spec, input and plan, bound. Nothing has been written.
+struct PreparedJob {
+  JobSpec spec;
+  InputOptions input;
+  Plan plan;
+  BoundJob bound;
+  std::map<std::string, BoundModel> models;  // by the name that steps use
+  std::map<std::string, ModelSpec> model_specs;
+  std::unique_ptr<Ledger> ledger;  // of an earlier run, or null
+  bool resumed = false;
+};
+
+struct JobReport {
+  ExitCode exit = ExitCode::kComplete;
+  std::string output;  // what to open
+  RowCounts rows, rows_before;
+  std::map<std::string, JobMonitor::ErrorSample> errors;
+  EngineStats tokens;
+  double seconds = 0;
+  bool had_nothing_to_do = false;
+};
+
+/// Says something worth knowing to a person while a job starts.
+using Say = std::function<void(const std::string&)>;
+
+/// Reads the job file, snapshots the input (or loads the plan that stands at the output), opens
+/// models' headers and binds the steps. `use_output`: whether the job's own output counts (a
+/// preview leaves it alone).
+Result<PreparedJob> PrepareJob(
+    Storage& storage,
+    const JobOptions& options,
+    bool use_output,
+    const Say& say,
+    std::stop_token stop
+);
+
+/// Starts the engines of a job, by model key. Steps that name one model with the same settings
+/// share one.
+struct JobEngines {
+  std::vector<std::unique_ptr<Engine>> owned;
+  std::map<std::string, Engine*> by_key;
+};
+Result<JobEngines> StartEngines(const PreparedJob& job);
+
+/// Runs the job file to its end.
+Result<JobReport> RunJob(
+    Storage& storage,
+    const JobOptions& options,
+    JobMonitor& monitor,
+    const Say& say,
+    std::stop_token stop
+);
+
+/// Runs the limited rows in memory and returns the output rows; writes nothing.
+struct Preview {
+  std::shared_ptr<arrow::Schema> schema;
+  arrow::RecordBatchVector rows;
+  RowCounts counts;
+  std::int64_t rows_in_input = 0;
+  double seconds = 0;
+};
+Result<Preview> RunPreview(
+    Storage& storage,
+    const JobOptions& options,
+    JobMonitor& monitor,
+    const Say& say,
+    std::stop_token stop
+);
+
+/// The exit code that a failure asks for.
+ExitCode ExitCodeOf(const Status& status);
+
+}  // namespace millstream

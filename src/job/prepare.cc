@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a job file to a job that is ready to run. Writes nothing.
+#include <chrono>
+#include <numeric>
+#include <utility>
+
+#include "data/reader.h"
+#include "engine/native_engine.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "job/job.h"
+#include "job/spec_difference.h"
+#include "model/locate.h"
+
+namespace millstream {
+namespace {
+
+constexpr std::int64_t kSampleRows = 1000;
+constexpr std::uint64_t kSplitBytes = 64ULL << 20;
+
+Compute ComputeOf(const std::string& name) {
+  return name == "f32" ? Compute::kF32 : name == "bf16" ? Compute::kBF16 : Compute::kAuto;
+}
+
+// Opens the models that generate steps use: headers, tokenizer and template, not yet the weights.
+Status OpenModels(PreparedJob& job) {
+  std::map<std::string, std::shared_ptr<const LanguageModel>> opened;  // by path
+  for (const StepSpec& step : job.spec.steps) {
+    const auto* generate = std::get_if<GenerateSpec>(&step.body);
+    if (generate == nullptr || job.models.contains(generate->model)) continue;
+    ModelSpec spec;
+    spec.path = generate->model;
+    spec.place = step.place;
+    if (const auto found = job.spec.models.find(generate->model); found != job.spec.models.end())
+      spec = found->second;
+    const auto wrong = [&](const Status& status) {
+      return Status::Invalid(MistakeLine(job.spec, spec.place, status.message()));
+    };
+    auto path = LocateModel(spec.path, DefaultModelSearch(job.spec.folder));
+    if (!path.ok()) return wrong(path.status());
+    auto& model = opened[*path];
+    if (!model) {
+      auto open = OpenLanguageModel(*path, "");
+      if (!open.ok()) return wrong(open.status());
+      model = *std::move(open);
+    }
+    BoundModel bound;
+    bound.model = model;
+    bound.context = spec.context.value_or(model->context);
+    if (bound.context < 1 || bound.context > model->context) {
+      return wrong(Status::Invalid(
+          fmt::format("context {} is beyond the model's {}", bound.context, model->context)
+      ));
+    }
+    auto grammars = GrammarCompiler::Make(model->tokenizer, model->stop_tokens);
+    if (!grammars.ok()) return wrong(grammars.status());
+    bound.grammars = *std::move(grammars);
+    const Compute compute = ResolveCompute(ComputeOf(spec.compute));
+    job.plan.models[generate->model] = {
+        *path, std::string(ComputeName(compute)), model->checkpoint->hash
+    };
+    job.models[generate->model] = std::move(bound);
+    job.model_specs[generate->model] = spec;
+  }
+  job.plan.instruction_set = InstructionSet();
+  return Status::OK();
+}
+
+// The first rows of the input, for the types of computed columns.
+Result<RowBatch> ReadSample(const PreparedJob& job) {
+  SplitReader reader(job.plan.snapshot, job.input, {}, kSampleRows);
+  const std::vector<Split> first = LimitSplits(job.plan.splits, kSampleRows, /*spread=*/false);
+  arrow::RecordBatchVector batches;
+  for (const Split& split : first) {
+    MS_RETURN_NOT_OK(reader.Open(split));
+    while (true) {
+      MS_ASSIGN_OR_RETURN(std::optional<InputBatch> batch, reader.Next());
+      if (!batch) break;
+      std::vector<std::int64_t> good;
+      auto error = batch->errors.begin();
+      auto skipped = batch->skipped.begin();
+      for (std::int64_t row = 0; row < batch->columns->num_rows(); ++row) {
+        if (error != batch->errors.end() && error->first == row) {
+          ++error;
+        } else if (skipped != batch->skipped.end() && *skipped == row) {
+          ++skipped;
+        } else {
+          good.push_back(row);
+        }
+      }
+      MS_ASSIGN_OR_RETURN(batches.emplace_back(), TakeColumns(batch->columns, good));
+    }
+  }
+  RowBatch sample;
+  if (batches.empty()) {
+    MS_ASSIGN_OR_RETURN(sample.columns, arrow::RecordBatch::MakeEmpty(job.plan.snapshot.schema));
+  } else {
+    MS_ASSIGN_OR_RETURN(sample.columns, arrow::ConcatenateRecordBatches(batches));
+  }
+  const std::int64_t count = sample.columns->num_rows();
+  sample.kept = arrow::RecordBatch::Make(arrow::schema({}), count, arrow::ArrayVector{});
+  sample.rows.resize(static_cast<std::size_t>(count));
+  return sample;
+}
+
+Status CheckSameJob(const PreparedJob& job, const Plan& planned) {
+  const auto before = job.ledger->job().value("spec", nlohmann::ordered_json::object());
+  std::vector<std::string> differences =
+      SpecDifferences(before, job.spec.canonical, job.spec.lines);
+  for (const auto& [key, model] : job.plan.models) {
+    const auto found = planned.models.find(key);
+    if (found == planned.models.end()) continue;
+    if (found->second.hash != model.hash)
+      differences.push_back(
+          fmt::format("models.{}: the model's file is another one ({})", key, model.path)
+      );
+    if (found->second.compute != model.compute) {
+      differences.push_back(
+          fmt::format("models.{}.compute: {} -> {}", key, found->second.compute, model.compute)
+      );
+    }
+  }
+  if (!job.plan.models.empty() && planned.instruction_set != job.plan.instruction_set) {
+    differences.push_back(
+        fmt::format("instruction set: {} -> {}", planned.instruction_set, job.plan.instruction_set)
+    );
+  }
+  if (differences.empty()) return Status::OK();
+  return Status::Invalid(fmt::format(
+      "{} was made by another spec:\n  {}\nTo write elsewhere, add:        --output NEW_PATH\nTo "
+      "start anew there, add:       --restart"
+      "   (moves the old output and its state aside)",
+      job.ledger->layout().output,
+      fmt::join(differences, "\n  ")
+  ));
+}
+
+Status PlanAnew(PreparedJob& job, const JobOptions& options, std::stop_token stop) {
+  MS_ASSIGN_OR_RETURN(job.plan.snapshot, TakeSnapshot(job.input, stop));
+  job.plan.splits = CutSplits(job.plan.snapshot, job.spec.split_rows, kSplitBytes);
+  if (options.limit > 0)
+    job.plan.splits = LimitSplits(job.plan.splits, options.limit, options.spread);
+  // An input without rows still gives a part, which shows its columns.
+  if (job.plan.splits.empty()) job.plan.splits.emplace_back();
+  job.plan.now_unix_seconds = std::chrono::duration_cast<std::chrono::seconds>(
+                                  std::chrono::system_clock::now().time_since_epoch()
+  )
+                                  .count();
+  return Status::OK();
+}
+
+}  // namespace
+
+Result<PreparedJob> PrepareJob(
+    Storage& storage,
+    const JobOptions& options,
+    bool use_output,
+    const Say& say,
+    std::stop_token stop
+) {
+  PreparedJob job;
+  MS_ASSIGN_OR_RETURN(job.spec, ParseJobFile(options.file, options.overrides));
+  MS_ASSIGN_OR_RETURN(job.input, InputOptionsOf(job.spec));
+  if (use_output) {
+    MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
+    if (options.restart) {
+      MS_ASSIGN_OR_RETURN(const std::vector<std::string> moved, MoveAside(storage, layout));
+      for (const std::string& path : moved) say("moved aside: " + path);
+    }
+    MS_ASSIGN_OR_RETURN(job.ledger, Ledger::Load(storage, layout));
+  }
+  MS_RETURN_NOT_OK(OpenModels(job));
+  if (job.ledger) {
+    MS_ASSIGN_OR_RETURN(Plan planned, PlanFromJson(job.ledger->plan()));
+    MS_RETURN_NOT_OK(CheckSameJob(job, planned));
+    if (Status unchanged = CheckUnchanged(planned.snapshot); !unchanged.ok()) {
+      return Status::IOError(unchanged.message());
+    }
+    job.plan = std::move(planned);
+    job.resumed = true;
+  } else {
+    MS_RETURN_NOT_OK(PlanAnew(job, options, stop));
+  }
+  MS_ASSIGN_OR_RETURN(const RowBatch sample, ReadSample(job));
+  BindOptions bind{&job.models, job.plan.now_unix_seconds};
+  MS_ASSIGN_OR_RETURN(job.bound, BindJob(job.spec, sample, bind));
+  if (!job.resumed) {
+    job.plan.output = job.bound.output;
+    job.plan.settings = job.bound.settings;
+  }
+  return job;
+}
+
+Result<JobEngines> StartEngines(const PreparedJob& job) {
+  JobEngines engines;
+  std::map<std::string, Engine*> by_settings;
+  for (const auto& [key, model] : job.models) {
+    const ModelSpec& spec = job.model_specs.at(key);
+    NativeEngineOptions options;
+    options.context = model.context;
+    options.memory_bytes = spec.memory_bytes.value_or(0);
+    options.threads = spec.threads.value_or(0);
+    options.compute = ComputeOf(spec.compute);
+    const std::string settings = fmt::format(
+        "{}|{}|{}|{}|{}",
+        model.model->path,
+        options.context,
+        options.memory_bytes,
+        options.threads,
+        spec.compute
+    );
+    Engine*& engine = by_settings[settings];
+    if (engine == nullptr) {
+      MS_ASSIGN_OR_RETURN(std::unique_ptr<Engine> started, MakeNativeEngine(model.model, options));
+      engine = started.get();
+      engines.owned.push_back(std::move(started));
+    }
+    engines.by_key[key] = engine;
+  }
+  return engines;
+}
+
+}  // namespace millstream

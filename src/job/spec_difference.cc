@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/spec_difference.h"
+
+#include "fmt/format.h"
+
+namespace millstream {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+bool MayChange(const std::string& path) {
+  return path == "name" || path == "max_errors" || path == "split_rows" || path == "output.path" ||
+         (path.starts_with("models.") && (path.ends_with(".threads") || path.ends_with(".memory")));
+}
+
+void Flatten(
+    const Json& json, const std::string& path, std::map<std::string, std::string>& leaves
+) {
+  if (json.is_object() && !json.empty()) {
+    for (const auto& [key, value] : json.items())
+      Flatten(value, path.empty() ? key : path + "." + key, leaves);
+  } else if (json.is_array() && !json.empty()) {
+    for (std::size_t i = 0; i < json.size(); ++i)
+      Flatten(json[i], fmt::format("{}[{}]", path, i), leaves);
+  } else {
+    leaves[path] = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> SpecDifferences(
+    const Json& before, const Json& after, const std::map<std::string, int>& lines
+) {
+  std::map<std::string, std::string> old_leaves, new_leaves;
+  Flatten(before, "", old_leaves);
+  Flatten(after, "", new_leaves);
+  std::map<std::string, std::pair<std::string, std::string>> changed;
+  for (const auto& [path, value] : old_leaves) {
+    const auto found = new_leaves.find(path);
+    if (found == new_leaves.end())
+      changed[path] = {value, "(absent)"};
+    else if (found->second != value)
+      changed[path] = {value, found->second};
+  }
+  for (const auto& [path, value] : new_leaves) {
+    if (!old_leaves.contains(path)) changed[path] = {"(absent)", value};
+  }
+  std::vector<std::string> differences;
+  for (const auto& [path, values] : changed) {
+    if (MayChange(path)) continue;
+    const auto line = lines.find(path);
+    const std::string where =
+        line == lines.end() || line->second == 0 ? "" : fmt::format("line {}: ", line->second);
+    differences.push_back(fmt::format("{}{}: {} -> {}", where, path, values.first, values.second));
+  }
+  return differences;
+}
+
+}  // namespace millstream

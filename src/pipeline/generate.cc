@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows to requests. Completions to columns: generate_answer.cc.
+#include "pipeline/generate.h"
+
+#include <utility>
+
+#include "arrow/array/array_binary.h"
+#include "arrow/array/builder_binary.h"
+#include "data/input.h"
+#include "data/json_value.h"
+#include "fmt/format.h"
+#include "pipeline/expression_columns.h"
+#include "pipeline/operators.h"
+#include "pipeline/output_type.h"
+#include "pipeline/request_key.h"
+
+namespace millstream {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Errors = std::vector<std::optional<RowError>>;
+
+void SetError(Errors* errors, std::size_t row, RowError error) {
+  if (!(*errors)[row]) (*errors)[row] = std::move(error);
+}
+
+// Text of a message's content: a string, or a list of text parts. Anything else is refused by name.
+Result<std::string> ContentText(const Json& content) {
+  if (content.is_null()) return std::string();
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array())
+    return Status::Invalid("a message's content must be a string or a list of parts");
+  std::string text;
+  for (const Json& part : content) {
+    const std::string type = part.is_object() && part.contains("type") && part["type"].is_string()
+                                 ? part["type"].get<std::string>()
+                                 : "";
+    if (type != "text")
+      return Status::Invalid(
+          fmt::format("content part of type '{}' is not supported, only 'text' is", type)
+      );
+    if (!part.contains("text") || !part["text"].is_string())
+      return Status::Invalid("a text part has no text");
+    text += part["text"].get<std::string>();
+  }
+  return text;
+}
+
+// The messages that a row's column holds, marked as row text throughout.
+Result<Json> MessagesOfValue(
+    const std::string& json, const std::string& special_tokens, bool parse_special
+) {
+  const Json value = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (!value.is_array() || value.empty())
+    return Status::Invalid("the messages column must hold a non-empty list of messages");
+  const auto mark = [&](const std::string& text) {
+    return parse_special ? text : MarkAll(text, special_tokens);
+  };
+  Json messages = Json::array();
+  for (const Json& message : value) {
+    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
+      return Status::Invalid("every message needs a role, a string");
+    }
+    MS_ASSIGN_OR_RETURN(
+        const std::string text,
+        ContentText(message.contains("content") ? message["content"] : Json())
+    );
+    messages.push_back({{"role", mark(message["role"].get<std::string>())}, {"content", mark(text)}}
+    );
+  }
+  return messages;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
+    const std::string& id,
+    const GenerateSpec& spec,
+    const BoundModel& model,
+    std::int64_t job_seed,
+    std::int64_t now_unix_seconds
+) {
+  std::unique_ptr<GenerateStep> step(new GenerateStep());
+  step->id_ = id;
+  step->spec_ = spec;
+  step->model_ = model;
+  step->seed_ = spec.seed.value_or(job_seed);
+  step->now_ = now_unix_seconds;
+  MS_ASSIGN_OR_RETURN(
+      step->sampling_, SamplingSettings::Resolve(spec.numbers, model.model->checkpoint->defaults)
+  );
+  for (auto& expression : step->sampling_.expressions())
+    step->expressions_.emplace_back("", std::move(expression));
+  for (std::int64_t token : spec.stop_token_ids) {
+    if (token < 0 || token >= model.model->tokenizer->vocabulary_size()) {
+      return Status::Invalid(fmt::format("stop_token_ids: the model has no token {}", token));
+    }
+    step->stop_tokens_.push_back(static_cast<std::int32_t>(token));
+  }
+  MS_RETURN_NOT_OK(step->CompilePrompt());
+  MS_RETURN_NOT_OK(step->CompileConstraint());
+
+  const auto shaped = [&](std::shared_ptr<arrow::DataType> type) {
+    return spec.n > 1 ? arrow::list(std::move(type)) : type;
+  };
+  const bool json_text = step->answer_is_json_ && step->answer_type_->id() == arrow::Type::STRING &&
+                         !step->note_.empty();
+  step->fields_.push_back(
+      json_text && spec.n == 1 ? JsonTextField(spec.as)
+                               : arrow::field(spec.as, shaped(step->answer_type_))
+  );
+  if (spec.split_reasoning)
+    step->fields_.push_back(arrow::field(spec.as + "_reasoning", shaped(arrow::utf8())));
+  step->fields_.push_back(arrow::field(
+      spec.as + "_meta",
+      shaped(arrow::struct_(
+          {arrow::field("prompt_tokens", arrow::int64()),
+           arrow::field("completion_tokens", arrow::int64()),
+           arrow::field("finish_reason", arrow::utf8()),
+           arrow::field("truncated", arrow::boolean())}
+      ))
+  ));
+  if (spec.keep_prompt) step->fields_.push_back(arrow::field(spec.as + "_prompt", arrow::utf8()));
+  return step;
+}
+
+Result<std::shared_ptr<const Expression>> GenerateStep::Compile(
+    const std::string& key, const std::string& source, Expression::Mode mode
+) {
+  auto compiled = Expression::Compile(source, mode, model_.model->special_tokens);
+  if (!compiled.ok()) return compiled.status().WithMessage(key, ": ", compiled.status().message());
+  expressions_.emplace_back(key, *compiled);
+  return *compiled;
+}
+
+Status GenerateStep::CompilePrompt() {
+  const auto mode = Expression::Mode::kPrompt;
+  if (spec_.raw_prompt) {
+    MS_ASSIGN_OR_RETURN(raw_prompt_, Compile("raw_prompt", *spec_.raw_prompt, mode));
+    return Status::OK();
+  }
+  template_ = model_.model->chat_template;
+  if (spec_.chat_template) {
+    const Checkpoint& checkpoint = *model_.model->checkpoint;
+    auto compiled =
+        ChatTemplate::Compile(*spec_.chat_template, checkpoint.bos_token, checkpoint.eos_token);
+    if (!compiled.ok())
+      return compiled.status().WithMessage("chat_template: ", compiled.status().message());
+    template_ = *std::move(compiled);
+  }
+  if (!template_) {
+    return Status::Invalid(
+        "the model has no chat template: use raw_prompt, or give one with chat_template: FILE"
+    );
+  }
+  const auto add = [&](const std::string& role,
+                       const std::vector<std::pair<std::string, std::string>>& contents) -> Status {
+    auto& message = messages_.emplace_back();
+    MS_ASSIGN_OR_RETURN(message.first, Compile("messages.role", role, mode));
+    for (const auto& [key, content] : contents) {
+      MS_ASSIGN_OR_RETURN(message.second.emplace_back(), Compile(key, content, mode));
+    }
+    return Status::OK();
+  };
+  if (spec_.prompt) {
+    if (spec_.system) MS_RETURN_NOT_OK(add("system", {{"system", *spec_.system}}));
+    return add("user", {{"prompt", *spec_.prompt}});
+  }
+  for (const MessageSpec& message : spec_.messages) {
+    std::vector<std::pair<std::string, std::string>> contents;
+    for (const std::string& content : message.contents)
+      contents.emplace_back("messages.content", content);
+    MS_RETURN_NOT_OK(add(message.role, contents));
+  }
+  return Status::OK();
+}
+
+Status GenerateStep::CompileConstraint() {
+  answer_type_ = arrow::utf8();
+  if (!spec_.structured) return Status::OK();
+  const StructuredSpec& constraint = *spec_.structured;
+  const auto compile = [&](Grammar::Kind kind, const std::string& source) -> Status {
+    auto grammar = model_.grammars->Compile(kind, source);
+    if (!grammar.ok())
+      return grammar.status().WithMessage("structured_outputs: ", grammar.status().message());
+    grammar_ = *std::move(grammar);
+    return Status::OK();
+  };
+  switch (constraint.kind) {
+    case StructuredSpec::Kind::kChoice:
+      if (constraint.choice_column) {
+        MS_ASSIGN_OR_RETURN(
+            choices_,
+            Compile(
+                "structured_outputs.choice", *constraint.choice_column, Expression::Mode::kValue
+            )
+        );
+        return Status::OK();
+      }
+      return compile(Grammar::Kind::kChoice, Json(constraint.choices).dump());
+    case StructuredSpec::Kind::kRegex:
+      return compile(Grammar::Kind::kRegex, constraint.text);
+    case StructuredSpec::Kind::kGrammar:
+      return compile(Grammar::Kind::kLark, constraint.text);
+    case StructuredSpec::Kind::kJson:
+      break;
+  }
+  const Json schema = CloseObjects(constraint.schema);
+  const OutputType output = TypeOfSchema(schema);
+  answer_type_ = output.type;
+  answer_is_json_ = true;
+  note_ = output.why_text;
+  return compile(Grammar::Kind::kJsonSchema, schema.dump());
+}
+
+std::vector<ResolvedSetting> GenerateStep::Describe() const {
+  std::vector<ResolvedSetting> settings = sampling_.Describe(id_);
+  settings.push_back({id_, "n", fmt::format("{}", spec_.n), spec_.n == 1 ? "default" : "job file"});
+  settings.push_back(
+      {id_, "seed", fmt::format("{}", seed_), spec_.seed ? "job file" : "the job's seed"}
+  );
+  settings.push_back({id_, "context", fmt::format("{}", model_.context), "model"});
+  return settings;
+}
+
+Result<std::vector<std::string>> GenerateStep::RenderRaw(const RowBatch& slice, Errors* errors)
+    const {
+  MS_ASSIGN_OR_RETURN(const Values values, EvaluateOver(*raw_prompt_, *slice.columns));
+  std::vector<std::string> texts;
+  for (std::size_t row = 0; row < values.kinds.size(); ++row) {
+    texts.emplace_back(values.Text(row));
+    if (values.kinds[row] == Values::Kind::kError) {
+      SetError(
+          errors, row, {id_, std::string(values.ErrorCode(row)), std::string(values.Text(row))}
+      );
+    }
+  }
+  return texts;
+}
+
+Result<std::vector<std::string>> GenerateStep::RenderChat(const RowBatch& slice, Errors* errors)
+    const {
+  const auto count = static_cast<std::size_t>(slice.num_rows());
+  std::vector<Json> conversations(count, Json::array());
+  if (spec_.messages_column) {
+    const auto column = slice.columns->GetColumnByName(*spec_.messages_column);
+    for (std::size_t row = 0; row < count; ++row) {
+      std::string json;
+      const auto at = static_cast<std::int64_t>(row);
+      if (column->type_id() == arrow::Type::STRING) {
+        json = static_cast<const arrow::StringArray&>(*column).GetString(at);
+      } else {
+        MS_RETURN_NOT_OK(WriteJson(*column, at, json));
+      }
+      auto messages = MessagesOfValue(json, model_.model->special_tokens, spec_.parse_special);
+      if (messages.ok()) {
+        conversations[row] = *std::move(messages);
+      } else {
+        SetError(errors, row, {id_, "bad_messages", messages.status().message()});
+      }
+    }
+  }
+  for (const auto& [role, contents] : messages_) {
+    MS_ASSIGN_OR_RETURN(const Values roles, EvaluateOver(*role, *slice.columns));
+    std::vector<std::string> texts(count);
+    const auto judge = [&](const Values& values, std::size_t row) {
+      if (values.kinds[row] != Values::Kind::kError) return true;
+      SetError(
+          errors, row, {id_, std::string(values.ErrorCode(row)), std::string(values.Text(row))}
+      );
+      return false;
+    };
+    for (const auto& content : contents) {
+      MS_ASSIGN_OR_RETURN(const Values values, EvaluateOver(*content, *slice.columns));
+      for (std::size_t row = 0; row < count; ++row) {
+        if (judge(values, row)) texts[row] += values.Text(row);
+      }
+    }
+    for (std::size_t row = 0; row < count; ++row) {
+      if (!judge(roles, row)) continue;
+      const auto plain = [&](std::string_view text) {
+        return spec_.parse_special ? Unmark(text) : std::string(text);
+      };
+      conversations[row].push_back(
+          {{"role", plain(roles.Text(row))}, {"content", plain(texts[row])}}
+      );
+    }
+  }
+  ChatOptions options;
+  options.add_generation_prompt = !spec_.continue_final_message;
+  options.continue_final_message = spec_.continue_final_message;
+  options.kwargs_json = spec_.chat_template_kwargs.dump();
+  options.now_unix_seconds = now_;
+  std::vector<std::string> texts(count);
+  for (std::size_t row = 0; row < count; ++row) {
+    if ((*errors)[row]) continue;
+    auto text = template_->Render(
+        conversations[row].dump(-1, ' ', false, Json::error_handler_t::replace), options
+    );
+    if (text.ok()) {
+      texts[row] = *std::move(text);
+    } else {
+      SetError(errors, row, {id_, "chat_template_error", text.status().message()});
+    }
+  }
+  return texts;
+}
+
+Result<std::vector<std::string>> GenerateStep::Render(const RowBatch& slice, Errors* errors) const {
+  if (!raw_prompt_) return RenderChat(slice, errors);
+  MS_ASSIGN_OR_RETURN(std::vector<std::string> texts, RenderRaw(slice, errors));
+  if (spec_.parse_special) {
+    for (std::string& text : texts) text = Unmark(text);
+  }
+  return texts;
+}
+
+Result<std::vector<std::int32_t>> GenerateStep::Encode(const std::string& marked) const {
+  // A chat template writes its own BOS; a raw prompt gets the tokenizer's. Never both.
+  return model_.model->tokenizer->Encode(
+      marked, spec_.add_special_tokens.value_or(raw_prompt_ != nullptr)
+  );
+}
+
+Result<std::shared_ptr<const Grammar>> GenerateStep::RowGrammar(
+    const Values& choices, std::size_t row, RowError* error
+) const {
+  if (choices.kinds[row] == Values::Kind::kError) {
+    *error = {id_, std::string(choices.ErrorCode(row)), std::string(choices.Text(row))};
+    return std::shared_ptr<const Grammar>();
+  }
+  const Json list = Json::parse(choices.Text(row), nullptr, /*allow_exceptions=*/false);
+  Json texts = Json::array();
+  if (choices.kinds[row] == Values::Kind::kJson && list.is_array()) {
+    for (const Json& choice : list)
+      texts.push_back(choice.is_string() ? choice : Json(choice.dump()));
+  }
+  if (texts.empty()) {
+    *error = {id_, "bad_parameter", "structured_outputs.choice must give a non-empty list"};
+    return std::shared_ptr<const Grammar>();
+  }
+  auto grammar = model_.grammars->Compile(Grammar::Kind::kChoice, texts.dump());
+  if (grammar.ok()) return grammar;
+  *error = {id_, "bad_parameter", "structured_outputs.choice: " + grammar.status().message()};
+  return std::shared_ptr<const Grammar>();
+}
+
+Result<std::vector<PreparedRow>> GenerateStep::Prepare(
+    const RowBatch& batch, std::int64_t begin, std::int64_t end
+) const {
+  RowBatch slice;
+  slice.columns = batch.columns->Slice(begin, end - begin);
+  slice.rows.assign(batch.rows.begin() + begin, batch.rows.begin() + end);
+  Errors errors(slice.rows.size());
+  std::vector<FailedRow> failed;
+  MS_ASSIGN_OR_RETURN(
+      const std::vector<SamplingParams> sampling, sampling_.ForRows(*slice.columns, id_, &failed)
+  );
+  for (FailedRow& row : failed)
+    SetError(&errors, static_cast<std::size_t>(row.row), std::move(row.error));
+  Values choices;
+  if (choices_) {
+    MS_ASSIGN_OR_RETURN(choices, EvaluateOver(*choices_, *slice.columns));
+  }
+  MS_ASSIGN_OR_RETURN(const std::vector<std::string> texts, Render(slice, &errors));
+
+  std::vector<PreparedRow> prepared(slice.rows.size());
+  for (std::size_t row = 0; row < prepared.size(); ++row) {
+    PreparedRow& out = prepared[row];
+    out.row = begin + static_cast<std::int64_t>(row);
+    std::shared_ptr<const Grammar> grammar = grammar_;
+    if (choices_ && !errors[row]) {
+      RowError error;
+      MS_ASSIGN_OR_RETURN(grammar, RowGrammar(choices, row, &error));
+      if (!grammar) errors[row] = std::move(error);
+    }
+    out.error = std::move(errors[row]);
+    if (out.error) continue;
+    out.prompt = texts[row];
+    MS_ASSIGN_OR_RETURN(std::vector<std::int32_t> tokens, Encode(texts[row]));
+    const std::int64_t room = model_.context - sampling[row].max_tokens;
+    if (static_cast<std::int64_t>(tokens.size()) > room) {
+      if (spec_.overflow_error) {
+        out.error = RowError{
+            id_,
+            "context_overflow",
+            fmt::format(
+                "{} prompt tokens and max_tokens {} exceed the context of {}",
+                tokens.size(),
+                sampling[row].max_tokens,
+                model_.context
+            )
+        };
+      } else {
+        MS_RETURN_NOT_OK(Truncate(slice, static_cast<std::int64_t>(row), room, &out, &tokens));
+      }
+    }
+    if (!out.error && tokens.empty())
+      out.error = RowError{id_, "empty_prompt", "the prompt has no tokens"};
+    if (out.error) continue;
+    out.prompt = Unmark(out.prompt);
+    for (std::int64_t sample = 0; sample < spec_.n; ++sample) {
+      Request& request = out.requests.emplace_back();
+      request.prompt_tokens = tokens;
+      request.sampling = sampling[row];
+      request.sampling.stop = spec_.stop;
+      request.sampling.stop_token_ids = stop_tokens_;
+      request.sampling.include_stop_str_in_output = spec_.include_stop_str_in_output;
+      request.sampling.ignore_eos = spec_.ignore_eos;
+      request.random = SampleKey(seed_, slice.rows[row].id, id_, sample);
+      request.grammar = grammar;
+      if (grammar && spec_.split_reasoning) request.grammar_after = "</think>";
+    }
+  }
+  return prepared;
+}
+
+}  // namespace millstream

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// The generate step: rows to requests, and completions to columns. The one place where record
+// batches and tokens meet.
+
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arrow/type.h"
+#include "base/status.h"
+#include "engine/engine.h"
+#include "engine/language_model.h"
+#include "pipeline/row_batch.h"
+#include "pipeline/sampling_settings.h"
+#include "pipeline/spec.h"
+
+namespace millstream {
+
+/// A model as bound for a job: what steps share that use it.
+struct BoundModel {
+  std::shared_ptr<const LanguageModel> model;
+  std::shared_ptr<const GrammarCompiler> grammars;
+  std::int64_t context = 0;  // tokens: the spec's or the model's
+};
+
+/// A row ready for the engine, or what kept it from it.
+struct PreparedRow {
+  std::int64_t row = 0;  // in its batch
+  std::optional<RowError> error;
+  std::vector<Request> requests;  // n of them; ids not yet given
+  bool truncated = false;
+  std::string prompt;  // as a person reads it, after the chat template
+};
+
+/// A row's completions, in order of samples.
+struct AnsweredRow {
+  std::int64_t row = 0;
+  bool truncated = false;
+  std::string prompt;
+  std::vector<Completion> samples;
+};
+
+/// Immutable once bound; thread-safe.
+class GenerateStep {
+ public:
+  /// Compiles and checks the spec. `now_unix_seconds` is the plan's.
+  static Result<std::unique_ptr<GenerateStep>> Bind(
+      const std::string& id,
+      const GenerateSpec& spec,
+      const BoundModel& model,
+      std::int64_t job_seed,
+      std::int64_t now_unix_seconds
+  );
+
+  const std::string& id() const { return id_; }
+  const std::string& model_key() const { return spec_.model; }
+  /// The columns it adds.
+  const arrow::FieldVector& fields() const { return fields_; }
+  /// Compiled expressions, each with the key it came from, for the binder's checks of column names.
+  const std::vector<std::pair<std::string, std::shared_ptr<const Expression>>>& expressions(
+  ) const {
+    return expressions_;
+  }
+  std::vector<ResolvedSetting> Describe() const;
+  /// Which part of the answer's schema stays JSON text, and why; or empty.
+  const std::string& note() const { return note_; }
+
+  /// Renders, tokenizes and checks rows [begin, end) of a batch.
+  Result<std::vector<PreparedRow>> Prepare(
+      const RowBatch& batch, std::int64_t begin, std::int64_t end
+  ) const;
+  /// Adds the answers' columns to `batch`, whose row i is answered by answers[i], and emits what
+  /// did not fail.
+  Status Collect(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out) const;
+
+ private:
+  GenerateStep() = default;
+  Status CompilePrompt();
+  Status CompileConstraint();
+  Result<std::shared_ptr<const Expression>> Compile(
+      const std::string& key, const std::string& source, Expression::Mode mode
+  );
+  Result<std::vector<std::string>> RenderChat(
+      const RowBatch& slice, std::vector<std::optional<RowError>>* errors
+  ) const;
+  Result<std::vector<std::string>> RenderRaw(
+      const RowBatch& slice, std::vector<std::optional<RowError>>* errors
+  ) const;
+  Result<std::vector<std::string>> Render(
+      const RowBatch& slice, std::vector<std::optional<RowError>>* errors
+  ) const;
+  Status Truncate(
+      const RowBatch& batch,
+      std::int64_t row,
+      std::int64_t room,
+      PreparedRow* prepared,
+      std::vector<std::int32_t>* tokens
+  ) const;
+  Result<std::vector<std::int32_t>> Encode(const std::string& marked) const;
+  Result<std::shared_ptr<const Grammar>> RowGrammar(
+      const Values& choices, std::size_t row, RowError* error
+  ) const;
+  std::optional<RowError> Judge(const AnsweredRow& answer) const;
+
+  std::string id_;
+  GenerateSpec spec_;
+  BoundModel model_;
+  std::int64_t seed_ = 0;
+  std::int64_t now_ = 0;
+  SamplingSettings sampling_;
+  std::vector<std::int32_t> stop_tokens_;
+  std::shared_ptr<const ChatTemplate> template_;
+  std::vector<
+      std::pair<std::shared_ptr<const Expression>, std::vector<std::shared_ptr<const Expression>>>>
+      messages_;  // role, contents
+  std::shared_ptr<const Expression> raw_prompt_;
+  std::shared_ptr<const Expression> choices_;  // structured_outputs.choice of an expression
+  std::shared_ptr<const Grammar> grammar_;
+  arrow::FieldVector fields_;
+  std::shared_ptr<arrow::DataType> answer_type_;
+  bool answer_is_json_ = false;
+  std::string note_;
+  std::vector<std::pair<std::string, std::shared_ptr<const Expression>>> expressions_;
+};
+
+}  // namespace millstream

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Completions to columns.
+#include <utility>
+
+#include "arrow/array/builder_binary.h"
+#include "arrow/array/builder_nested.h"
+#include "arrow/array/builder_primitive.h"
+#include "arrow/builder.h"
+#include "data/json_value.h"
+#include "pipeline/generate.h"
+#include "pipeline/operators.h"
+
+namespace millstream {
+namespace {
+
+constexpr std::string_view kThinkBegin = "<think>";
+constexpr std::string_view kThinkEnd = "</think>";
+
+std::string_view Trimmed(std::string_view text) {
+  const std::size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+// The parts of an answer before and after the end of its reasoning. An answer cut within it is all
+// reasoning.
+struct SplitText {
+  std::string_view reasoning, answer;
+};
+
+SplitText SplitReasoning(std::string_view text) {
+  std::string_view rest = text;
+  const bool begins = Trimmed(rest).starts_with(kThinkBegin);
+  if (begins) rest.remove_prefix(rest.find(kThinkBegin) + kThinkBegin.size());
+  const std::size_t end = rest.find(kThinkEnd);
+  if (end != std::string_view::npos)
+    return {Trimmed(rest.substr(0, end)), Trimmed(rest.substr(end + kThinkEnd.size()))};
+  return begins ? SplitText{Trimmed(rest), {}} : SplitText{{}, text};
+}
+
+// Appends each sample of a row: to the builder itself, or to the list it builds.
+template <typename Append>
+Status AppendSamples(
+    arrow::ArrayBuilder& builder, const AnsweredRow& row, bool is_list, Append append
+) {
+  if (!is_list) return append(builder, row.samples.front());
+  auto& list = static_cast<arrow::ListBuilder&>(builder);
+  MS_RETURN_NOT_OK(list.Append());
+  for (const Completion& sample : row.samples)
+    MS_RETURN_NOT_OK(append(*list.value_builder(), sample));
+  return Status::OK();
+}
+
+Status AppendMeta(arrow::ArrayBuilder& builder, const Completion& sample, bool truncated) {
+  auto& meta = static_cast<arrow::StructBuilder&>(builder);
+  MS_RETURN_NOT_OK(meta.Append());
+  MS_RETURN_NOT_OK(
+      static_cast<arrow::Int64Builder&>(*meta.field_builder(0)).Append(sample.prompt_tokens)
+  );
+  MS_RETURN_NOT_OK(
+      static_cast<arrow::Int64Builder&>(*meta.field_builder(1)).Append(sample.completion_tokens)
+  );
+  MS_RETURN_NOT_OK(static_cast<arrow::StringBuilder&>(*meta.field_builder(2))
+                       .Append(FinishReasonName(sample.reason)));
+  return static_cast<arrow::BooleanBuilder&>(*meta.field_builder(3)).Append(truncated);
+}
+
+}  // namespace
+
+std::optional<RowError> GenerateStep::Judge(const AnsweredRow& answer) const {
+  for (const Completion& sample : answer.samples) {
+    if (sample.reason == FinishReason::kError)
+      return RowError{id_, sample.error_code, sample.error_message};
+    if (sample.reason == FinishReason::kLength) {
+      if (spec_.structured) {
+        return RowError{
+            id_, "invalid_output", "the answer reached max_tokens before it was complete"
+        };
+      }
+      if (spec_.length_error)
+        return RowError{id_, "max_tokens_reached", "the answer reached max_tokens"};
+    }
+    if (answer_is_json_) {
+      const std::string_view text = spec_.split_reasoning ? SplitReasoning(sample.text).answer
+                                                          : std::string_view(sample.text);
+      if (!note_.empty() && answer_type_->id() == arrow::Type::STRING) continue;
+      auto builder = arrow::MakeBuilder(answer_type_);
+      if (!builder.ok()) continue;
+      if (const Status fits = AppendJson(text, **builder); !fits.ok()) {
+        return RowError{
+            id_, "invalid_output", "the answer does not fit the schema: " + fits.message()
+        };
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+Status GenerateStep::Collect(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out)
+    const {
+  std::vector<FailedRow> failed;
+  std::vector<std::unique_ptr<arrow::ArrayBuilder>> builders;
+  for (const auto& field : fields_) {
+    MS_ASSIGN_OR_RETURN(builders.emplace_back(), arrow::MakeBuilder(field->type()));
+  }
+  const bool is_list = spec_.n > 1;
+  const bool as_text =
+      !answer_is_json_ || (answer_type_->id() == arrow::Type::STRING && !note_.empty());
+  for (std::size_t row = 0; row < answers.size(); ++row) {
+    const AnsweredRow& answer = answers[row];
+    if (std::optional<RowError> error = Judge(answer)) {
+      failed.push_back({static_cast<std::int64_t>(row), *std::move(error)});
+      for (auto& builder : builders) MS_RETURN_NOT_OK(builder->AppendNull());
+      continue;
+    }
+    std::size_t next = 0;
+    const auto append_text = [&](bool reasoning) {
+      return [this,
+              reasoning,
+              as_text](arrow::ArrayBuilder& builder, const Completion& sample) -> Status {
+        const SplitText parts =
+            spec_.split_reasoning ? SplitReasoning(sample.text) : SplitText{{}, sample.text};
+        if (reasoning) return static_cast<arrow::StringBuilder&>(builder).Append(parts.reasoning);
+        if (as_text) return static_cast<arrow::StringBuilder&>(builder).Append(parts.answer);
+        return AppendJson(parts.answer, builder);
+      };
+    };
+    MS_RETURN_NOT_OK(AppendSamples(*builders[next++], answer, is_list, append_text(false)));
+    if (spec_.split_reasoning)
+      MS_RETURN_NOT_OK(AppendSamples(*builders[next++], answer, is_list, append_text(true)));
+    MS_RETURN_NOT_OK(AppendSamples(
+        *builders[next++],
+        answer,
+        is_list,
+        [&](arrow::ArrayBuilder& builder, const Completion& sample) {
+          return AppendMeta(builder, sample, answer.truncated);
+        }
+    ));
+    if (spec_.keep_prompt)
+      MS_RETURN_NOT_OK(static_cast<arrow::StringBuilder&>(*builders[next]).Append(answer.prompt));
+  }
+  for (std::size_t i = 0; i < fields_.size(); ++i) {
+    MS_ASSIGN_OR_RETURN(std::shared_ptr<arrow::Array> column, builders[i]->Finish());
+    batch.columns = WithColumn(batch.columns, fields_[i], std::move(column));
+  }
+  MS_ASSIGN_OR_RETURN(RowBatch good, PartRows(std::move(batch), std::move(failed), out));
+  return out.Emit(std::move(good));
+}
+
+}  // namespace millstream

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one budget that bounds a run's memory: bytes of the rows of open splits, from reading to
+// part.
+//
+// Thread-safe.
+
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <stop_token>
+
+#include "base/mutex.h"
+
+namespace millstream {
+
+class InFlight {
+ public:
+  explicit InFlight(std::int64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+
+  /// Opens a split of so many rows. Splits are opened in order.
+  void Open(std::int64_t split, std::int64_t rows);
+  /// Blocks until `bytes` more fit, or the split is the oldest open one. False if `stop` is
+  /// requested.
+  [[nodiscard]] bool Admit(std::int64_t split, std::int64_t bytes, std::stop_token stop);
+  /// Counts bytes that came to be without asking: answers.
+  void Grow(std::int64_t split, std::int64_t bytes);
+  /// Counts rows of a split as finished; the last one closes the split and frees its bytes.
+  void Finish(std::int64_t split, std::int64_t rows);
+
+ private:
+  struct OpenSplit {
+    std::int64_t rows_left = 0;
+    std::int64_t bytes = 0;
+  };
+  const std::int64_t limit_bytes_;
+
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  std::map<std::int64_t, OpenSplit> open_ MS_GUARDED_BY(mutex_);
+  std::int64_t bytes_ MS_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace millstream

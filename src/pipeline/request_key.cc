@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pipeline/request_key.h"
+
+#include <cstring>
+#include <string>
+
+#include "xxhash.h"
+
+namespace millstream {
+
+RandomKey SampleKey(std::int64_t seed, RowId row, std::string_view step, std::int64_t sample) {
+  const std::int64_t numbers[4] = {seed, row.file, row.record, sample};
+  std::string bytes(sizeof(numbers), '\0');
+  std::memcpy(bytes.data(), numbers, sizeof(numbers));
+  bytes += step;
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return {hash.high64, hash.low64};
+}
+
+}  // namespace millstream

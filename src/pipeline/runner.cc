@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pipeline/runner.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "arrow/array/util.h"
+#include "base/mutex.h"
+#include "base/task_scope.h"
+#include "pipeline/in_flight.h"
+
+namespace millstream {
+namespace {
+
+constexpr std::int64_t kPrepareRows = 32;  // rows rendered and tokenized at a time
+constexpr auto kPollTick = std::chrono::milliseconds(20);
+
+// Counts rows on their way into the job's sink, and frees a split's bytes with its last row.
+class CountingSink final : public RowSink {
+ public:
+  CountingSink(RowSink& sink, InFlight& in_flight) : sink_(sink), in_flight_(in_flight) {}
+
+  Status Finish(FinishedRows rows) override {
+    std::map<std::int64_t, std::int64_t> counts;
+    for (const RowRef& row : rows.batch.rows) ++counts[row.split];
+    MS_RETURN_NOT_OK(sink_.Finish(std::move(rows)));
+    for (const auto& [split, count] : counts) in_flight_.Finish(split, count);
+    return Status::OK();
+  }
+
+ private:
+  RowSink& sink_;
+  InFlight& in_flight_;
+};
+
+// Passes rows to operator `next`, and what is left after the last one to `end`.
+class OperatorEmitter final : public Emitter {
+ public:
+  OperatorEmitter(std::span<const std::unique_ptr<Operator>> rest, Emitter& end)
+      : rest_(rest), end_(end) {}
+
+  Status Emit(RowBatch batch) override {
+    if (batch.num_rows() == 0) return Status::OK();
+    if (rest_.empty()) return end_.Emit(std::move(batch));
+    OperatorEmitter next(rest_.subspan(1), end_);
+    return rest_.front()->Process(std::move(batch), next);
+  }
+  Status Leave(FinishedRows rows) override {
+    return rows.batch.rows.empty() ? Status::OK() : end_.Leave(std::move(rows));
+  }
+
+ private:
+  std::span<const std::unique_ptr<Operator>> rest_;
+  Emitter& end_;
+};
+
+// Rows in the engine: a source batch's row and the samples that are still to come.
+struct PendingRow {
+  std::shared_ptr<const RowBatch> source;
+  AnsweredRow answer;
+  std::int64_t samples_left = 0;
+};
+
+// One generate step at run time: what waits for it, and what is in its engine.
+struct StepState {
+  const GenerateStep* step = nullptr;
+  Engine* engine = nullptr;
+  std::size_t segment = 0;
+
+  Mutex mutex;
+  std::condition_variable_any changed;
+  std::deque<RowBatch> queue MS_GUARDED_BY(mutex);
+  bool input_done MS_GUARDED_BY(mutex) = false;   // nothing will be pushed any more
+  bool feeder_done MS_GUARDED_BY(mutex) = false;  // nothing will be submitted any more
+  bool finished MS_GUARDED_BY(mutex) = false;     // and nothing is in the engine
+  // By the id of the row's first request; its samples' ids follow.
+  std::map<RequestId, PendingRow> pending MS_GUARDED_BY(mutex);
+};
+
+class Run {
+ public:
+  Run(const RunnerInput& input, const RunnerOptions& options, RowSink& sink)
+      : input_(input),
+        options_(options),
+        in_flight_(options.budget_bytes),
+        sink_(sink, in_flight_) {
+    for (std::size_t i = 0; i < input.job->segments.size(); ++i) {
+      const GenerateStep* step = input.job->segments[i].generate.get();
+      if (step == nullptr) continue;
+      auto state = std::make_unique<StepState>();
+      state->step = step;
+      state->engine = input.engines.at(step->model_key());
+      state->segment = i;
+      steps_.push_back(std::move(state));
+    }
+  }
+
+  Status Execute(std::stop_token stop) {
+    TaskScope scope(stop);
+    const int readers = NumReaders();
+    readers_left_ = readers;
+    for (int i = 0; i < readers; ++i) {
+      scope.Spawn([this](std::stop_token token) { return Read(token); });
+    }
+    std::set<Engine*> engines;
+    for (auto& state : steps_) {
+      scope.Spawn([this, step = state.get()](std::stop_token token) { return Feed(*step, token); });
+      engines.insert(state->engine);
+    }
+    for (Engine* engine : engines) {
+      scope.Spawn([this, engine](std::stop_token token) { return Drain(*engine, token); });
+    }
+    MS_RETURN_NOT_OK(scope.Join());
+    return stop.stop_requested() ? Status::Cancelled("stopped on request") : Status::OK();
+  }
+
+ private:
+  // Passes rows on behind operator segment `segment`: to its generate step, or out.
+  class SegmentEnd final : public Emitter {
+   public:
+    SegmentEnd(Run& run, std::size_t segment) : run_(run), segment_(segment) {}
+    Status Emit(RowBatch batch) override {
+      if (segment_ == run_.steps_.size())
+        return run_.sink_.Finish({RowStatus::kOk, std::move(batch), {}});
+      StepState& state = *run_.steps_[segment_];
+      MutexLock lock(state.mutex);
+      state.queue.push_back(std::move(batch));
+      state.changed.notify_all();
+      return Status::OK();
+    }
+    Status Leave(FinishedRows rows) override { return run_.sink_.Finish(std::move(rows)); }
+
+   private:
+    Run& run_;
+    const std::size_t segment_;
+  };
+
+  int NumReaders() const {
+    if (!steps_.empty()) return 1;
+    const int threads = options_.threads > 0
+                            ? options_.threads
+                            : static_cast<int>(std::thread::hardware_concurrency());
+    return std::clamp(
+        threads, 1, std::max(1, static_cast<int>(std::min<std::size_t>(input_.splits.size(), 1024)))
+    );
+  }
+
+  Status Process(std::size_t segment, RowBatch batch) {
+    SegmentEnd end(*this, segment);
+    return RunOperators(input_.job->segments[segment].operators, std::move(batch), end);
+  }
+
+  Status Read(std::stop_token stop) {
+    SplitReader reader(
+        *input_.snapshot, *input_.input, input_.job->input_columns, options_.batch_rows
+    );
+    while (!stop.stop_requested()) {
+      const Split* split = nullptr;
+      {
+        MutexLock lock(next_mutex_);
+        if (next_split_ < input_.splits.size()) {
+          split = &input_.splits[next_split_++];
+          in_flight_.Open(split->number, split->num_rows);
+        }
+      }
+      if (split == nullptr) break;
+      MS_RETURN_NOT_OK(ReadSplit(reader, *split, stop));
+    }
+    if (--readers_left_ == 0 && !steps_.empty()) EndInput(0);
+    return Status::OK();
+  }
+
+  Status ReadSplit(SplitReader& reader, const Split& split, std::stop_token stop) {
+    MS_RETURN_NOT_OK(reader.Open(split));
+    std::int64_t index = 0;
+    while (true) {
+      MS_ASSIGN_OR_RETURN(std::optional<InputBatch> input, reader.Next());
+      if (!input) break;
+      const std::int64_t count = input->columns->num_rows();
+      MS_ASSIGN_OR_RETURN(
+          RowBatch batch, StartRows(*input_.job, *std::move(input), split.number, index, sink_)
+      );
+      index += count;
+      if (batch.num_rows() == 0) continue;
+      if (!in_flight_.Admit(split.number, BatchBytes(batch), stop)) return Status::OK();
+      MS_RETURN_NOT_OK(Process(0, std::move(batch)));
+    }
+    if (index != split.num_rows) {
+      return Status::IOError(
+          "the input changed while it was read: split ",
+          split.number,
+          " has ",
+          index,
+          " records, planned were ",
+          split.num_rows
+      );
+    }
+    return Status::OK();
+  }
+
+  // No more rows will reach step `number`.
+  void EndInput(std::size_t number) {
+    if (number >= steps_.size()) return;
+    StepState& state = *steps_[number];
+    MutexLock lock(state.mutex);
+    state.input_done = true;
+    state.changed.notify_all();
+  }
+
+  Status Feed(StepState& state, std::stop_token stop) {
+    while (true) {
+      std::shared_ptr<const RowBatch> batch;
+      {
+        MutexLock lock(state.mutex);
+        state.changed.wait(lock, stop, [&]() MS_REQUIRES(state.mutex) {
+          return state.input_done || !state.queue.empty();
+        });
+        if (stop.stop_requested() || state.queue.empty()) break;
+        batch = std::make_shared<const RowBatch>(std::move(state.queue.front()));
+        state.queue.pop_front();
+      }
+      for (std::int64_t begin = 0; begin < batch->num_rows() && !stop.stop_requested();
+           begin += kPrepareRows) {
+        const std::int64_t end = std::min(begin + kPrepareRows, batch->num_rows());
+        MS_ASSIGN_OR_RETURN(std::vector<PreparedRow> rows, state.step->Prepare(*batch, begin, end));
+        MS_RETURN_NOT_OK(SubmitRows(state, batch, std::move(rows), stop));
+      }
+    }
+    {
+      MutexLock lock(state.mutex);
+      state.feeder_done = true;
+    }
+    EndIfDone(state);
+    return Status::OK();
+  }
+
+  Status SubmitRows(
+      StepState& state,
+      const std::shared_ptr<const RowBatch>& batch,
+      std::vector<PreparedRow> rows,
+      std::stop_token stop
+  ) {
+    FinishedRows failed{RowStatus::kError, {}, {}};
+    std::vector<std::int64_t> failed_rows;
+    for (PreparedRow& row : rows) {
+      if (!row.error) continue;
+      failed_rows.push_back(row.row);
+      failed.errors.push_back(*std::move(row.error));
+    }
+    if (!failed_rows.empty()) {
+      MS_ASSIGN_OR_RETURN(failed.batch, TakeRows(*batch, failed_rows));
+      MS_RETURN_NOT_OK(sink_.Finish(std::move(failed)));
+    }
+    for (PreparedRow& row : rows) {
+      if (row.requests.empty()) continue;
+      const auto samples = static_cast<std::int64_t>(row.requests.size());
+      if (!WaitForRoom(state, row, stop)) return Status::OK();
+      const RequestId first = next_request_.fetch_add(samples);
+      {
+        MutexLock lock(state.mutex);
+        PendingRow& pending = state.pending[first];
+        pending.source = batch;
+        pending.answer = {
+            row.row,
+            row.truncated,
+            std::move(row.prompt),
+            std::vector<Completion>(row.requests.size())
+        };
+        pending.samples_left = samples;
+      }
+      for (std::int64_t sample = 0; sample < samples; ++sample) {
+        Request& request = row.requests[static_cast<std::size_t>(sample)];
+        request.id = first + sample;
+        state.engine->Submit(std::move(request));
+      }
+    }
+    return Status::OK();
+  }
+
+  // Waits until the engine has room for the row's requests; a step with nothing in the engine never
+  // waits for more room than the engine has when empty.
+  bool WaitForRoom(StepState& state, const PreparedRow& row, std::stop_token stop) {
+    const auto samples = static_cast<std::int64_t>(row.requests.size());
+    const auto tokens = static_cast<std::int64_t>(row.requests.front().prompt_tokens.size());
+    MutexLock lock(state.mutex);
+    return state.changed.wait(lock, stop, [&]() MS_REQUIRES(state.mutex) {
+      const Room room = state.engine->room();
+      return state.pending.empty() || (room.requests >= samples && room.tokens >= tokens);
+    });
+  }
+
+  Status Drain(Engine& engine, std::stop_token stop) {
+    while (!stop.stop_requested() && !AllFinished(engine)) {
+      MS_ASSIGN_OR_RETURN(
+          std::vector<Completion> completions,
+          engine.Poll(std::chrono::steady_clock::now() + kPollTick, stop)
+      );
+      for (auto& state : steps_) {
+        if (state->engine != &engine) continue;
+        MS_RETURN_NOT_OK(PassOn(*state, completions));
+        MutexLock lock(state->mutex);
+        state->changed.notify_all();  // room may have come
+      }
+    }
+    return Status::OK();
+  }
+
+  // Takes a step's completions, and passes on the rows that they complete.
+  Status PassOn(StepState& state, std::vector<Completion>& completions) {
+    std::map<const RowBatch*, std::vector<PendingRow>> rows;
+    {
+      MutexLock lock(state.mutex);
+      for (Completion& completion : completions) {
+        auto found = state.pending.upper_bound(completion.id);
+        if (found == state.pending.begin()) continue;
+        --found;
+        PendingRow& pending = found->second;
+        const auto sample = static_cast<std::size_t>(completion.id - found->first);
+        if (sample >= pending.answer.samples.size() ||
+            completion.reason == FinishReason::kCancelled)
+          continue;
+        pending.answer.samples[sample] = std::move(completion);
+        if (--pending.samples_left > 0) continue;
+        rows[pending.source.get()].push_back(std::move(pending));
+        state.pending.erase(found);
+      }
+    }
+    SegmentEnd end(*this, state.segment + 1);
+    OperatorEmitter next(input_.job->segments[state.segment + 1].operators, end);
+    for (auto& [source, answered] : rows) {
+      std::sort(answered.begin(), answered.end(), [](const PendingRow& a, const PendingRow& b) {
+        return a.answer.row < b.answer.row;
+      });
+      std::vector<std::int64_t> indices;
+      std::vector<AnsweredRow> answers;
+      for (PendingRow& row : answered) {
+        indices.push_back(row.answer.row);
+        for (const Completion& sample : row.answer.samples) {
+          in_flight_.Grow(
+              source->rows[static_cast<std::size_t>(row.answer.row)].split,
+              static_cast<std::int64_t>(sample.text.size())
+          );
+        }
+        answers.push_back(std::move(row.answer));
+      }
+      MS_ASSIGN_OR_RETURN(RowBatch batch, TakeRows(*source, indices));
+      MS_RETURN_NOT_OK(state.step->Collect(std::move(batch), answers, next));
+    }
+    EndIfDone(state);
+    return Status::OK();
+  }
+
+  // Ends the next step's input once this one has nothing left.
+  void EndIfDone(StepState& state) {
+    {
+      MutexLock lock(state.mutex);
+      if (!state.feeder_done || !state.pending.empty() || state.finished) return;
+      state.finished = true;
+    }
+    EndInput(state.segment + 1);
+  }
+
+  bool AllFinished(const Engine& engine) {
+    return std::all_of(steps_.begin(), steps_.end(), [&](const std::unique_ptr<StepState>& state) {
+      if (state->engine != &engine) return true;
+      MutexLock lock(state->mutex);
+      return state->finished;
+    });
+  }
+
+  const RunnerInput& input_;
+  const RunnerOptions& options_;
+  InFlight in_flight_;
+  CountingSink sink_;
+  std::vector<std::unique_ptr<StepState>> steps_;
+  std::atomic<RequestId> next_request_ = 1;
+  std::atomic<int> readers_left_ = 0;
+
+  Mutex next_mutex_;
+  std::size_t next_split_ MS_GUARDED_BY(next_mutex_) = 0;
+};
+
+}  // namespace
+
+Status RunOperators(
+    std::span<const std::unique_ptr<Operator>> operators, RowBatch batch, Emitter& end
+) {
+  return OperatorEmitter(operators, end).Emit(std::move(batch));
+}
+
+Result<RowBatch> StartRows(
+    const BoundJob& job,
+    InputBatch input,
+    std::int64_t split,
+    std::int64_t first_index,
+    RowSink& end
+) {
+  RowBatch batch;
+  const std::int64_t count = input.columns->num_rows();
+  batch.columns = std::move(input.columns);
+  batch.rows.resize(static_cast<std::size_t>(count));
+  for (std::int64_t row = 0; row < count; ++row) {
+    batch.rows[static_cast<std::size_t>(row)] = {
+        {input.file, input.first_record + row}, split, first_index + row
+    };
+  }
+  arrow::FieldVector fields;
+  arrow::ArrayVector arrays;
+  for (const auto& [before, after] : job.kept) {
+    const int index = batch.columns->schema()->GetFieldIndex(before);
+    fields.push_back(batch.columns->schema()->field(index)->WithName(after));
+    arrays.push_back(batch.columns->column(index));
+  }
+  batch.kept = arrow::RecordBatch::Make(arrow::schema(std::move(fields)), count, std::move(arrays));
+  if (input.errors.empty() && input.skipped.empty()) return batch;
+
+  std::vector<std::int64_t> good, bad;
+  FinishedRows failed{RowStatus::kError, {}, {}};
+  auto error = input.errors.begin();
+  auto skipped = input.skipped.begin();
+  for (std::int64_t row = 0; row < count; ++row) {
+    if (error != input.errors.end() && error->first == row) {
+      bad.push_back(row);
+      failed.errors.push_back(std::move((error++)->second));
+    } else if (skipped != input.skipped.end() && *skipped == row) {
+      ++skipped;
+    } else {
+      good.push_back(row);
+    }
+  }
+  if (!bad.empty()) {
+    MS_ASSIGN_OR_RETURN(failed.batch, TakeRows(batch, bad));
+    MS_RETURN_NOT_OK(end.Finish(std::move(failed)));
+  }
+  if (!input.skipped.empty()) {
+    MS_ASSIGN_OR_RETURN(RowBatch foreign, TakeRows(batch, input.skipped));
+    MS_RETURN_NOT_OK(end.Finish({RowStatus::kSkipped, std::move(foreign), {}}));
+  }
+  return TakeRows(batch, good);
+}
+
+}  // namespace millstream

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a bound job over splits: readers, operators, feeders and drainers, joined so that memory
+// stays bounded and nothing waits for a batch to fill.
+//
+//   reader threads: split -> batches -> operators --+--> sink                      (no generate
+//   step)
+//                                                   +--> queue -> feeder -> engine -> drainer ->
+//                                                   operators -> ...
+//
+// One feeder thread a generate step renders and submits rows while the engine has room; one drainer
+// thread an engine passes each row on as it finishes. Queues between them have no bound of their
+// own: the bytes in flight of all open splits together have one, and a reader waits there. The
+// oldest open split never waits, so it can always finish.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+
+#include "base/status.h"
+#include "data/input.h"
+#include "data/reader.h"
+#include "engine/engine.h"
+#include "pipeline/bind.h"
+#include "pipeline/row_batch.h"
+
+namespace millstream {
+
+struct RunnerOptions {
+  int threads = 0;                 // readers of a job without a generate step; 0: all cores
+  std::int64_t batch_rows = 1024;  // rows of a batch that a reader makes
+  std::int64_t budget_bytes = 256LL << 20;  // bytes in flight
+};
+
+/// What a run works on. Everything must outlive it.
+struct RunnerInput {
+  const BoundJob* job = nullptr;
+  const Snapshot* snapshot = nullptr;
+  const InputOptions* input = nullptr;
+  std::span<const Split> splits;           // in order
+  std::map<std::string, Engine*> engines;  // by the model key of generate steps
+};
+
+/// Puts every row of the splits through the job and into `sink`, each exactly once. Returns when
+/// all are there, or with the first failure, or Cancelled when `stop` was requested.
+Status RunPipeline(
+    const RunnerInput& input, const RunnerOptions& options, RowSink& sink, std::stop_token stop
+);
+
+/// Runs rows through operators; what is left of them goes to `end`.
+Status RunOperators(
+    std::span<const std::unique_ptr<Operator>> operators, RowBatch batch, Emitter& end
+);
+
+/// The rows of an input batch as the pipeline carries them; unreadable and foreign rows go to `end`
+/// at once. `first_index`: the place in the split of the batch's first row.
+Result<RowBatch> StartRows(
+    const BoundJob& job,
+    InputBatch batch,
+    std::int64_t split,
+    std::int64_t first_index,
+    RowSink& end
+);
+
+}  // namespace millstream

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sampling keys that are numbers: names, ranges and defaults, and their values for a row.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "arrow/record_batch.h"
+#include "base/status.h"
+#include "engine/engine.h"
+#include "model/checkpoint.h"
+#include "pipeline/row_batch.h"
+#include "pipeline/spec.h"
+#include "text/template.h"
+
+namespace millstream {
+
+/// A numeric key of `generate`. vLLM's name, meaning and neutral default.
+struct SamplingKey {
+  std::string_view name;
+  double fallback;
+  double min;
+  double max;
+  bool is_integer;
+  bool min_is_open;  // the range leaves `min` itself out
+};
+std::span<const SamplingKey> SamplingKeys();
+/// What is wrong with a value of the key, or empty.
+std::string SamplingProblem(const SamplingKey& key, double value);
+
+/// A setting as the plan resolved it, for --dry-run and the plan file.
+struct ResolvedSetting {
+  std::string step, name, value, source;  // source: "job file", "generation_config.json", "default"
+};
+
+/// The resolved numeric settings of one generate step. Immutable; thread-safe.
+class SamplingSettings {
+ public:
+  /// Job file first, then the model's own wishes, then the neutral default.
+  static Result<SamplingSettings> Resolve(
+      const std::map<std::string, NumberSetting>& given, const GenerationDefaults& model
+  );
+
+  /// The settings of each row of a batch. A row whose value is missing or out of range is named in
+  /// `failed`.
+  Result<std::vector<SamplingParams>> ForRows(
+      const arrow::RecordBatch& columns, const std::string& step, std::vector<FailedRow>* failed
+  ) const;
+
+  std::vector<ResolvedSetting> Describe(const std::string& step) const;
+  /// Columns that per-row expressions read.
+  std::vector<std::shared_ptr<const Expression>> expressions() const;
+
+ private:
+  struct Number {
+    const SamplingKey* key = nullptr;
+    double constant = 0;
+    std::shared_ptr<const Expression> expression;  // null: the constant
+    std::string shown, source;
+  };
+  std::vector<Number> numbers_;
+};
+
+}  // namespace millstream
