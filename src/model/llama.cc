@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/llama.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/checked.h"
+
+namespace millstream {
+namespace {
+
+using kernels::kPageTokens;
+using kernels::kPanelRows;
+using kernels::PaddedLength;
+
+constexpr std::int64_t kAttentionTokens = 16;  // of one piece of attention
+constexpr std::int64_t kGateUpRows = 48;  // of one piece of the gated product: fits the first cache
+
+std::size_t Size(std::int64_t count) {
+  return static_cast<std::size_t>(count);
+}
+
+std::int64_t QkvLength(const ModelConfig& config) {
+  return (config.heads + 2 * config.kv_heads) * config.head_dim;
+}
+
+}  // namespace
+
+std::int64_t KvCache::PageBytes(const ModelConfig& config, const kernels::Kernels& kernels) {
+  return config.layers * config.kv_heads * kernels.page_bytes(config.head_dim);
+}
+
+Result<KvCache> KvCache::Make(
+    const ModelConfig& config, const kernels::Kernels& kernels, std::int64_t num_pages
+) {
+  KvCache cache;
+  cache.num_pages_ = num_pages;
+  cache.page_bytes_ = PageBytes(config, kernels);
+  cache.head_bytes_ = kernels.page_bytes(config.head_dim);
+  cache.kv_heads_ = config.kv_heads;
+  const auto bytes = (CheckedSize(static_cast<std::uint64_t>(num_pages)) *
+                      static_cast<std::uint64_t>(cache.page_bytes_))
+                         .value();
+  if (bytes) cache.memory_ = kernels::HugeBuffer(*bytes);
+  if (cache.memory_.data() == nullptr) {
+    return Status::OutOfMemory("not enough memory for a key-value cache of ", num_pages, " pages");
+  }
+  return cache;
+}
+
+Result<Workspace> Workspace::Make(const LlamaModel& model, std::int64_t max_rows) {
+  const ModelConfig& config = model.config();
+  const std::int64_t activation = model.kernels().activation_bytes;
+  const std::int64_t hidden = PaddedLength(config.hidden);
+  const std::int64_t sizes[] = {
+      max_rows * hidden * 4,
+      max_rows * hidden * activation,
+      max_rows * PaddedLength(QkvLength(config)) * 4,
+      max_rows * PaddedLength(config.heads * config.head_dim) * activation,
+      max_rows * PaddedLength(config.feed_forward) * activation,
+      max_rows * hidden * activation
+  };
+  std::size_t total = 0;
+  for (const std::int64_t size : sizes) total += Size(size);
+  Workspace workspace;
+  workspace.memory_ = kernels::HugeBuffer(total);
+  std::byte* next = workspace.memory_.data();
+  if (next == nullptr) return Status::OutOfMemory("not enough memory for a forward pass");
+  workspace.hidden_ = reinterpret_cast<float*>(next);
+  workspace.normed_ = next += sizes[0];
+  workspace.qkv_ = reinterpret_cast<float*>(next += sizes[1]);
+  workspace.attended_ = next += sizes[2];
+  workspace.feed_forward_ = next += sizes[3];
+  workspace.final_ = next += sizes[4];
+  return workspace;
+}
+
+void LlamaModel::Plan(std::span<const Chunk> chunks, Workspace& w) const {
+  w.rows_.clear();
+  w.tiles_.clear();
+  w.final_rows_.clear();
+  for (std::size_t c = 0; c < chunks.size(); ++c) {
+    const Chunk& chunk = chunks[c];
+    const auto count = static_cast<std::int64_t>(chunk.tokens.size());
+    const auto first_row = static_cast<std::int64_t>(w.rows_.size());
+    MS_CHECK(count > 0 && chunk.position + count <= context_);
+    MS_CHECK(static_cast<std::int64_t>(chunk.pages.size()) * kPageTokens >= chunk.position + count);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t position = chunk.position + i;
+      w.rows_.push_back({chunk.tokens[Size(i)], position, chunk.pages[Size(position / kPageTokens)]}
+      );
+      if (i % kAttentionTokens == 0) {
+        const std::int64_t tokens = std::min(kAttentionTokens, count - i);
+        w.tiles_.push_back({static_cast<std::int64_t>(c), first_row + i, i, tokens});
+      }
+      if (i >= count - chunk.num_logits) w.final_rows_.push_back(first_row + i);
+    }
+  }
+}
+
+void LlamaModel::Embed(Workspace& w, kernels::Team& team) const {
+  const std::int64_t hidden = config().hidden;
+  const auto rows = static_cast<std::int64_t>(w.rows_.size());
+  team.For(rows, team.Grain(rows), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      ReadTensorRow(*embeddings_, w.rows_[Size(r)].token, w.hidden_ + r * PaddedLength(hidden));
+    }
+  });
+}
+
+void LlamaModel::Norm(Workspace& w, const float* weight, kernels::Team& team) const {
+  const std::int64_t hidden = config().hidden;
+  const std::int64_t stride = PaddedLength(hidden);
+  const auto rows = static_cast<std::int64_t>(w.rows_.size());
+  team.For(
+      rows,
+      std::max<std::int64_t>(4, team.Grain(rows)),
+      [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          std::byte* normed = w.normed_ + r * stride * kernels_.activation_bytes;
+          kernels_.rms_norm(w.hidden_ + r * stride, weight, hidden, config().norm_epsilon, normed);
+        }
+      }
+  );
+}
+
+void LlamaModel::Multiply(
+    const Matrix& matrix,
+    const std::byte* activations,
+    std::int64_t rows,
+    float* output,
+    bool accumulate,
+    kernels::Team& team
+) const {
+  const std::int64_t panels = matrix.num_panels;
+  // Few panels are shared out by rows too, or some threads would have none.
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(4 * team.size() / panels, 1, std::max<std::int64_t>(1, rows / 12));
+  const std::int64_t part_rows = (rows + parts - 1) / parts;
+  // Few rows make a panel a short piece of work: take several.
+  const std::int64_t grain = rows >= 16 ? 1 : team.Grain(panels * parts, 6);
+  team.For(panels * parts, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t panel = i / parts;
+      const std::int64_t first = i % parts * part_rows;
+      const std::int64_t count = std::min(part_rows, rows - first);
+      if (count <= 0) continue;
+      kernels_.multiply(
+          {.activations = activations + first * matrix.columns * kernels_.activation_bytes,
+           .activation_stride = matrix.columns,
+           .rows = count,
+           .panel = matrix.panels + panel * matrix.panel_bytes,
+           .columns = matrix.columns,
+           .bias = matrix.bias != nullptr ? matrix.bias + panel * kPanelRows : nullptr,
+           .output = output + first * panels * kPanelRows + panel * kPanelRows,
+           .output_stride = panels * kPanelRows,
+           .accumulate = accumulate}
+      );
+    }
+  });
+}
+
+void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team) const {
+  const auto rows = static_cast<std::int64_t>(w.rows_.size());
+  const std::int64_t pairs = matrix.num_panels / 2;
+  const std::int64_t stride = pairs * kPanelRows;
+  const std::int64_t grain = rows >= 16 ? 1 : team.Grain(pairs, 6);
+  team.For(pairs, grain, [&](std::int64_t begin, std::int64_t end) {
+    alignas(64) float outputs[2][kGateUpRows * kPanelRows];
+    for (std::int64_t pair = begin; pair < end; ++pair) {
+      for (std::int64_t first = 0; first < rows; first += kGateUpRows) {
+        const std::int64_t count = std::min(kGateUpRows, rows - first);
+        for (std::int64_t half = 0; half < 2; ++half) {
+          const std::int64_t panel = 2 * pair + half;
+          kernels_.multiply(
+              {.activations = w.normed_ + first * matrix.columns * kernels_.activation_bytes,
+               .activation_stride = matrix.columns,
+               .rows = count,
+               .panel = matrix.panels + panel * matrix.panel_bytes,
+               .columns = matrix.columns,
+               .bias = matrix.bias != nullptr ? matrix.bias + panel * kPanelRows : nullptr,
+               .output = outputs[half],
+               .output_stride = kPanelRows,
+               .accumulate = false}
+          );
+        }
+        for (std::int64_t r = 0; r < count; ++r) {
+          std::byte* gated = w.feed_forward_ +
+                             ((first + r) * stride + pair * kPanelRows) * kernels_.activation_bytes;
+          kernels_.swiglu(
+              outputs[0] + r * kPanelRows, outputs[1] + r * kPanelRows, kPanelRows, gated
+          );
+        }
+      }
+    }
+  });
+}
+
+void LlamaModel::RotateAndStore(
+    std::int64_t layer, Workspace& w, KvCache& cache, kernels::Team& team
+) const {
+  const std::int64_t head_dim = config().head_dim;
+  const std::int64_t heads = config().heads;
+  const std::int64_t kv_heads = config().kv_heads;
+  const std::int64_t stride = PaddedLength(QkvLength(config()));
+  const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  const auto rows = static_cast<std::int64_t>(w.rows_.size());
+  team.For(
+      rows,
+      std::max<std::int64_t>(2, team.Grain(rows)),
+      [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          const Workspace::Row& row = w.rows_[Size(r)];
+          const float* cosines = cosines_.data() + row.position * head_dim / 2;
+          const float* sines = sines_.data() + row.position * head_dim / 2;
+          float* queries = w.qkv_ + r * stride;
+          float* keys = queries + heads * head_dim;
+          const float* values = keys + kv_heads * head_dim;
+          kernels::Rotate(queries, heads, head_dim, cosines, sines, scale);
+          kernels::Rotate(keys, kv_heads, head_dim, cosines, sines, 1);
+          for (std::int64_t h = 0; h < kv_heads; ++h) {
+            std::byte* page = cache.Head(layer, h) + row.page * cache.page_bytes();
+            kernels_.store(
+                keys + h * head_dim,
+                values + h * head_dim,
+                head_dim,
+                row.position % kPageTokens,
+                page
+            );
+          }
+        }
+      }
+  );
+}
+
+void LlamaModel::Attend(
+    std::int64_t layer,
+    std::span<const Chunk> chunks,
+    Workspace& w,
+    KvCache& cache,
+    kernels::Team& team
+) const {
+  const std::int64_t head_dim = config().head_dim;
+  const std::int64_t kv_heads = config().kv_heads;
+  const std::int64_t group = config().heads / kv_heads;
+  const std::int64_t stride = PaddedLength(QkvLength(config()));
+  const std::int64_t output_stride = PaddedLength(config().heads * head_dim);
+  const auto pieces = static_cast<std::int64_t>(w.tiles_.size()) * kv_heads;
+  team.For(pieces, team.Grain(pieces, 16), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const Workspace::Tile& tile = w.tiles_[Size(i / kv_heads)];
+      const std::int64_t head = i % kv_heads;
+      const std::int64_t column = head * group * head_dim;
+      const Chunk& chunk = chunks[Size(tile.chunk)];
+      kernels_.attend(
+          {.queries = w.qkv_ + tile.first_row * stride + column,
+           .query_stride = stride,
+           .tokens = tile.tokens,
+           .group = group,
+           .head_dim = head_dim,
+           .position = chunk.position + tile.first_token,
+           .cache = cache.Head(layer, head),
+           .page_stride = cache.page_bytes(),
+           .pages = chunk.pages.data(),
+           .output =
+               w.attended_ + (tile.first_row * output_stride + column) * kernels_.activation_bytes,
+           .output_stride = output_stride}
+      );
+    }
+  });
+}
+
+void LlamaModel::Forward(
+    std::span<const Chunk> chunks, KvCache& cache, Workspace& w, kernels::Team& team
+) const {
+  Plan(chunks, w);
+  const auto rows = static_cast<std::int64_t>(w.rows_.size());
+  Embed(w, team);
+  for (std::int64_t i = 0; i < config().layers; ++i) {
+    const Layer& layer = layers_[Size(i)];
+    Norm(w, layer.attention_norm, team);
+    Multiply(layer.qkv, w.normed_, rows, w.qkv_, false, team);
+    RotateAndStore(i, w, cache, team);
+    Attend(i, chunks, w, cache, team);
+    Multiply(layer.output, w.attended_, rows, w.hidden_, true, team);
+    Norm(w, layer.feed_forward_norm, team);
+    GateUp(layer.gate_up, w, team);
+    Multiply(layer.down, w.feed_forward_, rows, w.hidden_, true, team);
+  }
+  const std::int64_t hidden = config().hidden;
+  const std::int64_t stride = PaddedLength(hidden);
+  for (std::size_t i = 0; i < w.final_rows_.size(); ++i) {
+    std::byte* normed =
+        w.final_ + static_cast<std::int64_t>(i) * stride * kernels_.activation_bytes;
+    const float* row = w.hidden_ + w.final_rows_[i] * stride;
+    kernels_.rms_norm(row, final_norm_, hidden, config().norm_epsilon, normed);
+  }
+}
+
+void LlamaModel::Logits(
+    const Workspace& w, std::int64_t first, std::int64_t count, float* logits, kernels::Team& team
+) const {
+  const std::byte* rows = w.final_ + first * head_.columns * kernels_.activation_bytes;
+  Multiply(head_, rows, count, logits, false, team);
+}
+
+}  // namespace millstream
