@@ -12,8 +12,9 @@
 
 namespace millstream {
 
-/// Hashes rows in order: values and nulls of every column by the schema's logical types, never by how they
-/// are encoded, batched or sliced. Two outputs are "the same" when their digests are equal.
+/// Hashes rows in order: values and nulls of every column by the schema's logical types, never by
+/// how they are encoded, batched or sliced. Two outputs are "the same" when their digests are
+/// equal.
 class RowDigest {
  public:
   explicit RowDigest(std::shared_ptr<arrow::Schema> schema);

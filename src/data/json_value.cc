@@ -283,10 +283,8 @@ Status AppendBool(const JsonNode& value, const DataType& type, ArrayBuilder* bui
 }
 
 Status AppendChild(const JsonNode& value, const arrow::Field& field, ArrayBuilder* builder) {
-  const bool json_text = IsJsonText(field);
-  if (value.kind() == JsonKind::kNull && !field.nullable() && !json_text)
-    return WrongKind(value, *field.type());
-  return Append(value, *field.type(), json_text, builder);
+  if (value.kind() == JsonKind::kNull && !field.nullable()) return WrongKind(value, *field.type());
+  return Append(value, *field.type(), IsJsonText(field), builder);
 }
 
 Status AppendItems(const JsonNode& value, const arrow::Field& field, ArrayBuilder* items) {
@@ -403,8 +401,9 @@ Status AppendDictionary(const JsonNode& value, const DataType& type, ArrayBuilde
 }
 
 Status Append(const JsonNode& value, const DataType& type, bool json_text, ArrayBuilder* builder) {
-  if (value.kind() == JsonKind::kNull && !json_text)
+  if (value.kind() == JsonKind::kNull) {
     return builder == nullptr ? Status::OK() : builder->AppendNull();
+  }
   switch (type.id()) {
     case Type::BOOL:
       return AppendBool(value, type, builder);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes record batches as one file of an output format.
+// Writes record batches as one file of an output format, and reads such files back.
 
 #pragma once
 
@@ -17,26 +17,35 @@ namespace millstream {
 
 enum class OutputFormat { kParquet, kJsonl, kCsv, kArrow };
 
-std::string_view OutputFormatName(OutputFormat format);          // "parquet", "jsonl", "csv", "arrow"
-std::string_view OutputFormatSuffix(OutputFormat format);        // ".parquet", ...
+std::string_view OutputFormatName(OutputFormat format);    // "parquet", "jsonl", "csv", "arrow"
+std::string_view OutputFormatSuffix(OutputFormat format);  // ".parquet", ...
 Result<OutputFormat> OutputFormatFromName(std::string_view name);
 
 /// One file being written. One thread.
 class TableWriter {
  public:
   virtual ~TableWriter() = default;
+  /// Holds back at most a row group (64 MiB of values) in memory. REQUIRES: a batch of the file's
+  /// schema.
   virtual Status Write(const arrow::RecordBatch& batch) = 0;
-  /// Ends the file; the sink is left open.
+  /// Ends the file; the sink is left open. A file without rows is a whole file too.
   virtual Status Close() = 0;
 };
 
-/// Starts a file of `schema` on `sink`. `metadata` goes into the file where the format has a place for it.
+/// Starts a file of `schema` on `sink`. `metadata` goes into the file where the format has a place
+/// for it. Invalid names the column whose type the format cannot hold, so a plan can be checked by
+/// a writer on a null sink.
 Result<std::unique_ptr<TableWriter>> MakeTableWriter(
-    OutputFormat format, std::shared_ptr<arrow::Schema> schema, std::shared_ptr<arrow::io::OutputStream> sink,
+    OutputFormat format,
+    std::shared_ptr<arrow::Schema> schema,
+    std::shared_ptr<arrow::io::OutputStream> sink,
     const std::map<std::string, std::string>& metadata
 );
 
-/// Reads a file that a TableWriter wrote back into `schema`, batch by batch, exactly as it was written.
+/// Reads a file that a TableWriter wrote back into `schema`, batch by batch, exactly as it was
+/// written. (In CSV and JSONL JSON texts come back in their compact form, and an index of a
+/// dictionary may be another.) A file that is not what a TableWriter of the schema writes gives a
+/// Status that names it and the place.
 Result<std::shared_ptr<arrow::RecordBatchReader>> OpenWritten(
     OutputFormat format, const std::string& path, std::shared_ptr<arrow::Schema> schema
 );

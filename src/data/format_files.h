@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each output format provides to writer.cc: a writer, and the way back. One .cc per format.
+
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "data/writer.h"
+
+namespace millstream {
+
+using FileMetadata = std::map<std::string, std::string>;
+using SchemaPtr = std::shared_ptr<arrow::Schema>;
+using SinkPtr = std::shared_ptr<arrow::io::OutputStream>;
+using BatchReaderPtr = std::shared_ptr<arrow::RecordBatchReader>;
+
+Result<std::unique_ptr<TableWriter>> MakeParquetWriter(
+    SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
+);
+Result<std::unique_ptr<TableWriter>> MakeArrowWriter(
+    SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
+);
+Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(SchemaPtr schema, SinkPtr sink);
+Result<std::unique_ptr<TableWriter>> MakeCsvWriter(SchemaPtr schema, SinkPtr sink);
+
+Result<BatchReaderPtr> OpenWrittenParquet(const std::string& path, SchemaPtr schema);
+Result<BatchReaderPtr> OpenWrittenArrow(const std::string& path, SchemaPtr schema);
+Result<BatchReaderPtr> OpenWrittenJsonl(const std::string& path, SchemaPtr schema);
+Result<BatchReaderPtr> OpenWrittenCsv(const std::string& path, SchemaPtr schema);
+
+}  // namespace millstream

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/writer.h"
+
+#include <array>
+#include <utility>
+
+#include "data/format_files.h"
+
+namespace millstream {
+namespace {
+
+struct FormatNames {
+  OutputFormat format;
+  std::string_view name;
+  std::string_view suffix;
+};
+constexpr std::array<FormatNames, 4> kFormats{{
+    {OutputFormat::kParquet, "parquet", ".parquet"},
+    {OutputFormat::kJsonl, "jsonl", ".jsonl"},
+    {OutputFormat::kCsv, "csv", ".csv"},
+    {OutputFormat::kArrow, "arrow", ".arrow"},
+}};
+
+}  // namespace
+
+std::string_view OutputFormatName(OutputFormat format) {
+  return kFormats[static_cast<std::size_t>(format)].name;
+}
+
+std::string_view OutputFormatSuffix(OutputFormat format) {
+  return kFormats[static_cast<std::size_t>(format)].suffix;
+}
+
+Result<OutputFormat> OutputFormatFromName(std::string_view name) {
+  for (const FormatNames& known : kFormats) {
+    if (known.name == name) return known.format;
+  }
+  return Status::Invalid(
+      "unknown output format \"", std::string(name), "\": use parquet, jsonl, csv or arrow"
+  );
+}
+
+Result<std::unique_ptr<TableWriter>> MakeTableWriter(
+    OutputFormat format, SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
+) {
+  switch (format) {
+    case OutputFormat::kParquet:
+      return MakeParquetWriter(std::move(schema), std::move(sink), metadata);
+    case OutputFormat::kJsonl:
+      return MakeJsonlWriter(std::move(schema), std::move(sink));
+    case OutputFormat::kCsv:
+      return MakeCsvWriter(std::move(schema), std::move(sink));
+    case OutputFormat::kArrow:
+      return MakeArrowWriter(std::move(schema), std::move(sink), metadata);
+  }
+  return Status::Invalid("no such output format");
+}
+
+Result<BatchReaderPtr> OpenWritten(OutputFormat format, const std::string& path, SchemaPtr schema) {
+  switch (format) {
+    case OutputFormat::kParquet:
+      return OpenWrittenParquet(path, std::move(schema));
+    case OutputFormat::kJsonl:
+      return OpenWrittenJsonl(path, std::move(schema));
+    case OutputFormat::kCsv:
+      return OpenWrittenCsv(path, std::move(schema));
+    case OutputFormat::kArrow:
+      return OpenWrittenArrow(path, std::move(schema));
+  }
+  return Status::Invalid("no such output format");
+}
+
+}  // namespace millstream
