@@ -45,4 +45,8 @@ Result<JobSpec> ParseJobText(
 /// The JSON Schema of job files, for editors.
 nlohmann::ordered_json JobFileSchema();
 
+/// The reference of every key as Markdown: the part of docs/job-file.md that a test keeps equal to
+/// it.
+std::string JobFileReference();
+
 }  // namespace millstream

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "data/json_value.h"
 #include "fmt/format.h"
 #include "pipeline/spec_overrides.h"
 #include "pipeline/spec_values.h"
@@ -29,14 +30,24 @@ void BuildModels(const YamlNode& models, JobSpec& spec) {
   }
 }
 
-void BuildInput(const YamlNode& node, JobSpec& spec) {
+/// Reports a type's name that no column can have.
+void CheckType(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
+  if (!node.IsScalar()) return;
+  const auto type = ParseType(node.text);
+  if (!type.ok()) mistakes.Add(node, path, type.status().message());
+}
+
+void BuildInput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
   InputSpec& input = spec.input;
   input.place = PlaceOf(node, "input");
   input.paths = TextsAt(node, "path");
   input.format = TextAt(node, "format");
   input.columns = TextsAt(node, "columns");
   if (const YamlNode* schema = node.Find("schema")) {
-    for (const YamlNode& entry : schema->children) input.schema.emplace_back(entry.key, entry.text);
+    for (const YamlNode& entry : schema->children) {
+      input.schema.emplace_back(entry.key, entry.text);
+      if (entry.text != "json") CheckType(entry, PathOf("input.schema", entry.key), mistakes);
+    }
   }
   if (const YamlNode* keep = node.Find("keep_job_columns")) {
     input.keep_job_columns = BoolOf(*keep).value_or(false);
@@ -106,6 +117,8 @@ SetSpec BuildSet(const YamlNode& node, const std::string& path, SpecMistakes& mi
   for (const YamlNode& entry : node.children) {
     const std::string entry_path = PathOf(path, entry.key);
     CheckNewColumn(entry, entry.key, entry_path, mistakes);
+    if (const YamlNode* type = entry.Find("type"))
+      CheckType(*type, PathOf(entry_path, "type"), mistakes);
     set.columns.push_back(
         {entry.key,
          TextAt(entry, "value").value_or(""),
@@ -210,6 +223,7 @@ void CheckId(
   if (bad) mistakes.Add(*given, PathOf(path, "id"), "must be made of letters, digits, _ and -");
   if (id == "read")
     mistakes.Add(node, path, "a step cannot be called `read`: errors of the reader are");
+  if (id.empty()) return;
   const auto [first, is_new] = seen.emplace(id, node.line);
   if (is_new) return;
   mistakes.Add(
@@ -223,38 +237,80 @@ void CheckId(
   );
 }
 
+/// Follows the columns that generate steps make, and reports one that a second step would make
+/// again.
+class GeneratedColumns {
+ public:
+  explicit GeneratedColumns(SpecMistakes& mistakes) : mistakes_(mistakes) {}
+
+  /// Returns whether the step makes no column a second time.
+  bool Pass(const YamlNode& node, const StepSpec& step) {
+    if (const auto* generate = std::get_if<GenerateSpec>(&step.body)) return Add(node, *generate);
+    if (const auto* drop = std::get_if<DropSpec>(&step.body)) {
+      for (const std::string& column : drop->columns) columns_.erase(column);
+    }
+    if (const auto* select = std::get_if<SelectSpec>(&step.body)) {
+      std::erase_if(columns_, [&](const auto& column) {
+        return std::find(select->columns.begin(), select->columns.end(), column.first) ==
+               select->columns.end();
+      });
+    }
+    if (const auto* rename = std::get_if<RenameSpec>(&step.body)) {
+      for (const auto& [old_name, new_name] : rename->columns) columns_.erase(old_name);
+    }
+    return true;
+  }
+
+ private:
+  bool Add(const YamlNode& node, const GenerateSpec& generate) {
+    const auto place = generate.places.find("as");
+    if (place == generate.places.end()) return true;
+    std::vector<std::string> made{generate.as, generate.as + "_meta"};
+    if (generate.split_reasoning) made.push_back(generate.as + "_reasoning");
+    if (generate.keep_prompt) made.push_back(generate.as + "_prompt");
+    for (const std::string& column : made) {
+      const auto [first, is_new] = columns_.emplace(column, place->second.line);
+      if (is_new) continue;
+      mistakes_.Add(
+          node,
+          place->second.path,
+          fmt::format(
+              "makes the column `{}`, which the step on line {} makes already",
+              column,
+              first->second
+          )
+      );
+      return false;
+    }
+    return true;
+  }
+
+  SpecMistakes& mistakes_;
+  std::map<std::string, int> columns_;  // with the line of the `as` that makes them
+};
+
 void BuildSteps(const YamlNode& steps, JobSpec& spec, SpecMistakes& mistakes) {
   const std::vector<std::string> ids = StepIds(steps);
   std::map<std::string, int> seen;
+  GeneratedColumns generated(mistakes);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const YamlNode& node = steps.children[i];
     if (!node.IsMap()) continue;
     const std::string path = PathOf("steps", i);
-    std::vector<const YamlNode*> bodies;
-    for (const YamlNode& entry : node.children) {
-      if (entry.key != "id") bodies.push_back(&entry);
+    const auto body =
+        std::find_if(node.children.begin(), node.children.end(), [](const YamlNode& entry) {
+          return entry.key != "id";
+        });
+    if (body == node.children.end()) {
+      CheckId(node, ids[i], path, seen, mistakes);
+      continue;
     }
-    if (bodies.size() > 1) {
-      mistakes.Add(
-          *bodies[1],
-          PathOf(path, bodies[1]->key),
-          fmt::format(
-              "a step does one thing, and this one is a `{}`: begin a new one with `- {}:`",
-              bodies[0]->key,
-              bodies[1]->key
-          )
-      );
-    }
-    if (bodies.empty())
-      mistakes.Add(
-          node, path, "a step needs one of set, filter, generate, check, select, drop, rename"
-      );
-    if (!ids[i].empty()) CheckId(node, ids[i], path, seen, mistakes);
-    if (bodies.empty()) continue;
     StepSpec step;
     step.id = ids[i];
     step.place = PlaceOf(node, path);
-    BuildBody(*bodies[0], PathOf(path, bodies[0]->key), spec.folder, step, mistakes);
+    BuildBody(*body, PathOf(path, body->key), spec.folder, step, mistakes);
+    const bool is_said = !generated.Pass(*body, step);  // a second `as` is a second id too
+    if (!is_said || node.Find("id") != nullptr) CheckId(node, ids[i], path, seen, mistakes);
     spec.steps.push_back(std::move(step));
   }
 }
@@ -298,7 +354,7 @@ SpecPlace PlaceOf(const YamlNode& node, std::string path) {
 void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   spec.name = TextAt(root, "name").value_or(std::filesystem::path(spec.file).stem().string());
   if (const YamlNode* models = root.Find("models")) BuildModels(*models, spec);
-  if (const YamlNode* input = root.Find("input")) BuildInput(*input, spec);
+  if (const YamlNode* input = root.Find("input")) BuildInput(*input, spec, mistakes);
   if (const YamlNode* output = root.Find("output")) BuildOutput(*output, spec, mistakes);
   if (const YamlNode* steps = root.Find("steps")) BuildSteps(*steps, spec, mistakes);
   if (const YamlNode* limit = root.Find("max_errors")) spec.max_errors = ErrorLimitOf(*limit);

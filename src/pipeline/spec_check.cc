@@ -2,6 +2,7 @@
 #include "pipeline/spec_check.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -39,33 +40,77 @@ std::string KindProblem(const YamlNode& node, const ValueShape& shape) {
   return fmt::format("must be {}, not a {}", wanted, node.IsList() ? "list" : "mapping");
 }
 
+const ForeignName* FindForeign(const SpecSection& section, std::string_view key) {
+  for (const ForeignName& foreign : section.foreign) {
+    if (foreign.name == key) return &foreign;
+  }
+  return nullptr;
+}
+
+/// The key that is meant by one that `section` does not have, or an empty view.
+std::string_view MeantKey(const SpecSection& section, std::string_view key) {
+  const ForeignName* foreign = FindForeign(section, key);
+  return foreign != nullptr ? foreign->ours : NearestName(key, NamesOf(section));
+}
+
+/// Checks that exactly one key of `section.one_of` is there. `meant`: keys that stand there
+/// misspelt.
+void CheckOneOf(
+    const YamlNode& node,
+    const SpecSection& section,
+    const std::string& path,
+    const std::set<std::string_view>& meant,
+    SpecMistakes& mistakes
+) {
+  const YamlNode* first = nullptr;
+  for (const YamlNode& entry : node.children) {
+    if (std::find(section.one_of.begin(), section.one_of.end(), entry.key) == section.one_of.end())
+      continue;
+    if (first != nullptr) {
+      mistakes.Add(
+          entry,
+          PathOf(path, entry.key),
+          fmt::format(
+              "stands beside `{}`: there can be only one of {}{}",
+              first->key,
+              fmt::join(section.one_of, ", "),
+              section.one_of_note
+          )
+      );
+    }
+    if (first == nullptr) first = &entry;
+  }
+  const bool is_meant =
+      meant.contains("") ||  // what is not supported may be one
+      std::any_of(section.one_of.begin(), section.one_of.end(), [&](std::string_view name) {
+        return meant.contains(name);
+      });
+  if (first != nullptr || is_meant || section.one_of.empty()) return;
+  mistakes.Add(node, path, fmt::format("one of {} is missing", fmt::join(section.one_of, ", ")));
+}
+
 void CheckSection(
     const YamlNode& node,
     const SpecSection& section,
     const std::string& path,
     SpecMistakes& mistakes
 ) {
+  std::set<std::string_view> meant;
   for (const YamlNode& entry : node.children) {
     const std::string entry_path = PathOf(path, entry.key);
     const SpecKey* key = section.Find(entry.key);
     if (key == nullptr) {
       mistakes.Add(entry, entry_path, UnknownKeyMessage(section, entry.key));
+      meant.insert(MeantKey(section, entry.key));
     } else {
       CheckTree(entry, key->shape, entry_path, mistakes);
     }
   }
   for (const SpecKey& key : section.keys) {
-    if (!key.required || node.Find(key.name) != nullptr) continue;
-    const bool has_foreign = std::any_of(
-        section.foreign.begin(),
-        section.foreign.end(),
-        [&](const ForeignName& foreign) {
-          return foreign.ours == key.name && node.Find(foreign.name) != nullptr;
-        }
-    );
-    if (has_foreign) continue;  // said already
+    if (!key.required || node.Find(key.name) != nullptr || meant.contains(key.name)) continue;
     mistakes.Add(node, PathOf(path, key.name), fmt::format("is missing. {}", key.doc));
   }
+  CheckOneOf(node, section, path, meant, mistakes);
 }
 
 // An expression in braces alone, which a line of its own would have made a map.
@@ -151,13 +196,11 @@ void CheckTree(
 }
 
 std::string UnknownKeyMessage(const SpecSection& section, std::string_view key) {
-  for (const ForeignName& foreign : section.foreign) {
-    if (foreign.name != key) continue;
-    if (foreign.ours.empty()) return std::string(foreign.note);
-    return fmt::format("is called `{}` here{}", foreign.ours, foreign.note);
+  if (const ForeignName* foreign = FindForeign(section, key)) {
+    if (foreign->ours.empty()) return std::string(foreign->note);
+    return fmt::format("is called `{}` here{}", foreign->ours, foreign->note);
   }
-  const std::vector<std::string_view> names = NamesOf(section);
-  if (const std::string_view near = NearestName(key, names); !near.empty()) {
+  if (const std::string_view near = MeantKey(section, key); !near.empty()) {
     return fmt::format("unknown key; did you mean `{}`?", near);
   }
   for (const SpecSection* other : AllSections()) {
@@ -165,7 +208,7 @@ std::string UnknownKeyMessage(const SpecSection& section, std::string_view key) 
       return fmt::format("unknown key here; it belongs into `{}`", other->name);
     }
   }
-  return fmt::format("unknown key; {} takes {}", section.name, fmt::join(names, ", "));
+  return fmt::format("unknown key; {} takes {}", section.name, fmt::join(NamesOf(section), ", "));
 }
 
 nlohmann::ordered_json CanonicalJson(

@@ -57,45 +57,11 @@ class GenerateBuilder {
     spec_.prompt = TextAt(node_, "prompt");
     spec_.system = TextAt(node_, "system");
     spec_.raw_prompt = TextAt(node_, "raw_prompt");
-    std::vector<std::string_view> given;
-    for (const std::string_view key : {"prompt", "messages", "raw_prompt"}) {
-      if (Has(key)) given.push_back(key);
-    }
-    if (given.empty()) {
-      const bool foreign =
-          std::any_of(node_.children.begin(), node_.children.end(), [](const YamlNode& entry) {
-            constexpr std::array<std::string_view, 8> kNames{
-                "user",
-                "user_prompt",
-                "prompt_template",
-                "template",
-                "input",
-                "text",
-                "content",
-                "conversation"
-            };
-            return std::find(kNames.begin(), kNames.end(), entry.key) != kNames.end();
-          });
-      if (!foreign)
-        mistakes_.Add(node_, path_, "one of `prompt`, `messages` and `raw_prompt` is missing");
-    }
-    if (given.size() > 1) {
-      Mistake(
-          given[1],
-          fmt::format(
-              "stands beside `{}`: only one of prompt, messages and raw_prompt can be", given[0]
-          )
-      );
-    }
-    if (Has("system") && !Has("prompt") && !given.empty()) {
-      Mistake(
-          "system",
-          fmt::format(
-              "goes with `prompt` only; with `{}` {}",
-              given[0],
-              given[0] == "messages" ? "give a message of role system" : "write it into the text"
-          )
-      );
+    if (Has("system") && !Has("prompt")) {
+      if (Has("messages"))
+        Mistake("system", "goes with `prompt` only: give a message of role system");
+      if (Has("raw_prompt"))
+        Mistake("system", "goes with `prompt` only: write it into the raw_prompt");
     }
     BuildMessages();
   }
@@ -117,10 +83,22 @@ class GenerateBuilder {
       const YamlNode* content = node.Find("content");
       if (content != nullptr && content->IsScalar()) message.contents.push_back(content->text);
       if (content != nullptr && content->IsList()) {
-        for (const YamlNode& part : content->children)
-          message.contents.push_back(TextAt(part, "text").value_or(""));
+        BuildParts(*content, PathOf(PathOf(path, i), "content"), message);
       }
       spec_.messages.push_back(std::move(message));
+    }
+  }
+
+  void BuildParts(const YamlNode& content, const std::string& path, MessageSpec& message) {
+    if (content.children.empty()) mistakes_.Add(content, path, "must hold at least one part");
+    for (std::size_t i = 0; i < content.children.size(); ++i) {
+      const YamlNode& part = content.children[i];
+      if (TextAt(part, "type") == "text" && part.Find("text") == nullptr) {
+        mistakes_.Add(
+            part, PathOf(PathOf(path, i), "text"), "is missing: a part of type text needs it"
+        );
+      }
+      message.contents.push_back(TextAt(part, "text").value_or(""));
     }
   }
 
@@ -256,10 +234,7 @@ class GenerateBuilder {
   }
 
   void BuildConstraint(const YamlNode& node, const std::string& path) {
-    if (node.children.size() != 1) {
-      mistakes_.Add(node, path, "must hold exactly one of json, choice, regex and grammar");
-      return;
-    }
+    if (node.children.empty()) return;
     const YamlNode& entry = node.children[0];
     const std::string entry_path = PathOf(path, entry.key);
     StructuredSpec structured;

@@ -33,10 +33,12 @@ enum class ScalarType : std::uint8_t {
   kScalar       // any scalar, taken as written
 };
 
+inline constexpr double kUnbounded = 1e300;
+
 /// The numbers that a key takes.
 struct NumberRange {
-  double min = -1e300;
-  double max = 1e300;
+  double min = -kUnbounded;
+  double max = kUnbounded;
   bool min_open = false;  // above min, not equal to it
 };
 
@@ -76,8 +78,9 @@ struct SpecSection {
   std::string_view doc;
   std::span<const SpecKey> keys;
   std::span<const ForeignName> foreign = {};
-  std::string_view shorthand = {
-  };  // the key that a scalar or list in place of the mapping stands for
+  std::string_view shorthand = {};  // the key that a value without the mapping stands for
+  std::span<const std::string_view> one_of = {};  // exactly one of these is given
+  std::string_view one_of_note = {};              // what to do about a second one
 
   const SpecKey* Find(std::string_view key) const;
 };
@@ -90,6 +93,8 @@ std::span<const SpecSection* const> AllSections();
 /// Why `value` is not one that the key of `generate` takes, if it is not: "must be at least 1".
 /// Also for what an expression gave for a row. A key without a range takes any number.
 std::optional<std::string> GenerateNumberProblem(std::string_view key, double value);
+/// "at least 1 and at most 64"; empty if any number will do.
+std::string DescribeRange(const NumberRange& range);
 /// Why `value` is not in `range`, or nullopt.
 std::optional<std::string> RangeProblem(const NumberRange& range, double value);
 

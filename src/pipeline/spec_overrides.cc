@@ -253,8 +253,14 @@ std::map<std::string, YamlNode> CollectVars(
   if (const YamlNode* declared = root.Find("vars"); declared != nullptr && declared->IsMap()) {
     for (const YamlNode& entry : declared->children) {
       vars[entry.key] = entry;
+      const std::string path = PathOf("vars", entry.key);
       if (entry.text.find("${") != std::string::npos) {
-        mistakes.Add(entry, PathOf("vars", entry.key), "a var cannot refer to another");
+        mistakes.Add(entry, path, "a var cannot refer to another");
+      }
+      constexpr std::string_view kAllowed =
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+      if (entry.key.empty() || entry.key.find_first_not_of(kAllowed) != std::string::npos) {
+        mistakes.Add(entry, path, "the name of a var must be made of letters, digits, _ and -");
       }
     }
   }

@@ -49,31 +49,36 @@ std::string_view ScalarWords(ScalarType type) {
     case kNone:
       return "";
     case kText:
-      return "string";
+      return "a string";
     case kTemplate:
-      return "template";
+      return "a template";
     case kExpression:
-      return "expression";
+      return "an expression";
     case kBool:
-      return "boolean";
+      return "true or false";
     case kInteger:
-      return "integer";
+      return "an integer";
     case kNumber:
-      return "number";
+      return "a number";
     case kRowInteger:
-      return "integer or expression";
+      return "an integer or an expression";
     case kRowNumber:
-      return "number or expression";
+      return "a number or an expression";
     case kSize:
-      return "size";
+      return "a size";
     case kErrorLimit:
-      return "integer or percentage";
+      return "an integer or a percentage";
     case kWord:
-      return "word";
+      return "a word";
     case kScalar:
-      return "scalar";
+      return "a scalar";
   }
   return "";
+}
+
+std::string JoinWords(std::span<const std::string_view> words) {
+  if (words.size() <= 2) return fmt::format("{}", fmt::join(words, " or "));
+  return fmt::format("one of {}", fmt::join(words, ", "));
 }
 
 std::string QuotedHint(const YamlNode& node) {
@@ -108,6 +113,12 @@ std::optional<std::string> NumberProblem(const YamlNode& node, const ValueShape&
     const auto exact = IntegerOf(node);
     value = exact ? std::optional(static_cast<double>(*exact)) : std::nullopt;
   }
+  const std::string_view digits =
+      std::string_view(node.text).substr(node.text.starts_with('-') ? 1 : 0);
+  if (!value && node.plain && integer && digits.size() > 18 &&
+      digits.find_first_not_of("0123456789") == std::string_view::npos) {
+    return fmt::format("does not fit into 64 bits: {}", Clip(node.text));
+  }
   if (!value) {
     return fmt::format(
         "must be {}{}, not {}{}",
@@ -127,8 +138,7 @@ std::optional<std::string> WordProblem(const YamlNode& node, const ValueShape& s
     if (node.text == word) return std::nullopt;
   }
   const std::string_view near = NearestName(node.text, shape.words);
-  std::string problem =
-      fmt::format("must be {}, not {}", fmt::join(shape.words, " or "), Clip(node.text));
+  std::string problem = fmt::format("must be {}, not {}", JoinWords(shape.words), Clip(node.text));
   if (!shape.words_note.empty()) {
     problem += fmt::format(": {}", shape.words_note);
   } else if (!near.empty() && shape.words.size() > 2) {
@@ -249,18 +259,19 @@ std::string DescribeShape(const ValueShape& shape) {
     words += more;
   };
   if (shape.scalar == kWord) {
-    add(fmt::format("{}", fmt::join(shape.words, " or ")));
+    add(JoinWords(shape.words));
   } else if (shape.scalar != kNone) {
     add(ScalarWords(shape.scalar));
   }
-  if (shape.items != nullptr) {
-    const bool words_only = shape.items->scalar == kWord;
-    const std::string item = shape.items->section != nullptr ? "mapping"
-                             : words_only ? fmt::format("{}", fmt::join(shape.items->words, ", "))
-                                          : std::string(ScalarWords(shape.items->scalar));
-    add(words_only ? fmt::format("list of {}", item) : fmt::format("list of {}s", item));
+  if (shape.items != nullptr && shape.items->section != nullptr) {
+    add("a list of mappings");
+  } else if (shape.items != nullptr && shape.items->scalar == kWord) {
+    add(fmt::format("a list of {}", fmt::join(shape.items->words, ", ")));
+  } else if (shape.items != nullptr) {
+    const std::string_view item = ScalarWords(shape.items->scalar);
+    add(fmt::format("a list of {}s", item.substr(item.find(' ') + 1)));
   }
-  if (shape.section != nullptr || shape.values != nullptr || shape.any_mapping) add("mapping");
+  if (shape.section != nullptr || shape.values != nullptr || shape.any_mapping) add("a mapping");
   return words;
 }
 

@@ -159,8 +159,10 @@ std::string ExplainYamlError(
     const std::string_view source = lines[static_cast<std::size_t>(line) - 1];
     const std::string_view indent = source.substr(0, source.find_first_not_of(" \t"));
     if (indent.find('\t') != std::string_view::npos) ours = "a tab in the indentation: use spaces";
-    if (source.find("{{") != std::string_view::npos)
+    const bool has_quotes = source.find_first_of("\"'") != std::string_view::npos;
+    if (source.find("{{") != std::string_view::npos && !has_quotes) {
       ours += "; a value with an expression needs quotes";
+    }
   }
   return "is no valid YAML, column " + std::to_string(column) + ": " + ours;
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "fmt/format.h"
 #include "pipeline/yaml_repair.h"
 #include "yaml-cpp/eventhandler.h"
 #include "yaml-cpp/exceptions.h"
@@ -45,9 +46,10 @@ class TreeBuilder : public YAML::EventHandler {
   TreeBuilder(const std::vector<std::string_view>& lines, const YamlMistake& report)
       : lines_(lines), report_(report) {}
 
+  int start_line() const { return start_line_; }
   YamlNode TakeRoot() { return std::move(root_); }
 
-  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentStart(const YAML::Mark& mark) override { start_line_ = mark.line + 1; }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     YamlNode node = NodeAt(mark);
@@ -65,6 +67,7 @@ class TreeBuilder : public YAML::EventHandler {
     node.kind = YamlNode::Kind::kScalar;
     node.text = value;
     node.plain = tag == "?";
+    if (!node.plain) CheckClosed(mark);
     Finish(std::move(node), anchor);
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -118,6 +121,22 @@ class TreeBuilder : public YAML::EventHandler {
       if (rest.starts_with(word)) return std::string(word);
     }
     return {};
+  }
+
+  // yaml-cpp takes the end of the file for a missing quote.
+  void CheckClosed(const YAML::Mark& mark) const {
+    std::size_t at = static_cast<std::size_t>(mark.column);
+    const std::string_view first = lines_[static_cast<std::size_t>(mark.line)];
+    const char quote = at < first.size() ? first[at] : '\0';
+    if (quote != '"' && quote != '\'') return;  // a block scalar, or a tag before it
+    ++at;
+    for (auto line = static_cast<std::size_t>(mark.line); line < lines_.size(); ++line, at = 0) {
+      for (; at < lines_[line].size(); ++at) {
+        if (lines_[line][at] == quote) return;
+        if (quote == '"' && lines_[line][at] == '\\') ++at;
+      }
+    }
+    throw YamlFailure{mark.line + 1, Path(), fmt::format("the quote {} is not closed", quote)};
   }
 
   std::string Path() const {
@@ -227,6 +246,7 @@ class TreeBuilder : public YAML::EventHandler {
   const std::vector<std::string_view>& lines_;
   const YamlMistake& report_;
   YamlNode root_;
+  int start_line_ = 1;
   std::vector<Frame> frames_;
   std::map<YAML::anchor_t, YamlNode> anchors_;
   std::size_t num_nodes_ = 0;
@@ -246,7 +266,9 @@ std::optional<YamlFailure> TryRead(
     const YamlMistake ignore = [](int, const std::string&, const std::string&) {};
     TreeBuilder second(lines, ignore);
     if (parser.HandleNextDocument(second)) {
-      return YamlFailure{1, {}, "holds more than one YAML document: take the `---` lines out"};
+      return YamlFailure{
+          second.start_line(), {}, "holds more than one YAML document: take the `---` lines out"
+      };
     }
     return std::nullopt;
   } catch (const YamlFailure& failure) {
