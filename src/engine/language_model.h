@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the pipeline must know of a model before and while an engine runs it: tokenizer, chat template, context.
+// What the pipeline must know of a model before and while an engine runs it: tokenizer, chat
+// template, context.
 
 #pragma once
 
@@ -21,13 +22,14 @@ struct LanguageModel {
   std::shared_ptr<const Checkpoint> checkpoint;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<const ChatTemplate> chat_template;  // null: none
-  std::string special_tokens;  // texts of the special tokens, joined by '\n': for Expression::Compile
+  std::string
+      special_tokens;  // texts of the special tokens, joined by '\n': for Expression::Compile
   std::int64_t context = 0;
   std::vector<std::int32_t> stop_tokens;
 };
 
-/// Opens what LocateModel found. A chat template (its text) other than the model's own may be given; empty: the
-/// model's.
+/// Opens what LocateModel found. A chat template (its text) other than the model's own may be
+/// given; empty: the model's.
 Result<std::shared_ptr<const LanguageModel>> OpenLanguageModel(
     const std::string& path, const std::string& chat_template_override
 );

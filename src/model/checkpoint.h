@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The files of a model, opened: its configuration, its tensors where they lie in mapped memory, and what the
-// tokenizer and chat template are made of. Knows GGUF files and safetensors folders; trusts neither's headers.
+// The files of a model, opened: its configuration, its tensors where they lie in mapped memory, and
+// what the tokenizer and chat template are made of. Knows GGUF files and safetensors folders;
+// trusts neither's headers.
 
 #pragma once
 
@@ -20,8 +21,8 @@ namespace millstream {
 enum class TensorType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
 std::string_view TensorTypeName(TensorType type);
 
-/// A weight as it lies in the mapped file. `shape` is row-major: {rows, columns} for a matrix whose rows are
-/// output features, {n} for a vector. Valid as long as its Checkpoint.
+/// A weight as it lies in the mapped file. `shape` is row-major: {rows, columns} for a matrix whose
+/// rows are output features, {n} for a vector. Valid as long as its Checkpoint.
 struct TensorView {
   TensorType type = TensorType::kF32;
   std::vector<std::int64_t> shape;
@@ -36,9 +37,10 @@ struct RopeScaling {
   std::int64_t original_context = 0;  // llama3 and yarn
   float low_freq_factor = 1;          // llama3
   float high_freq_factor = 4;
-  // yarn: dimensions that turn more than beta_fast times within the original context keep their frequency, those
-  // that turn less than beta_slow times have it divided by factor, a ramp between (its ends rounded outwards to whole
-  // dimensions); sine and cosine are multiplied by attention_factor.
+  // yarn: dimensions that turn more than beta_fast times within the original context keep their
+  // frequency, those that turn less than beta_slow times have it divided by factor, a ramp between
+  // (its ends rounded outwards to whole dimensions); sine and cosine are multiplied by
+  // attention_factor.
   float beta_fast = 32;
   float beta_slow = 1;
   float attention_factor = 1;
@@ -57,7 +59,8 @@ struct ModelConfig {
   std::int64_t head_dim = 0;
   float norm_epsilon = 1e-5F;
   float rope_theta = 10000;
-  bool rope_interleaved = false;  // GGUF llama: rotated pairs are neighbours (2i, 2i+1), not halves (i, i + head_dim/2)
+  bool rope_interleaved =
+      false;  // GGUF llama: rotated pairs are neighbours (2i, 2i+1), not halves (i, i + head_dim/2)
   RopeScaling rope_scaling;
   bool tied_embeddings = false;
 };
@@ -69,7 +72,8 @@ struct GenerationDefaults {
   std::string source;  // "generation_config.json", or empty
 };
 
-/// The GGUF vocabulary, owned (see text/tokenizer.h for the meaning of each); empty for safetensors folders.
+/// The GGUF vocabulary, owned (see text/tokenizer.h for the meaning of each); empty for safetensors
+/// folders.
 struct CheckpointVocabulary {
   std::string model, pre;
   std::vector<std::string_view> tokens;
@@ -85,18 +89,19 @@ class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
 
-  /// Opens a GGUF file or a safetensors folder. Everything in a header is checked (security.md 4.2); a Status says
-  /// what is wrong and what is supported.
+  /// Opens a GGUF file or a safetensors folder. Everything in a header is checked
+  /// (security.md 4.2); a Status says what is wrong and what is supported.
   static Result<std::shared_ptr<const Checkpoint>> Open(const std::string& path);
 
   virtual const ModelConfig& config() const = 0;
-  /// The tensor, by its name in the GGUF naming ("blk.0.attn_q.weight"; safetensors names are translated), or null.
+  /// The tensor, by its name in the GGUF naming ("blk.0.attn_q.weight"; safetensors names are
+  /// translated), or null.
   virtual const TensorView* Find(std::string_view name) const = 0;
 
   // What the tokenizer and the templates are made of.
   std::string tokenizer_json;  // safetensors folders
   CheckpointVocabulary vocabulary;
-  std::string chat_template;   // empty: none
+  std::string chat_template;              // empty: none
   std::string bos_token, eos_token;       // texts, may be empty
   std::vector<std::int32_t> stop_tokens;  // end-of-text and end-of-turn ids
   GenerationDefaults defaults;

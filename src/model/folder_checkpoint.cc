@@ -46,8 +46,9 @@ std::string TranslateName(std::string_view name) {
   constexpr std::string_view kModel = "model.";
   constexpr std::string_view kLayers = "layers.";
   if (name.starts_with(kModel)) name.remove_prefix(kModel.size());
-  if (const auto outer = kOuter.find(name); outer != kOuter.end())
+  if (const auto outer = kOuter.find(name); outer != kOuter.end()) {
     return std::string(outer->second);
+  }
   if (!name.starts_with(kLayers)) return {};
   name.remove_prefix(kLayers.size());
   const std::size_t dot = name.find('.');
@@ -114,8 +115,9 @@ Status FolderReader::NoWeights() const {
   for (const auto& file : fs::directory_iterator(folder_, error)) {
     const std::string name = file.path().filename().string();
     const std::string suffix = file.path().extension().string();
-    if (suffix == ".gguf")
+    if (suffix == ".gguf") {
       return Status::Invalid("the folder has a GGUF file: name it, as in ", name);
+    }
     if (suffix == ".bin" || suffix == ".pt" || suffix == ".pth" || suffix == ".pkl") {
       return Status::NotImplemented(
           name,
@@ -172,8 +174,9 @@ Status FolderReader::ReadShard(const std::string& name, const std::vector<std::s
     } else {
       for (const std::string& tensor : *expected) {
         const auto found = entries.find(tensor);
-        if (found == entries.end())
+        if (found == entries.end()) {
           return Status::Invalid("tensor ", Quoted(tensor), " is missing");
+        }
         MS_RETURN_NOT_OK(AddTensor(*found->second, file->bytes()));
       }
     }
@@ -261,8 +264,9 @@ Status FolderReader::ReadChatTemplate(const JsonObject& config) {
   const json* member = config.Find("chat_template");
   if (member != nullptr && member->is_array()) {
     for (const json& entry : *member) {
-      if (!entry.is_object())
+      if (!entry.is_object()) {
         return config.WrongType("chat_template", "a text or a list of objects");
+      }
       const JsonObject named(config.name() + ": chat_template", entry);
       MS_ASSIGN_OR_RETURN(const std::string name, named.Text("name"));
       if (name != "default") continue;

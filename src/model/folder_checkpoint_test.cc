@@ -355,8 +355,9 @@ TEST(SafetensorsTest, NoChangedByteOfTheHeaderCrashes) {
       changed[at] = c;
       const auto parsed = SafetensorsHeader::Parse(std::as_bytes(std::span(changed)));
       if (!parsed.ok()) continue;
-      for (const TensorEntry& entry : parsed->tensors)
+      for (const TensorEntry& entry : parsed->tensors) {
         EXPECT_LE(entry.begin + entry.size, changed.size());
+      }
     }
   }
 }

@@ -110,11 +110,11 @@ Result<GgufValue> ReadValue(Reader& in, std::string_view key) {
   }
   const std::uint64_t scalar = ScalarBytes(value.type);
   if (scalar == 0) return Status::Invalid("metadata key ", Quoted(key), " has an unknown type");
-  const CheckedSize size = CheckedSize(value.count) * scalar;
-  if (!size.Fits(in.left())) {
+  const auto size = (CheckedSize(value.count) * scalar).value();
+  if (!size || *size > in.left()) {
     return Status::Invalid("metadata key ", Quoted(key), " is longer than the file");
   }
-  value.bytes = in.Bytes(*size.value());
+  value.bytes = in.Bytes(*size);
   return value;
 }
 
@@ -304,7 +304,9 @@ Result<GgufHeader> GgufHeader::Parse(std::span<const std::byte> file) {
     }
     header.tensors.push_back(std::move(entry));
   }
-  header.data_begin = *CheckedSize(in.position()).AlignedUp(alignment).value();
+  const auto data_begin = CheckedSize(in.position()).AlignedUp(alignment).value();
+  if (!data_begin) return Status::Invalid("the header is too long");
+  header.data_begin = *data_begin;
   for (TensorEntry& entry : header.tensors) {
     const auto begin = (CheckedSize(header.data_begin) + entry.begin).value();
     if (!begin) return Status::Invalid("tensor ", Quoted(entry.name), " lies outside of the file");

@@ -160,8 +160,9 @@ Result<ModelConfig> ReadConfig(const Metadata& metadata) {
   MS_ASSIGN_OR_RETURN(
       const auto epsilon, metadata.Float(prefix + "attention.layer_norm_rms_epsilon")
   );
-  if (!epsilon)
+  if (!epsilon) {
     return Status::Invalid("metadata key ", prefix, "attention.layer_norm_rms_epsilon is missing");
+  }
   config.norm_epsilon = *epsilon;
   MS_ASSIGN_OR_RETURN(const auto theta, metadata.Float(prefix + "rope.freq_base"));
   config.rope_theta = theta.value_or(10000);
@@ -180,14 +181,15 @@ Status CheckVariant(const Metadata& metadata, ModelConfig& config) {
     );
   }
   MS_ASSIGN_OR_RETURN(const auto experts, metadata.Integer(config.architecture + ".expert_count"));
-  if (experts.value_or(0) > 0)
+  if (experts.value_or(0) > 0) {
     return Status::NotImplemented("mixtures of experts are not supported");
+  }
   MS_ASSIGN_OR_RETURN(
       const auto window, metadata.Integer(config.architecture + ".attention.sliding_window")
   );
   // Attention that sees only so many tokens back is plain attention in a context no longer than
   // that.
-  if (window.value_or(0) > 0) config.context = std::min(config.context, *window);
+  if (window && *window > 0) config.context = std::min(config.context, *window);
   return Status::OK();
 }
 

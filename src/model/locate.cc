@@ -66,8 +66,9 @@ bool IsQuantisation(const std::string& part) {
 std::string PackageModelName(const fs::path& file) {
   std::string name = Lower(file.stem().string());
   const std::size_t mark = name.find_last_of(".-");
-  if (mark != std::string::npos && mark > 0 && IsQuantisation(name.substr(mark + 1)))
+  if (mark != std::string::npos && mark > 0 && IsQuantisation(name.substr(mark + 1))) {
     name.resize(mark);
+  }
   return name;
 }
 
@@ -81,8 +82,9 @@ std::vector<NamedFile> PackageModels(const fs::path& site_packages) {
   std::vector<NamedFile> models;
   for (const fs::path& package : List(site_packages)) {
     if (!IsFolder(package)) continue;
-    for (const fs::path& file : GgufFiles(package))
+    for (const fs::path& file : GgufFiles(package)) {
       models.push_back({PackageModelName(file), file});
+    }
   }
   return models;
 }
@@ -141,7 +143,7 @@ std::optional<fs::path> FindSnapshot(const HubId& id, const std::string& cache) 
   std::ifstream ref(folder / "refs" / id.revision);
   std::string stated;
   if (ref >> stated && HubId::IsPlain(stated)) commit = stated;
-  const fs::path snapshot = folder / "snapshots" / commit;
+  fs::path snapshot = folder / "snapshots" / commit;
   if (IsFolder(snapshot)) return snapshot;
   return std::nullopt;
 }

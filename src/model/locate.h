@@ -13,18 +13,20 @@ namespace millstream {
 
 /// Where models are looked for.
 struct ModelSearch {
-  std::string base_folder;                  // relative paths
-  std::vector<std::string> package_folders; // site-packages: the clone's .deps/venv, $VIRTUAL_ENV
-  std::string hub_cache;                    // Hugging Face's cache
+  std::string base_folder;                   // relative paths
+  std::vector<std::string> package_folders;  // site-packages: the clone's .deps/venv, $VIRTUAL_ENV
+  std::string hub_cache;                     // Hugging Face's cache
 };
 
-/// The search for the running process: package folders from the binary's own path (never from the working
-/// directory) and $VIRTUAL_ENV, the cache from HF_HUB_CACHE, HF_HOME or ~/.cache/huggingface/hub.
+/// The search for the running process: package folders from the binary's own path (never from the
+/// working directory) and $VIRTUAL_ENV, the cache from HF_HUB_CACHE, HF_HOME or
+/// ~/.cache/huggingface/hub.
 ModelSearch DefaultModelSearch(std::string base_folder);
 
-/// Finds a model by path, folder, name of an installed model package ("smollm2-135m-instruct": the GGUF's file name in
-/// lower case without its quantisation suffix), or Hugging Face id ("org/repo", "org/repo@revision") in the cache.
-/// The error says what was looked for and where, the nearest name, and for an id the `hf download` line.
+/// Finds a model by path, folder, name of an installed model package ("smollm2-135m-instruct": the
+/// GGUF's file name in lower case without its quantisation suffix), or Hugging Face id ("org/repo",
+/// "org/repo@revision") in the cache. The error says what was looked for and where, the nearest
+/// name, and for an id the `hf download` line.
 Result<std::string> LocateModel(const std::string& name, const ModelSearch& search);
 
 /// A model that `millstream models` lists.

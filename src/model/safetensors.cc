@@ -81,8 +81,8 @@ Result<SafetensorsHeader> SafetensorsHeader::Parse(std::span<const std::byte> fi
     return Status::Invalid("not a safetensors file: it is shorter than a header");
   }
   std::memcpy(&header_bytes, file.data(), sizeof header_bytes);
-  const auto data_begin = CheckedSize(sizeof header_bytes) + header_bytes;
-  if (header_bytes > kHeaderBytesMax || !data_begin.Fits(file.size())) {
+  const auto data_begin = (CheckedSize(sizeof header_bytes) + header_bytes).value();
+  if (header_bytes > kHeaderBytesMax || !data_begin || *data_begin > file.size()) {
     return Status::Invalid(
         "the header states a length of ",
         header_bytes,
@@ -90,7 +90,7 @@ Result<SafetensorsHeader> SafetensorsHeader::Parse(std::span<const std::byte> fi
     );
   }
   SafetensorsHeader header;
-  header.data_begin = *data_begin.value();
+  header.data_begin = *data_begin;
   const std::string_view text(
       reinterpret_cast<const char*>(file.data()) + sizeof header_bytes, header_bytes
   );

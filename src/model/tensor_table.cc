@@ -107,8 +107,9 @@ Status CheckScaling(const RopeScaling& scaling) {
   if (scaling.kind == Kind::kNone) return Status::OK();
   if (!positive(scaling.factor)) return Status::Invalid("RoPE's factor is not a positive number");
   if (scaling.kind == Kind::kLinear) return Status::OK();
-  if (scaling.original_context < 1)
+  if (scaling.original_context < 1) {
     return Status::Invalid("RoPE's original context is not positive");
+  }
   const bool llama3 = scaling.kind == Kind::kLlama3;
   const float low = llama3 ? scaling.low_freq_factor : scaling.beta_slow;
   const float high = llama3 ? scaling.high_freq_factor : scaling.beta_fast;
@@ -151,8 +152,9 @@ std::optional<std::uint64_t> TensorBytes(TensorType type, std::span<const std::i
     values = values * static_cast<std::uint64_t>(dimension);
   }
   const std::uint64_t row = shape.empty() ? 1 : static_cast<std::uint64_t>(shape.back());
-  if (!values.value() || row % layout.values != 0) return std::nullopt;
-  return (CheckedSize(*values.value() / layout.values) * layout.bytes).value();
+  const auto count = values.value();
+  if (!count || row % layout.values != 0) return std::nullopt;
+  return (CheckedSize(*count / layout.values) * layout.bytes).value();
 }
 
 Status CheckEntries(
@@ -202,13 +204,14 @@ Status CheckConfig(const ModelConfig& config) {
         config.heads, " heads cannot share ", config.kv_heads, " key-value heads evenly"
     );
   }
-  if (config.head_dim % 2 != 0)
+  if (config.head_dim % 2 != 0) {
     return Status::Invalid("the head size ", config.head_dim, " is odd");
+  }
   if (!(config.norm_epsilon > 0) || !std::isfinite(config.norm_epsilon)) {
     return Status::Invalid("the norm's epsilon is not a positive number");
   }
-  if (!(config.rope_theta > 0) || !std::isfinite(config.rope_theta)) {
-    return Status::Invalid("RoPE's base is not a positive number");
+  if (!(config.rope_theta > 1) || !std::isfinite(config.rope_theta)) {
+    return Status::Invalid("RoPE's base is not a number above 1");
   }
   return CheckScaling(config.rope_scaling);
 }

@@ -67,8 +67,10 @@ TEST(TensorBytesTest, AgreesWith128Bits) {
   for (int i = 0; i < 20'000; ++i) {
     for (const Layout& layout : kLayouts) {
       std::vector<std::int64_t> shape;
-      for (int d = 0; d < 1 + i % 3; ++d)
+      shape.reserve(3);
+      for (int d = 0; d < 1 + i % 3; ++d) {
         shape.push_back(static_cast<std::int64_t>(Interesting(draw++) >> (i % 48 + 1)));
+      }
       if (i % 2 == 0) shape.back() = shape.back() / 32 * 32;
       Wide values = 1;
       bool possible = shape.back() % layout.values == 0;

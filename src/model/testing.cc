@@ -88,8 +88,9 @@ class WeightMaker {
     Add("token_embd.weight", "model.embed_tokens.weight", {vocabulary, model_.hidden});
     for (std::int64_t i = 0; i < model_.layers; ++i) AddLayer(i);
     Add("output_norm.weight", "model.norm.weight", {model_.hidden});
-    if (!model_.tied_embeddings)
+    if (!model_.tied_embeddings) {
       Add("output.weight", "lm_head.weight", {vocabulary, model_.hidden});
+    }
     return std::move(weights_);
   }
 
@@ -292,8 +293,9 @@ std::pair<std::string, std::size_t> GgufBuilder::Build() const {
   for (const Tensor& tensor : tensors_) {
     Align(data);
     file += RawText(tensor.name) + Raw(static_cast<std::uint32_t>(tensor.shape.size()));
-    for (auto n = tensor.shape.rbegin(); n != tensor.shape.rend(); ++n)
+    for (auto n = tensor.shape.rbegin(); n != tensor.shape.rend(); ++n) {
       file += Raw<std::uint64_t>(static_cast<std::uint64_t>(*n));
+    }
     file += Raw(GgmlCode(tensor.type)) + Raw<std::uint64_t>(data.size());
     data += tensor.bytes;
   }
