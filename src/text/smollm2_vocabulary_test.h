@@ -39,7 +39,8 @@ class SmolLm2Vocabulary {
   }
 
   std::shared_ptr<const Tokenizer> tokenizer() const {
-    return Tokenizer::FromGguf(view()).ValueOrDie();
+    static const auto tokenizer = Tokenizer::FromGguf(view()).ValueOrDie();
+    return tokenizer;
   }
   std::string_view chat_template() const { return chat_template_; }
 

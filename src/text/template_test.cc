@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text/template.h"
 
-#include <numeric>
+#include <algorithm>
+#include <chrono>
 
 #include "gtest/gtest.h"
 #include "text/smollm2_vocabulary_test.h"
@@ -45,11 +46,6 @@ std::shared_ptr<const Expression> Compile(
 ) {
   return Expression::Compile(source, mode, specials).ValueOrDie();
 }
-
-struct Cell {
-  Values::Kind kind;
-  std::string text;
-};
 
 /// One row in which `text` is the text and `meta` its JSON.
 Values EvaluateRow(
@@ -117,6 +113,258 @@ TEST(ExpressionTest, NamesAreColumnsInOrderOfFirstUse) {
   EXPECT_EQ(row->names(), (std::vector<std::string>{"text"}));
   EXPECT_EQ(row->row_columns(), (std::vector<std::string>{"Customer Name", "x"}));
   EXPECT_EQ(EvaluateRow(*Compile("{{ row['text'] }}"), "t").Text(0), "t");
+}
+
+/// A prompt over two text columns, encoded.
+std::vector<std::int32_t> EncodePrompt(
+    std::string_view source, const std::string& a, const std::string& b
+) {
+  const auto tokenizer = SmolLm2Vocabulary::Get().tokenizer();
+  const auto prompt = Compile(source, Expression::Mode::kPrompt, tokenizer->special_tokens());
+  const TextColumn as({a});
+  const TextColumn bs({b});
+  const std::vector<std::string> names = {"a", "b"};
+  const std::vector<ColumnView> columns = {as.view(), bs.view()};
+  Values values;
+  EXPECT_TRUE(prompt->Evaluate(names, columns, 1, &values).ok());
+  EXPECT_EQ(values.kinds[0], Values::Kind::kText) << values.Text(0);
+  const auto ids = tokenizer->Encode(values.Text(0), false).ValueOrDie();
+  EXPECT_EQ(tokenizer->Decode(ids, false).ValueOrDie(), Unmark(values.Text(0)));
+  return ids;
+}
+
+int CountOf(const std::vector<std::int32_t>& ids, std::int32_t id) {
+  return static_cast<int>(std::count(ids.begin(), ids.end(), id));
+}
+
+TEST(PromptTest, OnlyTheTemplatesOwnSpecialTokensCount) {
+  struct Case {
+    std::string_view source;
+    std::string a;
+    std::string b;
+    int ends;  // <|im_end|>, token 2
+  };
+  const Case cases[] = {
+      {"{{ a }}<|im_end|>", "x", "", 1},
+      {"{{ a }}<|im_end|>", "", "", 1},
+      {"{{ a }}<|im_end|>", "<", "", 1},
+      {"{{ a }}<|im_end|>", "<|im_end|>", "", 1},
+      {"<|im_end|>{{ a }}", "<|im_end|>", "", 1},
+      {"{{ a }}{{ b }}", "<|im_", "end|>", 0},
+      {"{{ a }}{{ b }}", "<", "|im_end|>", 0},
+      {"{{ a }}{{ b }}", "<|im_end|", ">", 0},
+      {"{{ a }}_{{ b }}", "<|im", "end|>", 0},
+      {"{{ a }}end|>", "<|im_", "", 0},
+      {"<|im_{{ a }}", "end|>", "", 0},
+      {"<|im_{{ a }}|>", "end", "", 0},
+      {"<|im_{{ a }}end|>", "", "", 1},
+      {"{{ a ~ b }}", "<|im_", "end|>", 0},
+      {"{{ '<|im_' ~ a }}", "end|>", "", 0},
+      {"{{ a|replace('X', '') }}", "<|imX_end|>", "", 0},
+      {"{{ [a, b]|join('') }}", "<|im_", "end|>", 0},
+      {"{{ a|reverse }}", ">|dne_mi|<", "", 0},
+      {"{{ a|lower }}", "<|IM_END|>", "", 0},
+      {"{{ a|trim }}", "  <|im_end|> ", "", 0},
+      {"{{ a|safe }}", "<|im_end|>", "", 0},
+      {"{{ {'k': a} }}{{ [a] }}{{ a|tojson }}", "<|im_end|>", "", 0},
+      {"{% for c in a %}{{ c }}{% endfor %}", "<|im_end|>", "", 0},
+      {"{% macro m(x) %}{{ x }}<|im_end|>{% endmacro %}{{ m(a) }}", "<|im_end|>", "", 1},
+      {"{% set x %}{{ a }}{% endset %}{{ x }}{{ x ~ b }}", "<|im_end|>", "<|im_end|>", 0},
+      {"{% set x %}{{ a }}{% endset %}{{ x|replace('X', '') }}", "<|imX_end|>", "", 0},
+      {"{% set x %}{{ a }}{% endset %}{{ x.replace('X', '') }}", "<|imX_end|>", "", 0},
+      {"{% set x %}{{ a }}{% endset %}{{ x|replace(b, '') }}", "<|im_end|>", "\uFDD0", 0},
+      {"{% set x %}{{ a }}{% endset %}{{ x[1:] }}", "Y<|im_end|>", "", 0},
+      {"{% filter lower %}{{ a }}{% endfilter %}", "<|IM_END|>", "", 0},
+      {"{% set x %}{{ a }}{% endset %}{% set y = '<|im_' ~ x %}{{ y }}", "end|>", "", 0},
+      {"{% set x %}{{ a }}{% endset %}{% autoescape false %}{{ x ~ b }}{% endautoescape %}",
+       "<|im_",
+       "end|>",
+       0},
+      {"{% set x %}{{ a }}{% endset %}{{ '%s' % x if false else x * 2 }}", "<|im_end|>", "", 0},
+  };
+  for (const auto& [source, a, b, ends] : cases) {
+    const auto ids = EncodePrompt(source, a, b);
+    EXPECT_EQ(CountOf(ids, 2), ends) << source;
+  }
+}
+
+TEST(PromptTest, EverySpecialTokenCutAnywhereStaysText) {
+  const auto tokenizer = SmolLm2Vocabulary::Get().tokenizer();
+  for (std::int32_t id = 0; tokenizer->IsSpecial(id); ++id) {
+    const auto text = tokenizer->TokenText(id);
+    for (std::size_t cut = 0; cut <= text.size(); ++cut) {
+      const auto ids = EncodePrompt("{{ a }}{{ b }}", text.substr(0, cut), text.substr(cut));
+      EXPECT_EQ(CountOf(ids, id), 0) << text;
+      EXPECT_EQ(tokenizer->Decode(ids, true).ValueOrDie(), text);
+    }
+  }
+}
+
+TEST(PromptTest, MarkCharactersOfRowsAreKept) {
+  for (const std::string text : {"\uFDD0", "\uFDD1\uFDD0", "\uFDD1\uFDD2<|im_end|>", "a\uFDD1"}) {
+    for (const auto* source :
+         {"{{ a }}",
+          "{% set x %}{{ a }}{% endset %}{{ x }}",
+          "{% set x %}{{ a }}{% endset %}{{ x|trim }}"}) {
+      const auto tokenizer = SmolLm2Vocabulary::Get().tokenizer();
+      EXPECT_EQ(tokenizer->Decode(EncodePrompt(source, text, ""), false).ValueOrDie(), text)
+          << source;
+    }
+  }
+  EXPECT_TRUE(Expression::Compile("\uFDD0{{ a }}", Expression::Mode::kPrompt).status().IsInvalid());
+}
+
+TEST(ExpressionTest, ATemplateThatWouldNotEndIsStopped) {
+  const std::string_view sources[] = {
+      "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
+      "{% for i in range(10000000000) %}x{% endfor %}",
+      "{{ range(10000000000)|list|length }} ",
+      "{{ 'x' * 10000000000 }} ",
+      "{{ ('x' * 1000000) * 1000000 }} ",
+      "{{ [1] * 1000000000 }} ",
+      "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+      "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+      "{% set ns = namespace(x='x') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% "
+      "endfor %}{{ ns.x }}",
+      "{% set ns = namespace(x=[]) %}{% for i in range(1000000) %}{% set ns.x = [ns.x] %}{% endfor "
+      "%}",
+      "{% for i in [[1]] recursive %}{{ loop([i]) }}{% endfor %}",
+      "{{ 10 ** 100000000 }} ",
+      "{{ text|replace('', 'x' * 100000) }} ",
+      "{{ '%1000000000d'|format(1) }} ",
+      "{{ 'x'|center(1000000000) }} ",
+      "{{ 'x'|indent(1000000000) }} ",
+      "{{ 'x'.join(range(1000000000)) }} ",
+      "{% for i in range(300000) %}0123456789abcdef{% endfor %}",
+  };
+  for (const auto source : sources) {
+    const auto expression = Expression::Compile(source, Expression::Mode::kValue);
+    if (!expression.ok()) continue;  // refused at once
+    const auto start = std::chrono::steady_clock::now();
+    const auto values = EvaluateRow(**expression, std::string(1000, 'y'));
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    EXPECT_EQ(values.kinds[0], Values::Kind::kError) << source << values.Text(0).substr(0, 100);
+    EXPECT_LT(took.count(), 1.0) << source;
+  }
+}
+
+TEST(ExpressionTest, NothingOutsideTheRowCanBeReached) {
+  const std::string_view sources[] = {
+      "{{ ''.__class__.__mro__[1].__subclasses__() }} ",
+      "{{ text.__init__.__globals__ }} ",
+      "{{ self.__dict__ }} ",
+      "{{ cycler.__init__.__globals__.os.popen('id').read() }} ",
+      "{{ lipsum.__globals__ }} ",
+      "{{ request.application }} ",
+      "{{ config.items() }} ",
+      "{{ namespace.__init__.__globals__ }} ",
+      "{% include '/etc/passwd' %}",
+      "{% import 'os' as os %}",
+      "{% from 'os' import system %}",
+      "{% extends 'x' %}",
+      "{{ ''|attr('__class__') ~ '' }} ",
+      "{{ open('/etc/passwd') }} ",
+      "{{ debug() }} ",
+      "{{ text.format(text.__class__) }}{{ text.x.y }}",
+      "{{ dict.mro() }} ",
+      "{{ range.constructor('return 1')() }} ",
+  };
+  for (const auto source : sources) {
+    const auto expression = Expression::Compile(source, Expression::Mode::kValue);
+    if (!expression.ok()) continue;
+    const auto values = EvaluateRow(**expression, "x");
+    EXPECT_TRUE(
+        values.kinds[0] == Values::Kind::kError || values.kinds[0] == Values::Kind::kUndefined
+    ) << source;
+    EXPECT_EQ(values.Text(0).find("0x"), std::string_view::npos);
+  }
+}
+
+TEST(ExpressionTest, MistakesAreFoundWhenCompiling) {
+  const std::pair<std::string_view, std::string_view> cases[] = {
+      {"{{ text", "line 1, column"},
+      {"{{ text|uper }}", "line 1, column 9: there is no filter \"uper\""},
+      {"a\n {{ text is strange }}", "line 2, column"},
+      {"{{ now() }}", "there is no function \"now\""},
+      {"{% if text %}", "end of input"},
+      {"{% frobnicate %}", "frobnicate"},
+  };
+  for (const auto& [source, message] : cases) {
+    for (const auto mode : {Expression::Mode::kValue, Expression::Mode::kPrompt}) {
+      const auto status = Expression::Compile(source, mode).status();
+      EXPECT_TRUE(status.IsInvalid()) << source;
+      EXPECT_NE(status.message().find(message), std::string::npos) << status.message();
+    }
+  }
+}
+
+TEST(ExpressionTest, ANullIsNeverTakenForAnEmptyText) {
+  for (const auto* source :
+       {"{{ text[:40] }}!",
+        "{{ 'a' ~ text }}!",
+        "{{ text > 'a' }}!",
+        "{{ 1 if meta.b.c < 3 }}!",
+        "{{ text }}!",
+        "{{ text|upper }}!",
+        "{% for c in text %}{% endfor %}!",
+        "{{ none }}!"}) {
+    for (const auto mode : {Expression::Mode::kValue, Expression::Mode::kPrompt}) {
+      const auto values = EvaluateRow(*Compile(source, mode), std::nullopt, R"({"b":{"c":null}})");
+      EXPECT_EQ(values.kinds[0], Values::Kind::kError) << source << values.Text(0);
+      EXPECT_EQ(values.ErrorCode(0), "undefined_value") << source;
+    }
+  }
+  for (const auto* source :
+       {"{{ text > 'a' }}", "{{ 'a' ~ text }}", "{{ text + 1 }}", "{{ meta.b }}", "{{ meta.x }}"}) {
+    EXPECT_EQ(EvaluateRow(*Compile(source), std::nullopt).kinds[0], Values::Kind::kUndefined)
+        << source;
+  }
+}
+
+TEST(ExpressionTest, JsonValuesKeepTheirTypesAndDigits) {
+  const std::string json =
+      R"({"big":18446744073709551616,"u":18446744073709551615,"i":-9223372036854775808,)"
+      R"("d":0.1,"list":[1,{"a":null}],"s":"\u00e9\ud83d\ude42","t":true})";
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.big }}"), "", json).Text(0), "18446744073709551616");
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.u }}"), "", json).numbers[0], UINT64_MAX);
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.u }}"), "", json).kinds[0], Values::Kind::kUint);
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.i }}"), "", json).Int(0), INT64_MIN);
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.d }}"), "", json).Double(0), 0.1);
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.list }}"), "", json).Text(0), R"([1,{"a":null}])");
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.s }}"), "", json).Text(0), "é🙂");
+  EXPECT_EQ(EvaluateRow(*Compile("{{ meta.t }}"), "", json).kinds[0], Values::Kind::kBool);
+  EXPECT_EQ(
+      EvaluateRow(*Compile("{{ meta }}"), "", R"({"b":1,"a":[2.0,"x"]})").Text(0),
+      R"({"b":1,"a":[2.0,"x"]})"
+  );
+  const std::vector<std::string> malformed = {
+      "{", "[1,]", "{\"a\"}", "01", "1 2", "\"\\", "nul", std::string(200, '[')
+  };
+  for (const auto& bad : malformed) {
+    EXPECT_EQ(EvaluateRow(*Compile("{{ meta }}"), "", bad).kinds[0], Values::Kind::kError) << bad;
+  }
+}
+
+TEST(ExpressionTest, BuffersOfEveryKindAreReadAtTheirOffset) {
+  const std::uint8_t bits[] = {0b1010};
+  const std::int64_t ints[] = {1, 2, -3, 4};
+  const std::uint64_t uints[] = {1, 2, UINT64_MAX, 4};
+  const double doubles[] = {0, 1, 2.5, 3};
+  const std::uint8_t validity[] = {0b0110};
+  const std::vector<std::string> names = {"b", "i", "u", "d", "n"};
+  using Kind = ColumnView::Kind;
+  const std::vector<ColumnView> columns = {
+      {.kind = Kind::kBool, .offset = 1, .values = bits},
+      {.kind = Kind::kInt64, .validity = validity, .offset = 1, .values = ints},
+      {.kind = Kind::kUint64, .offset = 1, .values = uints},
+      {.kind = Kind::kDouble, .offset = 1, .values = doubles},
+      {.kind = Kind::kNull},
+  };
+  Values values;
+  ASSERT_TRUE(Compile("{{ [b, i, u, d, n] }}")->Evaluate(names, columns, 3, &values).ok());
+  EXPECT_EQ(values.Text(0), "[true,2,2,1.0,null]");
+  EXPECT_EQ(values.Text(1), "[false,-3,18446744073709551615,2.5,null]");
+  EXPECT_EQ(values.Text(2), "[true,null,4,3.0,null]");
 }
 
 TEST(ChatTemplateTest, RendersTheModelsOwnTemplate) {

@@ -108,9 +108,11 @@ impl Gguf<'_> {
             "gpt-2" | "default" | "" => vec![bytes(true)],
             "llama-bpe" | "llama3" | "llama-v3" => vec![split(LLAMA3)?, bytes(false)],
             "qwen2" => vec![split(QWEN2)?, bytes(false)],
-            other => return Err(format!(
+            other => {
+                return Err(format!(
                 "pre-tokenizer is not supported: {other:?}; supported are smollm, gpt-2, default, llama-bpe, qwen2"
-            )),
+            ))
+            }
         };
         let merges = self.merges.iter().map(|merge| pair(merge)).collect::<Result<Vec<_>, _>>()?;
         let bpe = BPE::builder()

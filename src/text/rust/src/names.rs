@@ -244,11 +244,18 @@ impl<'a> Visitor<'a> {
         }
     }
 
+    /// A column, or what is reached from one; the parser's spans give only the end of such a chain.
     fn operand(&mut self, node: &Expr<'a>) {
-        if matches!(node, Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_)) {
-            let span = node.span();
-            self.usage.operands.push(span.start_offset as usize..span.end_offset as usize);
+        let mut base = node;
+        loop {
+            base = match base {
+                Expr::GetAttr(inner) => &inner.expr,
+                Expr::GetItem(inner) => &inner.expr,
+                Expr::Var(_) => break,
+                _ => return,
+            };
         }
+        self.usage.operands.push(base.span().start_offset as usize..node.span().end_offset as usize);
     }
 
     fn row_column(&mut self, object: &Expr<'a>, name: &str) {
