@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -95,7 +96,7 @@ std::string FileText(const std::string& path) {
 
 class WriterTest : public testing::TestWithParam<OutputFormat> {
  protected:
-  const TestFolder folder_;
+  const TempFolder folder_;
   const std::string path_ = folder_ / "file";
 };
 INSTANTIATE_TEST_SUITE_P(Formats, WriterTest, testing::ValuesIn(kFormats), FormatTestName);
@@ -223,7 +224,7 @@ BatchPtr OddTexts() {
 }
 
 TEST(WriterFormatTest, CsvIsAsDocumented) {
-  const TestFolder folder;
+  const TempFolder folder;
   const BatchPtr batch = OddTexts();
   ASSERT_TRUE(WriteTo(folder / "x", OutputFormat::kCsv, batch->schema(), {batch}).ok());
   const std::string nul(1, '\0');
@@ -239,7 +240,7 @@ TEST(WriterFormatTest, CsvIsAsDocumented) {
 }
 
 TEST(WriterFormatTest, JsonlIsAsDocumented) {
-  const TestFolder folder;
+  const TempFolder folder;
   const BatchPtr batch = OddTexts();
   ASSERT_TRUE(WriteTo(folder / "x", OutputFormat::kJsonl, batch->schema(), {batch}).ok());
   EXPECT_EQ(FileText(folder / "x"), R"({"a,b":"","n":1.0,"j":{"k":[1,2.50]}}
@@ -250,7 +251,7 @@ TEST(WriterFormatTest, JsonlIsAsDocumented) {
 }
 
 TEST(WriterFormatTest, JsonTextsHaveOneDigestInEveryFormat) {
-  const TestFolder folder;
+  const TempFolder folder;
   const BatchPtr batch = OddTexts();
   const std::string digest = DigestOf(batch->schema(), {batch});
   for (const OutputFormat format : kFormats) {
@@ -261,8 +262,151 @@ TEST(WriterFormatTest, JsonTextsHaveOneDigestInEveryFormat) {
   }
 }
 
+BatchPtr TableOf(
+    const std::vector<std::pair<const char*, const char*>>& columns,
+    const std::vector<std::vector<const char*>>& rows
+) {
+  arrow::FieldVector fields;
+  arrow::ArrayVector arrays;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    fields.push_back(arrow::field(columns[i].first, ParseType(columns[i].second).ValueOrDie()));
+    const auto builder = arrow::MakeBuilderExactIndex(fields.back()->type()).ValueOrDie();
+    for (const auto& row : rows) {
+      const Status status = AppendJson(row[i], *builder);
+      EXPECT_TRUE(status.ok()) << columns[i].first << " " << status;
+    }
+    arrays.push_back(builder->Finish().ValueOrDie());
+  }
+  return arrow::RecordBatch::Make(
+      arrow::schema(fields), static_cast<std::int64_t>(rows.size()), arrays
+  );
+}
+
+TEST(WriterFormatTest, PythonsReadersFindTheSameValues) {
+  const auto table = TableOf(
+      {{"text", "string"},
+       {"odd, \"name\"", "int64"},
+       {"u", "uint64"},
+       {"d", "double"},
+       {"f", "float"},
+       {"b", "bool"},
+       {"bytes", "binary"},
+       {"money", "decimal(38, 10)"},
+       {"day", "date32"},
+       {"time", "time64[us]"},
+       {"local", "timestamp[us]"},
+       {"instant", "timestamp[ms, America/New_York]"},
+       {"span", "duration[us]"},
+       {"list", "list<string>"},
+       {"struct", "struct<a: int64, b: list<double>>"},
+       {"map", "map<string, int64>"},
+       {"pairs", "map<int64, string>"},
+       {"dict", "dictionary<string, int32>"}},
+      {{R"("plain")",
+        "1",
+        "0",
+        "1",
+        "0.1",
+        "true",
+        R"("")",
+        "0",
+        R"("1970-01-01")",
+        R"("00:00:00")",
+        R"("1970-01-01T00:00:00")",
+        R"("1970-01-01T00:00:00Z")",
+        "0",
+        "[]",
+        R"({"a":1,"b":[1.5]})",
+        "{}",
+        "[]",
+        R"("x")"},
+       {R"("")",
+        "-9223372036854775808",
+        "18446744073709551615",
+        "-0.0",
+        "3.4028235e38",
+        "false",
+        R"("AP/+")",
+        "1234567890123456789012345678.0123456789",
+        R"("9999-12-31")",
+        R"("23:59:59.999999")",
+        R"("0001-01-01T00:00:00.000001")",
+        R"("2024-07-01T12:00:00.001-04:00")",
+        "-1",
+        R"(["",null,"a,b","\"\n"])",
+        R"({"a":null,"b":[]})",
+        R"({"":1,"k":null})",
+        R"([[1,"a"],[-2,null]])",
+        R"("y")"},
+       {"null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null",
+        "null"},
+       {R"("\"q\",\n\r\nx\té😀")",
+        "9007199254740993",
+        "9007199254740993",
+        "5e-324",
+        "1e-45",
+        "true",
+        R"("bnVsbAA=")",
+        "-0.0000000001",
+        R"("1600-02-29")",
+        R"("12:00:00")",
+        R"("2024-02-29T23:59:59.5")",
+        R"("1969-12-31T23:59:59.999Z")",
+        "86400000001",
+        R"([" "])",
+        R"({"a":2,"b":[0.1,null,1e300]})",
+        R"({"a\"b":3})",
+        "[]",
+        R"("x")"},
+       {R"(" 00123")",
+        "0",
+        "7",
+        "\"NaN\"",
+        "\"-Infinity\"",
+        "true",
+        R"("YQ==")",
+        "0.5",
+        R"("2000-01-01")",
+        R"("01:02:03.000004")",
+        R"("2024-01-01")",
+        R"("2024-01-01T00:00:00Z")",
+        "1",
+        R"(["null"])",
+        "null",
+        R"({"x":-1})",
+        R"([[0,""]])",
+        R"("")"}}
+  );
+  const TempFolder folder;
+  for (const OutputFormat format : kFormats) {
+    const std::string name = "written" + std::string(OutputFormatSuffix(format));
+    const Status status = WriteTo(folder / name, format, table->schema(), {table});
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  const std::string root = MS_SOURCE_DIR;
+  const std::string command =
+      root + "/.deps/venv/bin/python " + root + "/src/data/written_oracle.py " + folder.path();
+  EXPECT_EQ(std::system(command.c_str()), 0);
+}
+
 TEST(WriterFormatTest, OneColumnCsvKeepsItsNulls) {
-  const TestFolder folder;
+  const TempFolder folder;
   const auto schema = arrow::schema({arrow::field("a", arrow::utf8())});
   arrow::StringBuilder builder;
   ASSERT_TRUE(builder.AppendNull().ok());
@@ -277,7 +421,7 @@ TEST(WriterFormatTest, OneColumnCsvKeepsItsNulls) {
 }
 
 TEST(WriterFormatTest, RowLongerThanTheReadBufferComesBack) {
-  const TestFolder folder;
+  const TempFolder folder;
   const auto schema =
       arrow::schema({arrow::field("a", arrow::utf8()), arrow::field("b", arrow::utf8())});
   arrow::StringBuilder builder;

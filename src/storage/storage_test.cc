@@ -28,7 +28,7 @@ Status WriteFile(Storage& storage, const std::string& path, std::string_view byt
 
 class LocalStorageTest : public testing::Test {
  protected:
-  const TestFolder folder_;
+  const TempFolder folder_;
   const std::unique_ptr<Storage> storage_ = MakeLocalStorage();
 };
 
@@ -122,7 +122,7 @@ TEST_F(LocalStorageTest, FullDiskSaysWhatToDo) {
 TEST(FaultyStorageTest, PublishBytesLeavesAllOrNothingWhicheverOperationFails) {
   const auto local = MakeLocalStorage();
   FaultyStorage clean(*local);
-  const TestFolder folder;
+  const TempFolder folder;
   ASSERT_TRUE(PublishBytes(clean, folder / "whole", "bytes").ok());
   ASSERT_GT(clean.num_operations(), 3);
   for (int n = 1; n <= clean.num_operations(); ++n) {

@@ -102,19 +102,19 @@ class FaultyStorage final : public Storage {
 };
 
 /// A fresh folder that is removed with all in it.
-class TestFolder {
+class TempFolder {
  public:
-  TestFolder() {
+  TempFolder() {
     std::string name = (std::filesystem::temp_directory_path() / "millstream-XXXXXX").string();
     MS_CHECK(mkdtemp(name.data()) != nullptr);
     path_ = name;
   }
-  ~TestFolder() {
+  ~TempFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  TestFolder(const TestFolder&) = delete;
-  TestFolder& operator=(const TestFolder&) = delete;
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
 
   const std::string& path() const { return path_; }
   std::string operator/(const std::string& name) const { return path_ + "/" + name; }
