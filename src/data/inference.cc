@@ -62,12 +62,29 @@ InferredType NumberType(const ValueCounts& counts) {
   return {arrow::decimal128(kDecimalDigitsMax, 0), counts.huge_ints};
 }
 
-// Whether some part of the column has no fixed fields, so that the whole is kept as JSON text.
+bool IsBeyondDecimals(const ValueCounts& counts) {
+  return counts.doubles == 0 &&
+         !HasShare({"", counts.numbers() - counts.huge_ints}, counts.numbers());
+}
+
+// Whether some part of the column has no fixed fields, or numbers beyond every type, so that the
+// whole is kept as JSON text.
 bool IsOpenEnded(const ValueCounts& counts) {
-  if (counts.open_ended || (counts.objects > 0 && counts.fields.empty())) return true;
-  const auto open_ended = [](const auto& part) { return part != nullptr && IsOpenEnded(*part); };
-  return open_ended(counts.items) ||
-         std::any_of(counts.fields.begin(), counts.fields.end(), open_ended);
+  const Kind kind = Commonest(counts);
+  if (!HasShare(kind, counts.total())) return false;
+  switch (kind.name[0]) {
+    case 'o':
+      return counts.open_ended || counts.fields.empty() ||
+             std::any_of(counts.fields.begin(), counts.fields.end(), [](const auto& field) {
+               return IsOpenEnded(*field);
+             });
+    case 'l':
+      return counts.open_ended || IsOpenEnded(*counts.items);
+    case 'n':
+      return IsBeyondDecimals(counts);
+    default:
+      return false;
+  }
 }
 
 Status MixedKinds(const ValueCounts& counts, const std::string& path, const std::string& column) {
@@ -269,7 +286,7 @@ InferredType InferCsvType(const ValueCounts& counts) {
   const Kind kind = Commonest(counts);
   if (total == 0 || !HasShare(kind, total) || kind.name[0] == 's') return {arrow::utf8(), 0};
   const bool only_names = kind.name[0] == 'n' && counts.non_finite == counts.numbers();
-  if (only_names) return {arrow::utf8(), 0};
+  if (only_names || (kind.name[0] == 'n' && IsBeyondDecimals(counts))) return {arrow::utf8(), 0};
   InferredType inferred =
       kind.name[0] == 'b' ? InferredType{arrow::boolean(), 0} : NumberType(counts);
   inferred.num_misfits += total - kind.count;

@@ -80,6 +80,12 @@ void AppendRows(const InputBatch& batch, std::vector<std::string>& rows, bool wi
 
 }  // namespace
 
+std::vector<std::string> RowTexts(const InputBatch& batch) {
+  std::vector<std::string> rows;
+  AppendRows(batch, rows, false);
+  return rows;
+}
+
 Result<std::vector<std::string>> ReadRows(
     const Snapshot& snapshot, const InputOptions& options, const ReadSettings& settings
 ) {

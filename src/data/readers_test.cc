@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "arrow/record_batch.h"
+#include "data/reader.h"
 #include "data/readers_testing.h"
 
 namespace millstream {
@@ -87,6 +89,80 @@ TEST(ReadersTest, CompressedTextReadsAsPlainText) {
   const Lines more{rows[0], rows[1], R"(3 {"a":3,"b":"z"})"};
   EXPECT_EQ(ReadAll(folder.Options({"a.tsv.gz"})), more);
   EXPECT_EQ(ReadAll(folder.Options({"b.tsv.zst"})), more);
+}
+
+TEST(ReadersTest, JsonFilesMayHoldLinesOrOneObject) {
+  const TestFolder folder;
+  folder.Write("lines.json", "{\"a\":1}\n{\"a\":2}\n");
+  folder.Write("one.json", "\n{\n  \"a\": 3\n}\n");
+  folder.Write("none.json", " [ ]\n");
+  folder.Write("cut.json", "[{\"a\":4},\n{\"a\":5}");
+  EXPECT_EQ(ReadAll(folder.Options({"lines.json"})), (Lines{R"(1 {"a":1})", R"(2 {"a":2})"}));
+  EXPECT_EQ(ReadAll(folder.Options({"one.json"})), Lines{R"(1 {"a":3})"});
+  EXPECT_EQ(ReadAll(folder.Options({"none.json"})), Lines{});
+  EXPECT_EQ(
+      ReadAll(folder.Options({"cut.json"})),
+      (Lines{
+          R"(1 {"a":4})", "2 bad_json: line 2: the file ends inside an array that is never closed"
+      })
+  );
+}
+
+TEST(ReadersTest, EmptyFilesHaveNoRows) {
+  for (const char* name : {"a.jsonl", "a.json", "a.csv", "a.tsv", "a.txt"}) {
+    const TestFolder folder;
+    folder.Write(name, "");
+    EXPECT_EQ(ReadAll(folder.Options({name})), Lines{});
+  }
+}
+
+TEST(ReadersTest, SplitsCanBeReadInAnyOrder) {
+  const TestFolder folder;
+  std::string csv = "n,text\n";
+  std::string json = "[";
+  for (int i = 1; i <= 10000; ++i) {
+    const std::string number = std::to_string(i);
+    csv += number + ",\"line\n" + number + "\"\n" + (i % 100 == 0 ? "\n" : "");
+    json += "{\"n\":" + number + "},\n";
+  }
+  csv += "x,bad\n";
+  folder.Write("a.csv", csv);
+  folder.Write("a.csv.gz", Gzip(csv));
+  folder.Write("a.json", json + "{\"n\":10001}]");
+  folder.Write("a.txt.zst", Zstd(csv));
+  for (const char* name : {"a.csv", "a.csv.gz", "a.json", "a.txt.zst"}) {
+    const InputOptions options = folder.Options({name});
+    const auto snapshot = TakeSnapshot(options, {});
+    ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+    const Lines rows = ReadRows(*snapshot, options, {}).ValueOrDie();
+    const auto splits = CutSplits(*snapshot, 777, 1 << 30);
+    SplitReader reader(*snapshot, options, {}, 100);
+    for (const std::size_t number : {5u, 2u, 2u, 12u, 0u, 1u, 7u}) {
+      ASSERT_TRUE(reader.Open(splits[number]).ok());
+      const auto batch = reader.Next().ValueOrDie();
+      ASSERT_TRUE(batch.has_value());
+      EXPECT_EQ(batch->first_record, static_cast<std::int64_t>(number) * 777 + 1);
+      EXPECT_EQ(RowTexts(*batch).front(), rows[number * 777]);
+    }
+  }
+  EXPECT_EQ(
+      ReadAll(folder.Options({"a.csv"})).back(),
+      "10001 bad_value: line 20102: column \"n\" is a string, expected int64: \"x\""
+  );
+}
+
+TEST(ReadersTest, BatchesOfLargeRowsAreBoundedByBytes) {
+  const TestFolder folder;
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += std::string(1 << 20, 'x') + "\n";
+  folder.Write("a.txt", text);
+  const InputOptions options = folder.Options({"a.txt"});
+  const auto snapshot = TakeSnapshot(options, {});
+  ASSERT_TRUE(snapshot.ok());
+  const auto splits = CutSplits(*snapshot, 4096, 1 << 30);
+  SplitReader reader(*snapshot, options, {}, 4096);
+  ASSERT_TRUE(reader.Open(splits.at(0)).ok());
+  EXPECT_LE(reader.Next().ValueOrDie()->columns->num_rows(), 17);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "data/input.h"
+#include "data/reader.h"
 
 namespace millstream {
 
@@ -44,6 +45,8 @@ std::vector<std::string> ReadAll(const InputOptions& options, const ReadSettings
 Result<std::vector<std::string>> ReadRows(
     const Snapshot& snapshot, const InputOptions& options, const ReadSettings& settings
 );
+/// The rows of one batch, as above.
+std::vector<std::string> RowTexts(const InputBatch& batch);
 /// The message with which a snapshot fails.
 std::string SnapshotError(const InputOptions& options);
 /// "name: type" of each column.

@@ -8,6 +8,7 @@ namespace millstream {
 namespace {
 
 constexpr std::int64_t kIndexedEvery = 4096;
+constexpr std::size_t kSniffBytes = 4096;
 
 class TextFileReader final : public FileReader {
  public:
@@ -85,6 +86,12 @@ Result<Framing> FindFraming(const InputFile& file) {
       break;
   }
   MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file.path, file.compression, 0, false));
+  std::string start(kSniffBytes, '\0');
+  MS_ASSIGN_OR_RETURN(const std::size_t got, source->Read(start.data(), start.size()));
+  start.resize(got);
+  const std::size_t first = start.find_first_not_of("\xEF\xBB\xBF \t\r\n");
+  if (first != start.npos && start[first] == '[') return Framing::kJsonArray;
+  MS_ASSIGN_OR_RETURN(source, OpenBytes(file.path, file.compression, 0, false));
   TextScanner scanner(std::move(source), Framing::kJsonLines, 0, 1);
   TextRecord line;
   MS_ASSIGN_OR_RETURN(const bool more, scanner.Next(line));

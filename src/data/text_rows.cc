@@ -123,8 +123,11 @@ class CellRows final : public TextRows {
       }
       const CsvRecord::Cell& cell = csv_ ? csv_->cells()[*places_[i]] : line;
       const Status appended = column.Append(cell.text, cell.quoted);
-      if (!appended.ok()) [[unlikely]]
-        return FailValue(record, column, appended, cell.text);
+      if (appended.ok()) [[likely]]
+        continue;
+      std::string value;
+      WriteJsonString(cell.text, value);
+      return FailValue(record, column, appended, value);
     }
     return Status::OK();
   }
@@ -190,11 +193,10 @@ Status TextRows::FailValue(
     const TextRecord& record, const TextColumn& column, const Status& why, std::string_view value
 ) {
   if (!why.IsInvalid()) return why;
-  return Fail(
-      "bad_value",
-      record,
-      "column \"" + column.name() + "\" " + why.message() + ": " + Excerpt(value)
-  );
+  const std::string excerpt = Excerpt(value);
+  std::string message = "column \"" + column.name() + "\" " + why.message();
+  if (message.find("is " + excerpt) == message.npos) message += ": " + excerpt;
+  return Fail("bad_value", record, message);
 }
 
 Result<RowBatch> TextRows::Finish() {

@@ -141,28 +141,33 @@ bool TextScanner::FindCsvEnd() {
 }
 
 bool TextScanner::FindItemEnd() {
-  std::size_t& i = scanned_;
-  for (; i < filled_; ++i) {
-    const char c = buffer_[i];
-    if (in_string_) {
-      if (escaped_) {
-        escaped_ = false;
-      } else if (c == '\\') {
-        escaped_ = true;
-      } else if (c == '"') {
-        in_string_ = false;
-      }
-    } else if (c == '"') {
-      in_string_ = true;
-    } else if (c == '{' || c == '[') {
-      ++depth_;
-    } else if (depth_ > 0 && (c == '}' || c == ']')) {
-      --depth_;
-    } else if (depth_ == 0 && !array_ended_ && (c == ',' || c == ']')) {
-      return true;
+  const char* const begin = buffer_.data();
+  const char* const end = begin + filled_;
+  const char* p = begin + scanned_;
+  int depth = depth_;
+  bool found = false;
+  while (p < end && !found) {
+    if (escaped_) {
+      escaped_ = false;
+      ++p;
+    } else if (in_string_) {
+      while (p < end && *p != '"' && *p != '\\') ++p;
+      if (p == end) break;
+      escaped_ = *p == '\\';
+      in_string_ = escaped_;
+      ++p;
+    } else {
+      const char c = *p;
+      in_string_ = c == '"';
+      if (c == '{' || c == '[') ++depth;
+      found = depth == 0 && !array_ended_ && (c == ',' || c == ']');
+      if (depth > 0 && (c == '}' || c == ']')) --depth;
+      if (!found) ++p;
     }
   }
-  return false;
+  depth_ = depth;
+  scanned_ = static_cast<std::size_t>(p - begin);
+  return found;
 }
 
 bool TextScanner::is_blank(std::string_view text) const {
