@@ -175,7 +175,7 @@ Result<ModelConfig> ReadConfig(const Metadata& metadata) {
 /// Refuses what would be computed wrongly.
 Status CheckVariant(const Metadata& metadata, ModelConfig& config) {
   MS_ASSIGN_OR_RETURN(const auto parts, metadata.Integer("split.count"));
-  if (parts.value_or(1) > 1) {
+  if (parts && *parts > 1) {
     return Status::NotImplemented(
         "one of ", *parts, " parts of a split GGUF; join them with llama-gguf-split --merge"
     );
