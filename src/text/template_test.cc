@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 #include "text/smollm2_vocabulary_test.h"
 
 namespace millstream {
@@ -377,6 +379,33 @@ TEST(ChatTemplateTest, RendersTheModelsOwnTemplate) {
       "Face<|im_end|>\n"
       "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
   );
+}
+
+TEST(ChatTemplateTest, RendersWhatTransformersRenders) {
+  const auto data =
+      nlohmann::ordered_json::parse(std::ifstream(MS_TEST_DATA "/chat-templates.json"));
+  for (const auto& result : data["results"]) {
+    const std::string name = result["template"];
+    SCOPED_TRACE(name + " " + result["case"].dump());
+    const auto chat =
+        ChatTemplate::Compile(data["templates"][name].get<std::string>(), "<s>", "</s>");
+    ASSERT_TRUE(chat.ok()) << chat.status();
+    EXPECT_EQ((*chat)->uses_now(), name == "dated");
+    const auto& test_case = data["cases"][result["case"].get<std::size_t>()];
+    const ChatOptions options{
+        .add_generation_prompt = test_case.value("add_generation_prompt", false),
+        .continue_final_message = test_case.value("continue_final_message", false),
+        .kwargs_json = test_case.value("kwargs", nlohmann::ordered_json::object()).dump(),
+        .now_unix_seconds = data["now"],
+    };
+    const auto rendered = (*chat)->Render(test_case["messages"].dump(), options);
+    if (result["text"].is_null()) {
+      EXPECT_FALSE(rendered.ok()) << *rendered;
+    } else {
+      ASSERT_TRUE(rendered.ok()) << rendered.status();
+      EXPECT_EQ(*rendered, result["text"].get<std::string>());
+    }
+  }
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What every template of ours may use, and how far it may go.
 
-use minijinja::value::{from_args, Kwargs, Rest, Value};
+use minijinja::value::{Kwargs, Rest, Value};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use crate::json;
@@ -25,15 +25,11 @@ pub fn environment() -> Environment<'static> {
 }
 
 /// As Python's json.dumps, which is what chat templates are written against: nothing is escaped for HTML.
-fn to_json(value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
-    let (positional, kwargs): (&[Value], Kwargs) = from_args(&arguments)?;
+fn to_json(value: &Value, indent: Option<usize>, kwargs: Kwargs) -> Result<Value, Error> {
     let mut style = json::PYTHON;
     style.ascii = kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     style.sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    style.indent = match positional.first() {
-        Some(value) => Some(usize::try_from(value.clone())?),
-        None => kwargs.get::<Option<usize>>("indent")?,
-    };
+    style.indent = indent.or(kwargs.get::<Option<usize>>("indent")?);
     let separators: Option<Vec<String>> = kwargs.get("separators")?;
     kwargs.assert_all_used()?;
     if let Some([comma, colon]) = separators.as_deref() {
