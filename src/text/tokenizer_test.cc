@@ -167,6 +167,104 @@ TEST(TokenizerTest, IdsEqualHuggingFacesOnRealAndHostileStrings) {
   }
 }
 
+TEST(TokenizerTest, OtherKindsOfTokenizersGiveHuggingFacesIds) {
+  const auto data = nlohmann::json::parse(std::ifstream(MS_TEST_DATA "/tokenizer-families.json"));
+  for (const auto& family : data["families"]) {
+    const auto made = Tokenizer::FromJson(family["tokenizer"].dump());
+    ASSERT_TRUE(made.ok()) << made.status();
+    const Tokenizer& tokenizer = **made;
+    for (const auto& sample : family["cases"]) {
+      const std::string text = sample["text"];
+      SCOPED_TRACE(family["name"].get<std::string>() + ": " + text);
+      EXPECT_EQ(tokenizer.Encode(text, false).ValueOrDie(), sample["ids"].get<Ids>());
+      EXPECT_EQ(tokenizer.Encode(text, true).ValueOrDie(), sample["with_special"].get<Ids>());
+      const auto row_ids = sample["row_ids"].get<Ids>();
+      EXPECT_EQ(
+          tokenizer.Encode(MarkAll(text, tokenizer.special_tokens()), false).ValueOrDie(), row_ids
+      );
+      EXPECT_EQ(
+          tokenizer.Decode(row_ids, false).ValueOrDie(), sample["decoded"].get<std::string>()
+      );
+    }
+  }
+}
+
+TEST(TokenizerTest, UnusableVocabulariesAreRefused) {
+  for (const std::string json :
+       {"",
+        "{",
+        "[]",
+        R"({"model":{"type":"BPE","vocab":{},"merges":[]}})",
+        R"({"model":{"type":"BPE","vocab":{"a":0},"merges":["b c"]}})",
+        R"({"model":{"type":"WordLevel","vocab":{"a":4000000000},"unk_token":"a"}})",
+        R"({"model":{"type":"Nonsense"}})",
+        R"({"decoder":7,"model":{}})"}) {
+    EXPECT_TRUE(Tokenizer::FromJson(json).status().IsInvalid()) << json;
+  }
+  const auto refusal = [](auto change) {
+    auto vocabulary = SmolLm2Vocabulary::Get().view();
+    change(vocabulary);
+    return Tokenizer::FromGguf(vocabulary).status();
+  };
+  const std::vector<std::string_view> twice = {"a", "b", "a"};
+  const std::vector<std::string_view> merges = {"a"};
+  const std::vector<std::int32_t> types = {1};
+  using Vocabulary = GgufVocabulary;
+  EXPECT_TRUE(refusal([&](Vocabulary& v) { v.tokens = twice, v.token_types = {}, v.merges = {}; }
+  ).IsInvalid());
+  EXPECT_TRUE(refusal([&](Vocabulary& v) { v.tokens = {}; }).IsInvalid());
+  EXPECT_TRUE(refusal([&](Vocabulary& v) { v.merges = merges; }).IsInvalid());
+  EXPECT_TRUE(refusal([&](Vocabulary& v) { v.token_types = types; }).IsInvalid());
+  EXPECT_TRUE(refusal([&](Vocabulary& v) { v.bos_token = 49152; }).IsInvalid());
+  EXPECT_TRUE(refusal([&](Vocabulary& v) { v.eos_token = -7; }).IsInvalid());
+  EXPECT_TRUE(refusal([&](Vocabulary& v) { v.model = "llama"; }).IsInvalid());
+  EXPECT_EQ(
+      refusal([](Vocabulary& v) { v.model = "rwkv"; }).message(),
+      "tokenizer model is not supported: \"rwkv\"; supported are \"gpt2\" and \"llama\""
+  );
+  EXPECT_NE(
+      refusal([](Vocabulary& v) { v.pre = "tekken"; }).message().find("supported are smollm"),
+      std::string::npos
+  );
+}
+
+// A vocabulary whose merges follow from its scores, as transformers converts it.
+TEST(TokenizerTest, SentencePieceVocabulariesOfGgufFilesFallBackToBytes) {
+  std::vector<std::string> owned = {"<unk>", "<s>", "</s>"};
+  for (int byte = 0; byte < 256; ++byte) {
+    std::ostringstream name;
+    name << "<0x" << std::hex << std::uppercase << std::setfill('0') << std::setw(2) << byte << ">";
+    owned.push_back(name.str());
+  }
+  for (const auto* piece : {"he", "▁a", "llo", "▁hello", "ll", "▁he", "▁", "h", "e", "l", "o", "a"})
+    owned.emplace_back(piece);
+  const std::vector<std::string_view> tokens(owned.begin(), owned.end());
+  std::vector<std::int32_t> types(tokens.size(), 1);
+  std::vector<float> scores(tokens.size(), 0);
+  types[0] = 2;
+  types[1] = types[2] = 3;
+  for (std::size_t i = 3; i < 259; ++i) types[i] = 6;
+  for (std::size_t i = 259; i < tokens.size(); ++i) scores[i] = -static_cast<float>(i - 258);
+  const auto tokenizer = Tokenizer::FromGguf({.model = "llama",
+                                              .pre = "default",
+                                              .tokens = tokens,
+                                              .token_types = types,
+                                              .scores = scores,
+                                              .merges = {},
+                                              .bos_token = 1,
+                                              .eos_token = 2,
+                                              .unknown_token = 0,
+                                              .add_bos = true})
+                             .ValueOrDie();
+  EXPECT_EQ(tokenizer->Encode("hello a", true).ValueOrDie(), (Ids{1, 262, 260}));
+  EXPECT_EQ(
+      tokenizer->Encode("hé</s>", false).ValueOrDie(), (Ids{265, 266, 3 + 0xC3, 3 + 0xA9, 2})
+  );
+  EXPECT_EQ(tokenizer->Decode(Ids{1, 262, 260, 3 + 0xC3, 3 + 0xA9}, true).ValueOrDie(), "hello aé");
+  EXPECT_EQ(tokenizer->TokenBytes(262), " hello");
+  EXPECT_EQ(tokenizer->TokenBytes(3 + 0xC3), "\xC3");
+}
+
 TEST(TokenizerTest, RowTextNeverBecomesASpecialToken) {
   const std::string specials(SmolLm2().special_tokens());
   for (std::int32_t id = 0; id < SmolLm2().vocabulary_size(); ++id) {
