@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "arrow/type.h"
-#include "arrow/util/utf8.h"
+#include "base/utf8.h"
 #include "data/csv_record.h"
 #include "data/file_reader.h"
 #include "data/inference.h"
@@ -110,7 +110,7 @@ class TextIndexer {
       return Status::Invalid("the header of ", file.name, " cannot be used: ", why);
     };
     if (record.too_large) return wrong("it is longer than 32 MiB");
-    if (!arrow::util::ValidateUTF8(record.text)) return wrong("it is not valid UTF-8");
+    if (!IsValidUtf8(record.text)) return wrong("it is not valid UTF-8");
     const Status split = csv_->Split(record.text);
     if (!split.ok()) return wrong(split.message());
     if (csv_->cells().size() > kColumnsMax) return TooManyColumns(file);
@@ -134,7 +134,7 @@ class TextIndexer {
     if (csv_) {
       if (!csv_->Split(record.text).ok() || csv_->cells().size() != file.header.size())
         return Status::OK();
-      if (!arrow::util::ValidateUTF8(record.text)) return Status::OK();
+      if (!IsValidUtf8(record.text)) return Status::OK();
       for (std::size_t i = 0; i < file.header.size(); ++i) {
         columns_.Field(file.header[i], guess)
             .AddCell(csv_->cells()[i].text, csv_->cells()[i].quoted);

@@ -7,7 +7,7 @@
 #include "arrow/array/util.h"
 #include "arrow/buffer.h"
 #include "arrow/util/bit_util.h"
-#include "arrow/util/utf8.h"
+#include "base/utf8.h"
 #include "data/csv_record.h"
 #include "data/json_document.h"
 #include "data/json_value.h"
@@ -100,8 +100,7 @@ class CellRows final : public TextRows {
 
  private:
   Status AppendValues(const TextRecord& record) override {
-    if (!arrow::util::ValidateUTF8(record.text))
-      return Fail("bad_utf8", record, "the record is not valid UTF-8");
+    if (!IsValidUtf8(record.text)) return Fail("bad_utf8", record, "the record is not valid UTF-8");
     if (csv_) {
       const Status split = csv_->Split(record.text);
       if (!split.ok()) return Fail("bad_csv", record, split.message());
