@@ -48,7 +48,8 @@ struct InputSpec {
 
 struct SetColumn {
   std::string column;
-  std::string value;  // a template; a YAML scalar other than a string becomes its text
+  std::string
+      value;  // a template; a plain number or boolean becomes "{{ 5 }}", which keeps its type
   std::optional<std::string> type;
   SpecPlace place;
 };
@@ -62,9 +63,8 @@ struct FilterSpec {
 struct CheckSpec {
   std::string that;
   std::string code = "check_failed";
-  std::optional<std::string> message;  // a template
-  SpecPlace place;                     // of `that`
-  SpecPlace message_place;
+  std::optional<std::string> message;
+  SpecPlace place;  // of `that`
 };
 struct SelectSpec {
   std::vector<std::string> columns;
@@ -111,7 +111,7 @@ struct GenerateSpec {
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
   std::int64_t n = 1;
-  std::optional<std::int64_t> seed;  // a constant; an expression per row stands in `numbers`
+  std::optional<std::int64_t> seed;
   nlohmann::ordered_json chat_template_kwargs = nlohmann::ordered_json::object();
   std::optional<std::string> chat_template;  // the file's text
   bool continue_final_message = false;

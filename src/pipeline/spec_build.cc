@@ -8,6 +8,8 @@
 #include <set>
 #include <utility>
 
+#include "arrow/type.h"
+#include "arrow/type_traits.h"
 #include "data/json_value.h"
 #include "fmt/format.h"
 #include "pipeline/spec_overrides.h"
@@ -112,18 +114,28 @@ void BuildOutput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
     mistakes.Add(*node.Find("rows"), "output.rows", "must name at least one kind of row");
 }
 
+/// The value as a template. A plain number or boolean keeps its type, so it becomes an expression,
+/// unless text is asked for.
+std::string ValueOf(const YamlNode& column) {
+  const YamlNode* value = column.Find("value");
+  if (value == nullptr || !value->IsScalar()) return "";
+  if (!BoolOf(*value) && !NumberOf(*value)) return value->text;
+  const auto type = ParseType(TextAt(column, "type").value_or("int64"));
+  if (type.ok() && arrow::is_base_binary_like((*type)->id())) return value->text;
+  return fmt::format("{{{{ {} }}}}", ToJson(*value).dump());
+}
+
 SetSpec BuildSet(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
   SetSpec set;
   for (const YamlNode& entry : node.children) {
     const std::string entry_path = PathOf(path, entry.key);
     CheckNewColumn(entry, entry.key, entry_path, mistakes);
-    if (const YamlNode* type = entry.Find("type"))
+    const YamlNode* type = entry.Find("type");
+    if (type != nullptr && type->text != "json") {
       CheckType(*type, PathOf(entry_path, "type"), mistakes);
+    }
     set.columns.push_back(
-        {entry.key,
-         TextAt(entry, "value").value_or(""),
-         TextAt(entry, "type"),
-         PlaceOf(entry, entry_path)}
+        {entry.key, ValueOf(entry), TextAt(entry, "type"), PlaceOf(entry, entry_path)}
     );
   }
   if (node.IsMap() && set.columns.empty()) mistakes.Add(node, path, "must set at least one column");
@@ -136,8 +148,12 @@ CheckSpec BuildCheck(const YamlNode& node, const std::string& path, SpecMistakes
   check.place = PlaceOf(node, PathOf(path, "that"));
   if (const YamlNode* that = node.Find("that")) check.place.line = that->line;
   check.message = TextAt(node, "message");
-  if (const YamlNode* message = node.Find("message")) {
-    check.message_place = PlaceOf(*message, PathOf(path, "message"));
+  if (check.message && check.message->find("{{") != std::string::npos) {
+    mistakes.Add(
+        *node.Find("message"),
+        PathOf(path, "message"),
+        "is the same for every row: it cannot hold an expression"
+    );
   }
   const auto code = TextAt(node, "code");
   if (!code) return check;

@@ -154,7 +154,11 @@ void NormaliseTree(YamlNode& node, const ValueShape& shape) {
     node.children.push_back(std::move(value));
   }
   if (node.IsList() && shape.items != nullptr) {
-    for (YamlNode& child : node.children) NormaliseTree(child, *shape.items);
+    for (YamlNode& child : node.children) {
+      const bool as_written = shape.items->scalar == ScalarType::kScalar;
+      if (as_written && child.IsNull() && !child.text.empty()) child.kind = YamlNode::Kind::kScalar;
+      NormaliseTree(child, *shape.items);
+    }
   }
   if (!node.IsMap()) return;
   if (section != nullptr) {

@@ -136,10 +136,7 @@ class GenerateBuilder {
       if (node == nullptr || !node->IsScalar()) continue;
       AddNumber(key, *node);
     }
-    if (const YamlNode* seed = node_.Find("seed"); seed != nullptr && seed->IsScalar()) {
-      spec_.seed = IntegerOf(*seed);
-      if (!spec_.seed) AddNumber("seed", *seed);
-    }
+    if (const YamlNode* seed = node_.Find("seed")) spec_.seed = IntegerOf(*seed);
     if (const YamlNode* n = node_.Find("n")) spec_.n = IntegerOf(*n).value_or(1);
     spec_.stop = TextsAt(node_, "stop");
     if (const YamlNode* ids = node_.Find("stop_token_ids")) {

@@ -43,7 +43,7 @@ constexpr SpecKey kModelKeys[] = {
      .doc = "Tokens that prompt and answer may have together.",
      .example = "4096"},
     {.name = "memory",
-     .shape = {.scalar = kSize, .range = Above(0)},
+     .shape = {.scalar = kSize},
      .default_note = "fitted to the machine",
      .doc = "Memory for the KV cache.",
      .example = "4GiB",
@@ -137,10 +137,10 @@ constexpr SpecKey kCheckKeys[] = {
      .doc = "The error's code: lower case letters, digits and `_`.",
      .example = "empty_answer"},
     {.name = "message",
-     .shape = kTemplateValue,
+     .shape = kTextValue,
      .default_note = "names the expression",
-     .doc = "The error's message, a template over the row.",
-     .example = "\"no answer for {{ id }}\""},
+     .doc = "The error's message, the same for every row.",
+     .example = "\"the model gave no answer\""},
 };
 constexpr SpecSection kCheck{
     .name = "check",
@@ -309,7 +309,7 @@ std::string DescribeRange(const NumberRange& range) {
   if (range.min > -kUnbounded) {
     words = fmt::format("{} {}", range.min_open ? "above" : "at least", range.min);
   }
-  if (range.max < kMaxInt32) {
+  if (range.max < kMostTokens) {
     words += fmt::format("{}at most {}", words.empty() ? "" : " and ", range.max);
   }
   return words;
@@ -321,16 +321,6 @@ std::optional<std::string> RangeProblem(const NumberRange& range, double value) 
   if (range.min_open && value <= range.min) return fmt::format("must be above {}", range.min);
   if (value < range.min) return fmt::format("must be at least {}", range.min);
   return std::nullopt;
-}
-
-std::optional<std::string> GenerateNumberProblem(std::string_view key, double value) {
-  const SpecKey* known = kGenerate.Find(key);
-  if (known == nullptr) return std::nullopt;
-  const ScalarType type = known->shape.scalar;
-  if ((type == kRowInteger || type == kInteger) && std::trunc(value) != value) {
-    return "must be an integer";
-  }
-  return RangeProblem(known->shape.range, value);
 }
 
 }  // namespace millstream

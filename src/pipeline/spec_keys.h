@@ -90,9 +90,6 @@ const SpecSection& JobSection();
 /// Every section, in the order of the reference.
 std::span<const SpecSection* const> AllSections();
 
-/// Why `value` is not one that the key of `generate` takes, if it is not: "must be at least 1".
-/// Also for what an expression gave for a row. A key without a range takes any number.
-std::optional<std::string> GenerateNumberProblem(std::string_view key, double value);
 /// "at least 1 and at most 64"; empty if any number will do.
 std::string DescribeRange(const NumberRange& range);
 /// Why `value` is not in `range`, or nullopt.

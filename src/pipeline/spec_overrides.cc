@@ -191,14 +191,15 @@ class Setter {
       *shape = *shape->items;
       return &node.children[static_cast<std::size_t>(std::stoi(part))];
     } else if (!shape->any_mapping) {
-      Fail(fmt::format("`{}` has no keys below it", part));
+      Fail(fmt::format("there is nothing below `{}`", entered_));
       return nullptr;
     }
     MakeMap(node, "--set");
+    entered_ = part;
     return FindOrAdd(node, part);
   }
 
-  // Steps go by id; what follows is a key of the step, or, for short, of the step's one mapping.
+  // Steps go by id; what follows is a key of the step, or, for short, of what the step does.
   YamlNode* EnterStep(YamlNode& steps, ValueShape* shape) {
     const std::vector<std::string> ids = StepIds(steps);
     const std::string& part = parts_[1];
@@ -216,7 +217,8 @@ class Setter {
     YamlNode& step = steps.children[static_cast<std::size_t>(found - ids.begin())];
     const SpecSection& section = *shape->items->section;
     *shape = *shape->items;
-    if (parts_.size() < 3 || section.Find(parts_[2]) != nullptr || !step.IsMap()) return &step;
+    const bool names_key = parts_.size() > 2 && section.Find(parts_[2]) != nullptr;
+    if (names_key || !step.IsMap()) return &step;
     for (YamlNode& entry : step.children) {
       const SpecKey* key = section.Find(entry.key);
       if (key == nullptr || entry.key == "id") continue;
@@ -229,6 +231,7 @@ class Setter {
   const std::string path_;
   const std::vector<std::string> parts_;
   SpecMistakes& mistakes_;
+  std::string entered_;  // the part that was walked last
 };
 
 std::optional<YamlNode> ReadSetValue(

@@ -9,12 +9,6 @@ namespace millstream {
 
 using enum ScalarType;
 
-inline constexpr NumberRange AtLeast(double min) {
-  return {.min = min};
-}
-inline constexpr NumberRange Above(double min) {
-  return {.min = min, .min_open = true};
-}
 inline constexpr NumberRange Between(double min, double max) {
   return {.min = min, .max = max};
 }
@@ -22,6 +16,8 @@ inline constexpr NumberRange AboveUpTo(double min, double max) {
   return {min, max, true};
 }
 inline constexpr double kMaxInt32 = 2147483647;
+inline constexpr double kMostTokens = 1
+                                      << 24;  // no limit that a message or the reference would name
 
 inline constexpr ValueShape kTextValue{.scalar = kText};
 inline constexpr ValueShape kBoolValue{.scalar = kBool};
