@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <unistd.h>
-#define XXH_INLINE_ALL  // the header is all there is of it
 #include <xxhash.h>
 #include <zlib.h>
 #include <zstd.h>

@@ -329,6 +329,22 @@ Result<std::uint64_t> HashFile(const InputFile& file) {
   return source->hash();
 }
 
+Status CheckFile(const InputFile& pinned) {
+  InputFile now = pinned;
+  MS_RETURN_NOT_OK(StatFile(now));
+  const auto changed = [&] {
+    return Status::Invalid(
+        "input file ",
+        pinned.name,
+        " was changed since the job was made: its output would mix two inputs"
+    );
+  };
+  if (now.size_bytes != pinned.size_bytes) return changed();
+  if (now.mtime_ns == pinned.mtime_ns) return Status::OK();
+  MS_ASSIGN_OR_RETURN(const std::uint64_t hash, HashFile(now));
+  return hash == pinned.hash ? Status::OK() : changed();
+}
+
 Result<std::vector<InputFile>> ListInput(const InputOptions& options) {
   if (options.paths.empty()) return Status::Invalid("the input names no files");
   const fs::path base =

@@ -26,6 +26,9 @@ Result<std::string> ReadStart(const std::string& path, std::size_t size);
 /// REQUIRES: size_bytes is set.
 Result<std::uint64_t> HashFile(const InputFile& file);
 
+/// OK if a file still is what it was when it was pinned: size and time, or size and hash.
+Status CheckFile(const InputFile& pinned);
+
 /// Size and time of a file as it is now.
 Status StatFile(InputFile& file);
 

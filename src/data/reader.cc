@@ -7,6 +7,7 @@
 #include "arrow/array/array_binary.h"
 #include "base/check.h"
 #include "data/file_reader.h"
+#include "data/listing.h"
 
 namespace millstream {
 namespace {
@@ -19,6 +20,7 @@ constexpr std::string_view kOkStatus = "ok";
 Result<std::unique_ptr<FileReader>> OpenFile(
     const InputFile& file, std::shared_ptr<arrow::Schema> schema
 ) {
+  MS_RETURN_NOT_OK(CheckFile(file));
   switch (file.format) {
     case FileFormat::kParquet:
       return OpenParquetFile(file, std::move(schema));

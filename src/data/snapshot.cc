@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -351,25 +352,17 @@ Result<Snapshot> TakeSnapshot(
 }
 
 Result<Snapshot> TakeSnapshot(const InputOptions& options, std::stop_token stop) {
-  return TakeSnapshot(options, kInferenceBytes, std::move(stop));
+  try {
+    return TakeSnapshot(options, kInferenceBytes, std::move(stop));
+  } catch (const std::bad_alloc&) {
+    return Status::OutOfMemory("no memory to index the input");
+  } catch (const std::exception& error) {
+    return Status::UnknownError("cannot index the input: ", error.what());
+  }
 }
 
 Status CheckUnchanged(const Snapshot& snapshot) {
-  for (const InputFile& pinned : snapshot.files) {
-    InputFile now = pinned;
-    MS_RETURN_NOT_OK(StatFile(now));
-    const auto changed = [&] {
-      return Status::Invalid(
-          "input file ",
-          pinned.name,
-          " was changed since the job was made: its output would mix two inputs"
-      );
-    };
-    if (now.size_bytes != pinned.size_bytes) return changed();
-    if (now.mtime_ns == pinned.mtime_ns) continue;
-    MS_ASSIGN_OR_RETURN(const std::uint64_t hash, HashFile(now));
-    if (hash != pinned.hash) return changed();
-  }
+  for (const InputFile& pinned : snapshot.files) MS_RETURN_NOT_OK(CheckFile(pinned));
   return Status::OK();
 }
 

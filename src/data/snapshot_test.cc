@@ -383,6 +383,16 @@ TEST(SnapshotTest, AChangedFileIsNoticedAndATouchedOneIsNot) {
   EXPECT_FALSE(CheckUnchanged(*snapshot).ok());
 }
 
+TEST(SnapshotTest, AChangedFileIsNotRead) {
+  const TestFolder folder;
+  folder.Write("a.txt", "one\n");
+  const InputOptions options = folder.Options({"a.txt"});
+  const auto snapshot = TakeSnapshot(options, {});
+  ASSERT_TRUE(snapshot.ok());
+  folder.Write("a.txt", "one\nmore\n");
+  EXPECT_TRUE(ReadRows(*snapshot, options, {}).status().IsInvalid());
+}
+
 TEST(SnapshotTest, StopsWhenAsked) {
   const TestFolder folder;
   folder.Write("a.txt", "one\n");
