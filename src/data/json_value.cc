@@ -400,13 +400,8 @@ Status AppendDictionary(const JsonNode& value, const DataType& type, ArrayBuilde
   return builder->AppendScalar(*arrow::DictionaryScalar::Make(index, values));
 }
 
-Status Append(const JsonNode& value, const DataType& type, bool json_text, ArrayBuilder* builder) {
-  if (value.kind() == JsonKind::kNull) {
-    return builder == nullptr ? Status::OK() : builder->AppendNull();
-  }
+Status AppendNumber(const JsonNode& value, const DataType& type, ArrayBuilder* builder) {
   switch (type.id()) {
-    case Type::BOOL:
-      return AppendBool(value, type, builder);
     case Type::INT8:
       return AppendInteger<arrow::Int8Builder>(value, type, builder);
     case Type::INT16:
@@ -423,12 +418,34 @@ Status Append(const JsonNode& value, const DataType& type, bool json_text, Array
       return AppendInteger<arrow::UInt32Builder>(value, type, builder);
     case Type::UINT64:
       return AppendInteger<arrow::UInt64Builder>(value, type, builder);
+    case Type::DURATION:
+      return AppendInteger<arrow::DurationBuilder>(value, type, builder);
     case Type::HALF_FLOAT:
       return AppendFloat<arrow::HalfFloatBuilder, float>(value, type, builder);
     case Type::FLOAT:
       return AppendFloat<arrow::FloatBuilder, float>(value, type, builder);
     case Type::DOUBLE:
       return AppendFloat<arrow::DoubleBuilder, double>(value, type, builder);
+    case Type::DECIMAL32:
+      return AppendDecimal<arrow::Decimal32Builder, arrow::Decimal32>(value, type, builder);
+    case Type::DECIMAL64:
+      return AppendDecimal<arrow::Decimal64Builder, arrow::Decimal64>(value, type, builder);
+    case Type::DECIMAL128:
+      return AppendDecimal<arrow::Decimal128Builder, arrow::Decimal128>(value, type, builder);
+    case Type::DECIMAL256:
+      return AppendDecimal<arrow::Decimal256Builder, arrow::Decimal256>(value, type, builder);
+    default:
+      return WrongKind(value, type);
+  }
+}
+
+Status Append(const JsonNode& value, const DataType& type, bool json_text, ArrayBuilder* builder) {
+  if (value.kind() == JsonKind::kNull) {
+    return builder == nullptr ? Status::OK() : builder->AppendNull();
+  }
+  switch (type.id()) {
+    case Type::BOOL:
+      return AppendBool(value, type, builder);
     case Type::STRING:
       return AppendString<arrow::StringBuilder>(value, type, json_text, builder);
     case Type::LARGE_STRING:
@@ -443,14 +460,6 @@ Status Append(const JsonNode& value, const DataType& type, bool json_text, Array
       return AppendBytes<arrow::BinaryViewBuilder>(value, type, builder);
     case Type::FIXED_SIZE_BINARY:
       return AppendBytes<arrow::FixedSizeBinaryBuilder>(value, type, builder);
-    case Type::DECIMAL32:
-      return AppendDecimal<arrow::Decimal32Builder, arrow::Decimal32>(value, type, builder);
-    case Type::DECIMAL64:
-      return AppendDecimal<arrow::Decimal64Builder, arrow::Decimal64>(value, type, builder);
-    case Type::DECIMAL128:
-      return AppendDecimal<arrow::Decimal128Builder, arrow::Decimal128>(value, type, builder);
-    case Type::DECIMAL256:
-      return AppendDecimal<arrow::Decimal256Builder, arrow::Decimal256>(value, type, builder);
     case Type::DATE32:
     case Type::DATE64:
       return AppendDate(value, type, builder);
@@ -459,8 +468,6 @@ Status Append(const JsonNode& value, const DataType& type, bool json_text, Array
       return AppendTime(value, type, builder);
     case Type::TIMESTAMP:
       return AppendTimestamp(value, type, builder);
-    case Type::DURATION:
-      return AppendInteger<arrow::DurationBuilder>(value, type, builder);
     case Type::LIST:
       return AppendList<arrow::ListBuilder>(value, type, builder);
     case Type::LARGE_LIST:
@@ -478,7 +485,7 @@ Status Append(const JsonNode& value, const DataType& type, bool json_text, Array
     case Type::DICTIONARY:
       return AppendDictionary(value, type, builder);
     default:
-      return WrongKind(value, type);
+      return AppendNumber(value, type, builder);
   }
 }
 

@@ -7,8 +7,10 @@
 #include "arrow/array.h"
 #include "arrow/extension_type.h"
 #include "arrow/type.h"
+#include "arrow/type_traits.h"
 #include "arrow/util/base64.h"
 #include "arrow/util/float16.h"
+#include "arrow/visit_array_inline.h"
 #include "data/input.h"
 #include "data/iso_time.h"
 #include "data/json_value.h"
@@ -133,6 +135,47 @@ Status WriteMap(const arrow::MapArray& array, std::int64_t row, std::string& out
   return Status::OK();
 }
 
+// Writes the value at `row`, which is no null.
+struct ValueWriter {
+  std::int64_t row;
+  std::string& out;
+
+  template <typename Array>
+  Status Visit(const Array& array) {
+    using T = typename Array::TypeClass;
+    if constexpr (arrow::is_boolean_type<T>::value) {
+      out += array.Value(row) ? "true" : "false";
+    } else if constexpr (arrow::is_half_float_type<T>::value) {
+      WriteFloat(arrow::util::Float16::FromBits(array.Value(row)).ToFloat(), out);
+    } else if constexpr (arrow::is_floating_type<T>::value) {
+      WriteFloat(array.Value(row), out);
+    } else if constexpr (arrow::is_integer_type<T>::value || arrow::is_duration_type<T>::value) {
+      WriteInteger(array.Value(row), out);
+    } else if constexpr (arrow::is_decimal_type<T>::value) {
+      out += array.FormatValue(row);
+    } else if constexpr (arrow::is_fixed_size_binary_type<T>::value) {
+      WriteBytes(array.GetView(row), out);
+    } else if constexpr (requires { T::is_utf8; }) {
+      T::is_utf8 ? WriteJsonString(array.GetView(row), out) : WriteBytes(array.GetView(row), out);
+    } else if constexpr (arrow::is_time_type<T>::value) {
+      WriteTime(array.Value(row), As<T>(*array.type()).unit(), out);
+    } else if constexpr (arrow::is_date_type<T>::value || arrow::is_timestamp_type<T>::value) {
+      WriteDateTime(array, row, out);
+    } else if constexpr (arrow::is_list_like_type<T>::value || arrow::is_list_view_type<T>::value) {
+      return WriteList<Array>(array, row, out);
+    } else {
+      return Status::NotImplemented("no JSON for values of type ", array.type()->ToString());
+    }
+    return Status::OK();
+  }
+  Status Visit(const arrow::StructArray& array) { return WriteStruct(array, row, out); }
+  Status Visit(const arrow::MapArray& array) { return WriteMap(array, row, out); }
+  Status Visit(const arrow::DictionaryArray& array) {
+    return WriteJson(*array.dictionary(), array.GetValueIndex(row), out);
+  }
+  Status Visit(const arrow::ExtensionArray& array) { return WriteJson(*array.storage(), row, out); }
+};
+
 }  // namespace
 
 Status WriteJson(const arrow::Array& array, std::int64_t row, std::string& out) {
@@ -140,120 +183,8 @@ Status WriteJson(const arrow::Array& array, std::int64_t row, std::string& out) 
     out += "null";
     return Status::OK();
   }
-  switch (array.type_id()) {
-    case Type::BOOL:
-      out += As<arrow::BooleanArray>(array).Value(row) ? "true" : "false";
-      break;
-    case Type::INT8:
-      WriteInteger(As<arrow::Int8Array>(array).Value(row), out);
-      break;
-    case Type::INT16:
-      WriteInteger(As<arrow::Int16Array>(array).Value(row), out);
-      break;
-    case Type::INT32:
-      WriteInteger(As<arrow::Int32Array>(array).Value(row), out);
-      break;
-    case Type::INT64:
-      WriteInteger(As<arrow::Int64Array>(array).Value(row), out);
-      break;
-    case Type::UINT8:
-      WriteInteger(As<arrow::UInt8Array>(array).Value(row), out);
-      break;
-    case Type::UINT16:
-      WriteInteger(As<arrow::UInt16Array>(array).Value(row), out);
-      break;
-    case Type::UINT32:
-      WriteInteger(As<arrow::UInt32Array>(array).Value(row), out);
-      break;
-    case Type::UINT64:
-      WriteInteger(As<arrow::UInt64Array>(array).Value(row), out);
-      break;
-    case Type::DURATION:
-      WriteInteger(As<arrow::DurationArray>(array).Value(row), out);
-      break;
-    case Type::HALF_FLOAT:
-      WriteFloat(
-          arrow::util::Float16::FromBits(As<arrow::HalfFloatArray>(array).Value(row)).ToFloat(), out
-      );
-      break;
-    case Type::FLOAT:
-      WriteFloat(As<arrow::FloatArray>(array).Value(row), out);
-      break;
-    case Type::DOUBLE:
-      WriteFloat(As<arrow::DoubleArray>(array).Value(row), out);
-      break;
-    case Type::DECIMAL32:
-      out += As<arrow::Decimal32Array>(array).FormatValue(row);
-      break;
-    case Type::DECIMAL64:
-      out += As<arrow::Decimal64Array>(array).FormatValue(row);
-      break;
-    case Type::DECIMAL128:
-      out += As<arrow::Decimal128Array>(array).FormatValue(row);
-      break;
-    case Type::DECIMAL256:
-      out += As<arrow::Decimal256Array>(array).FormatValue(row);
-      break;
-    case Type::STRING:
-      WriteJsonString(As<arrow::StringArray>(array).GetView(row), out);
-      break;
-    case Type::LARGE_STRING:
-      WriteJsonString(As<arrow::LargeStringArray>(array).GetView(row), out);
-      break;
-    case Type::STRING_VIEW:
-      WriteJsonString(As<arrow::StringViewArray>(array).GetView(row), out);
-      break;
-    case Type::BINARY:
-      WriteBytes(As<arrow::BinaryArray>(array).GetView(row), out);
-      break;
-    case Type::LARGE_BINARY:
-      WriteBytes(As<arrow::LargeBinaryArray>(array).GetView(row), out);
-      break;
-    case Type::BINARY_VIEW:
-      WriteBytes(As<arrow::BinaryViewArray>(array).GetView(row), out);
-      break;
-    case Type::FIXED_SIZE_BINARY:
-      WriteBytes(As<arrow::FixedSizeBinaryArray>(array).GetView(row), out);
-      break;
-    case Type::DATE32:
-    case Type::DATE64:
-    case Type::TIMESTAMP:
-      WriteDateTime(array, row, out);
-      break;
-    case Type::TIME32:
-      WriteTime(
-          As<arrow::Time32Array>(array).Value(row), As<arrow::TimeType>(*array.type()).unit(), out
-      );
-      break;
-    case Type::TIME64:
-      WriteTime(
-          As<arrow::Time64Array>(array).Value(row), As<arrow::TimeType>(*array.type()).unit(), out
-      );
-      break;
-    case Type::LIST:
-      return WriteList<arrow::ListArray>(array, row, out);
-    case Type::LARGE_LIST:
-      return WriteList<arrow::LargeListArray>(array, row, out);
-    case Type::LIST_VIEW:
-      return WriteList<arrow::ListViewArray>(array, row, out);
-    case Type::LARGE_LIST_VIEW:
-      return WriteList<arrow::LargeListViewArray>(array, row, out);
-    case Type::FIXED_SIZE_LIST:
-      return WriteList<arrow::FixedSizeListArray>(array, row, out);
-    case Type::STRUCT:
-      return WriteStruct(As<arrow::StructArray>(array), row, out);
-    case Type::MAP:
-      return WriteMap(As<arrow::MapArray>(array), row, out);
-    case Type::DICTIONARY: {
-      const auto& coded = As<arrow::DictionaryArray>(array);
-      return WriteJson(*coded.dictionary(), coded.GetValueIndex(row), out);
-    }
-    case Type::EXTENSION:
-      return WriteJson(*As<arrow::ExtensionArray>(array).storage(), row, out);
-    default:
-      return Status::NotImplemented("no JSON for values of type ", array.type()->ToString());
-  }
-  return Status::OK();
+  ValueWriter writer{row, out};
+  return arrow::VisitArrayInline(array, &writer);
 }
 
 bool HasJson(const arrow::DataType& type) {

@@ -262,137 +262,44 @@ TEST(WriterFormatTest, JsonTextsHaveOneDigestInEveryFormat) {
   }
 }
 
-BatchPtr TableOf(
-    const std::vector<std::pair<const char*, const char*>>& columns,
-    const std::vector<std::vector<const char*>>& rows
-) {
-  arrow::FieldVector fields;
-  arrow::ArrayVector arrays;
-  for (std::size_t i = 0; i < columns.size(); ++i) {
-    fields.push_back(arrow::field(columns[i].first, ParseType(columns[i].second).ValueOrDie()));
-    const auto builder = arrow::MakeBuilderExactIndex(fields.back()->type()).ValueOrDie();
-    for (const auto& row : rows) {
-      const Status status = AppendJson(row[i], *builder);
-      EXPECT_TRUE(status.ok()) << columns[i].first << " " << status;
-    }
-    arrays.push_back(builder->Finish().ValueOrDie());
+BatchPtr TableOf(std::string_view type, const std::vector<const char*>& rows) {
+  const auto builder = arrow::MakeBuilderExactIndex(ParseType(type).ValueOrDie()).ValueOrDie();
+  for (const char* row : rows) {
+    const Status status = AppendJson(row, *builder);
+    EXPECT_TRUE(status.ok()) << row << status;
   }
-  return arrow::RecordBatch::Make(
-      arrow::schema(fields), static_cast<std::int64_t>(rows.size()), arrays
-  );
+  return arrow::RecordBatch::FromStructArray(builder->Finish().ValueOrDie()).ValueOrDie();
 }
 
+constexpr char kManyTypes[] =
+    "struct<text: string, \"odd, \"\"name\"\"\": int64, u: uint64, d: double, f: float, b: bool, "
+    "bytes: binary, "
+    "money: decimal(38, 10), day: date32, time: time64[us], local: timestamp[us], "
+    "instant: timestamp[ms, America/New_York], span: duration[us], list: list<string>, "
+    "struct: struct<a: int64, b: list<double>>, map: map<string, int64>, pairs: map<int64, "
+    "string>, "
+    "dict: dictionary<string, int32>>";
+
+const std::vector<const char*> kManyValues = {
+    R"({"text": "plain", "odd, \"name\"": 1, "u": 0, "d": 1, "f": 0.1, "b": true, "bytes": "", "money": 0,
+        "day": "1970-01-01", "time": "00:00:00", "local": "1970-01-01", "instant": "1970-01-01T00:00:00Z", "span": 0,
+        "list": [], "struct": {"a": 1, "b": [1.5]}, "map": {}, "pairs": [], "dict": "x"})",
+    R"({"text": "", "odd, \"name\"": -9223372036854775808, "u": 18446744073709551615, "d": -0.0, "f": 3.4028235e38,
+        "b": false, "bytes": "AP/+", "money": 1234567890123456789012345678.0123456789, "day": "9999-12-31",
+        "time": "23:59:59.999999", "local": "0001-01-01T00:00:00.000001", "instant": "2024-07-01T12:00:00.001-04:00",
+        "span": -1, "list": ["", null, "a,b", "\"\n"], "struct": {"a": null, "b": []}, "map": {"": 1, "k": null},
+        "pairs": [[1, "a"], [-2, null]], "dict": "y"})",
+    "{}",
+    R"({"text": "\"q\",\n\r\nx\té😀", "odd, \"name\"": 9007199254740993, "u": 9007199254740993, "d": 5e-324,
+        "f": 1e-45, "b": true, "bytes": "bnVsbAA=", "money": -0.0000000001, "day": "1600-02-29", "time": "12:00:00",
+        "local": "2024-02-29T23:59:59.5", "instant": "1969-12-31T23:59:59.999Z", "span": 86400000001, "list": [" "],
+        "struct": {"a": 2, "b": [0.1, null, 1e300]}, "map": {"a\"b": 3}, "pairs": [], "dict": "x"})",
+    R"({"text": " 00123", "odd, \"name\"": 0, "u": 7, "d": "NaN", "f": "-Infinity", "money": 0.5,
+        "list": ["null"], "map": {"x": -1}, "pairs": [[0, ""]], "dict": ""})"
+};
+
 TEST(WriterFormatTest, PythonsReadersFindTheSameValues) {
-  const auto table = TableOf(
-      {{"text", "string"},
-       {"odd, \"name\"", "int64"},
-       {"u", "uint64"},
-       {"d", "double"},
-       {"f", "float"},
-       {"b", "bool"},
-       {"bytes", "binary"},
-       {"money", "decimal(38, 10)"},
-       {"day", "date32"},
-       {"time", "time64[us]"},
-       {"local", "timestamp[us]"},
-       {"instant", "timestamp[ms, America/New_York]"},
-       {"span", "duration[us]"},
-       {"list", "list<string>"},
-       {"struct", "struct<a: int64, b: list<double>>"},
-       {"map", "map<string, int64>"},
-       {"pairs", "map<int64, string>"},
-       {"dict", "dictionary<string, int32>"}},
-      {{R"("plain")",
-        "1",
-        "0",
-        "1",
-        "0.1",
-        "true",
-        R"("")",
-        "0",
-        R"("1970-01-01")",
-        R"("00:00:00")",
-        R"("1970-01-01T00:00:00")",
-        R"("1970-01-01T00:00:00Z")",
-        "0",
-        "[]",
-        R"({"a":1,"b":[1.5]})",
-        "{}",
-        "[]",
-        R"("x")"},
-       {R"("")",
-        "-9223372036854775808",
-        "18446744073709551615",
-        "-0.0",
-        "3.4028235e38",
-        "false",
-        R"("AP/+")",
-        "1234567890123456789012345678.0123456789",
-        R"("9999-12-31")",
-        R"("23:59:59.999999")",
-        R"("0001-01-01T00:00:00.000001")",
-        R"("2024-07-01T12:00:00.001-04:00")",
-        "-1",
-        R"(["",null,"a,b","\"\n"])",
-        R"({"a":null,"b":[]})",
-        R"({"":1,"k":null})",
-        R"([[1,"a"],[-2,null]])",
-        R"("y")"},
-       {"null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null",
-        "null"},
-       {R"("\"q\",\n\r\nx\té😀")",
-        "9007199254740993",
-        "9007199254740993",
-        "5e-324",
-        "1e-45",
-        "true",
-        R"("bnVsbAA=")",
-        "-0.0000000001",
-        R"("1600-02-29")",
-        R"("12:00:00")",
-        R"("2024-02-29T23:59:59.5")",
-        R"("1969-12-31T23:59:59.999Z")",
-        "86400000001",
-        R"([" "])",
-        R"({"a":2,"b":[0.1,null,1e300]})",
-        R"({"a\"b":3})",
-        "[]",
-        R"("x")"},
-       {R"(" 00123")",
-        "0",
-        "7",
-        "\"NaN\"",
-        "\"-Infinity\"",
-        "true",
-        R"("YQ==")",
-        "0.5",
-        R"("2000-01-01")",
-        R"("01:02:03.000004")",
-        R"("2024-01-01")",
-        R"("2024-01-01T00:00:00Z")",
-        "1",
-        R"(["null"])",
-        "null",
-        R"({"x":-1})",
-        R"([[0,""]])",
-        R"("")"}}
-  );
+  const BatchPtr table = TableOf(kManyTypes, kManyValues);
   const TempFolder folder;
   for (const OutputFormat format : kFormats) {
     const std::string name = "written" + std::string(OutputFormatSuffix(format));
