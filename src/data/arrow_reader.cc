@@ -64,7 +64,7 @@ class ArrowFileReader final : public FileReader {
       : file_(file), schema_(std::move(schema)) {}
 
   Status Seek(std::int64_t record) override {
-    if (record < 1 || record > file_.num_records) return Changed();
+    if (record < 1 || record > file_.num_records || file_.positions.empty()) return Changed();
     const auto next = std::upper_bound(
         file_.positions.begin(), file_.positions.end(), static_cast<std::uint64_t>(record - 1)
     );
@@ -111,6 +111,7 @@ class ArrowFileReader final : public FileReader {
   Status Load(std::size_t number) {
     if (!source_ || !source_->CanRead(number)) MS_RETURN_NOT_OK(Open());
     number_ = number;
+    if (number + 1 >= file_.positions.size()) return Changed();
     const auto first = static_cast<std::int64_t>(file_.positions[number]) + 1;
     const auto num_rows = static_cast<std::int64_t>(file_.positions[number + 1]) + 1 - first;
     auto batch = source_->Read(number);

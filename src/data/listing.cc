@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/utf8.h"
 #include "data/byte_source.h"
 
 namespace millstream {
@@ -44,6 +45,8 @@ constexpr std::array<Suffix, 15> kSuffixes{
      {".arrows", FileFormat::kArrowStream}}
 };
 
+constexpr int kFoldersMax = 32;  // below the 40 links at which the system gives up
+
 bool IsTextFormat(FileFormat format) {
   return format != FileFormat::kParquet && format != FileFormat::kArrowFile &&
          format != FileFormat::kArrowStream;
@@ -70,65 +73,79 @@ Result<std::vector<fs::path>> Entries(const fs::path& folder) {
   return entries;
 }
 
-// Does not follow links to folders, which may form a circle.
-bool IsRealFolder(const fs::path& path) {
-  std::error_code error;
-  return fs::is_directory(fs::symlink_status(path, error));
+Status CheckDepth(const fs::path& folder, int depth) {
+  if (depth < kFoldersMax) return Status::OK();
+  return Status::Invalid(
+      folder.string(),
+      " lies more than ",
+      kFoldersMax,
+      " folders deep: does a link lead back to a folder above it?"
+  );
 }
 
-Status AddFolder(const fs::path& folder, std::vector<fs::path>& files) {
+Status AddFolder(const fs::path& folder, int depth, std::vector<fs::path>& files) {
+  MS_RETURN_NOT_OK(CheckDepth(folder, depth));
   MS_ASSIGN_OR_RETURN(const auto entries, Entries(folder));
   for (const fs::path& entry : entries) {
     if (IsHidden(entry.filename().string())) continue;
     std::error_code error;
     if (fs::is_regular_file(entry, error)) {
       files.push_back(entry);
-    } else if (IsRealFolder(entry)) {
-      MS_RETURN_NOT_OK(AddFolder(entry, files));
+    } else if (fs::is_directory(entry, error)) {
+      MS_RETURN_NOT_OK(AddFolder(entry, depth + 1, files));
     }
   }
   return Status::OK();
 }
 
-// Adds the files below `folder` that match the components [first, last) of a pattern.
-Status AddMatches(
-    const fs::path& folder,
-    fs::path::const_iterator first,
-    fs::path::const_iterator last,
-    std::vector<fs::path>& files
-) {
-  const std::string component = first->string();
-  const auto rest = std::next(first);
-  std::error_code error;
-  if (component == "**") {
-    if (rest != last) MS_RETURN_NOT_OK(AddMatches(folder, rest, last, files));
+// Adds the files that match a pattern, component by component.
+class Glob {
+ public:
+  Glob(const fs::path& pattern, std::vector<fs::path>& files)
+      : components_(pattern.begin(), pattern.end()), files_(files) {}
+
+  // Matches components [next, end) below `folder`.
+  Status Match(const fs::path& folder, std::size_t next, int depth) {
+    MS_RETURN_NOT_OK(CheckDepth(folder, depth));
+    const std::string component = components_[next].string();
+    if (component == "**") return MatchAnyFolders(folder, next, depth);
+    if (component.find_first_of("*?[") == component.npos)
+      return Take(folder / component, next, depth);
+    std::error_code error;
+    if (!fs::is_directory(folder, error)) return Status::OK();
     MS_ASSIGN_OR_RETURN(const auto entries, Entries(folder));
     for (const fs::path& entry : entries) {
-      if (IsHidden(entry.filename().string())) continue;
-      if (IsRealFolder(entry)) {
-        MS_RETURN_NOT_OK(AddMatches(entry, first, last, files));
-      } else if (rest == last && fs::is_regular_file(entry, error)) {
-        files.push_back(entry);
-      }
+      const bool fits = ::fnmatch(component.c_str(), entry.filename().c_str(), FNM_PERIOD) == 0;
+      if (fits) MS_RETURN_NOT_OK(Take(entry, next, depth));
     }
     return Status::OK();
   }
-  if (component.find_first_of("*?[") == component.npos) {
-    const fs::path next = folder / component;
-    if (rest != last && fs::is_directory(next, error)) return AddMatches(next, rest, last, files);
-    if (rest == last && fs::is_regular_file(next, error)) files.push_back(next);
+
+ private:
+  Status MatchAnyFolders(const fs::path& folder, std::size_t next, int depth) {
+    const bool is_last = next + 1 == components_.size();
+    if (is_last) return AddFolder(folder, depth, files_);
+    MS_RETURN_NOT_OK(Match(folder, next + 1, depth));
+    MS_ASSIGN_OR_RETURN(const auto entries, Entries(folder));
+    for (const fs::path& entry : entries) {
+      std::error_code error;
+      if (IsHidden(entry.filename().string()) || !fs::is_directory(entry, error)) continue;
+      MS_RETURN_NOT_OK(MatchAnyFolders(entry, next, depth + 1));
+    }
     return Status::OK();
   }
-  if (!fs::is_directory(folder, error)) return Status::OK();
-  MS_ASSIGN_OR_RETURN(const auto entries, Entries(folder));
-  for (const fs::path& entry : entries) {
-    if (::fnmatch(component.c_str(), entry.filename().c_str(), FNM_PERIOD) != 0) continue;
-    if (rest != last && fs::is_directory(entry, error))
-      MS_RETURN_NOT_OK(AddMatches(entry, rest, last, files));
-    if (rest == last && fs::is_regular_file(entry, error)) files.push_back(entry);
+
+  Status Take(const fs::path& path, std::size_t next, int depth) {
+    std::error_code error;
+    const bool is_last = next + 1 == components_.size();
+    if (!is_last && fs::is_directory(path, error)) return Match(path, next + 1, depth + 1);
+    if (is_last && fs::is_regular_file(path, error)) files_.push_back(path);
+    return Status::OK();
   }
-  return Status::OK();
-}
+
+  const std::vector<fs::path> components_;
+  std::vector<fs::path>& files_;
+};
 
 Status AddPath(const std::string& given, const fs::path& base, std::vector<fs::path>& files) {
   if (given.find("://") != given.npos) {
@@ -139,18 +156,17 @@ Status AddPath(const std::string& given, const fs::path& base, std::vector<fs::p
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (fs::is_directory(status)) {
-    MS_RETURN_NOT_OK(AddFolder(path, files));
+    MS_RETURN_NOT_OK(AddFolder(path, 0, files));
     if (files.size() == before) return Status::IOError("input folder ", given, " holds no files");
   } else if (fs::exists(status)) {
     if (!fs::is_regular_file(status))
       return Status::IOError("input ", given, " is no regular file");
     files.push_back(path);
   } else if (given.find_first_of("*?[") != given.npos) {
-    const fs::path absolute = fs::absolute(path);
-    const fs::path relative = absolute.relative_path();
-    MS_RETURN_NOT_OK(AddMatches(absolute.root_path(), relative.begin(), relative.end(), files));
-    if (files.size() == before)
+    MS_RETURN_NOT_OK(Glob(path.relative_path(), files).Match(path.root_path(), 0, 0));
+    if (files.size() == before) {
       return Status::IOError("input pattern ", given, " matches no file below ", base.string());
+    }
   } else {
     return Status::IOError(
         "input file ", given, " does not exist (looked for ", path.string(), ")"
@@ -258,6 +274,8 @@ Result<InputFile> Describe(
   InputFile file;
   file.path = path.string();
   file.name = NameOf(path, base);
+  if (!IsValidUtf8(file.name))
+    return Status::Invalid("the name of ", file.name, " is not valid UTF-8");
   const std::string_view stem = WithoutCompression(file.name, file.compression);
   const std::optional<FileFormat> found = format ? format : FormatOfName(stem);
   if (!found) {

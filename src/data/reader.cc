@@ -53,7 +53,11 @@ struct SplitReader::State {
         return field->name() == kStatusColumn;
       });
       status_column = static_cast<int>(asked - fields.begin());
-      if (asked == fields.end()) fields.push_back(arrow::field(kStatusColumn, arrow::utf8()));
+      if (asked == fields.end()) {
+        fields.push_back(arrow::field(kStatusColumn, arrow::utf8()));
+      } else if ((*asked)->type()->id() != arrow::Type::STRING) {
+        status_column = -1;  // declared as something else: no status of ours
+      }
     }
     schema = arrow::schema(std::move(fields));
     return Status::OK();

@@ -200,14 +200,20 @@ Result<std::vector<std::string>> ChooseColumns(
   return options.columns;
 }
 
+// Whether the columns are those that every job writes, by name; text formats have no types to
+// compare.
+bool HasJobColumns(const ValueCounts& counts) {
+  const auto find = [&](std::string_view name) { return counts.field_names.Find(name, 0); };
+  if (!std::all_of(kJobColumns.begin(), kJobColumns.end(), find)) return false;
+  const ValueCounts& status = *counts.fields[*find(kJobColumns[0])];
+  return status.strings == status.total();
+}
+
 Status TypeTextColumns(const InputOptions& options, const ValueCounts& counts, Snapshot& snapshot) {
   const std::vector<std::string>& found = counts.field_names.names();
   const FileFormat format = snapshot.files.front().format;
   const bool is_json = format == FileFormat::kJsonl || format == FileFormat::kJson;
-  snapshot.is_job_output = options.drop_job_columns &&
-                           std::all_of(kJobColumns.begin(), kJobColumns.end(), [&](auto name) {
-                             return std::find(found.begin(), found.end(), name) != found.end();
-                           });
+  snapshot.is_job_output = options.drop_job_columns && HasJobColumns(counts);
   MS_ASSIGN_OR_RETURN(const auto names, ChooseColumns(options, found, snapshot.is_job_output));
   arrow::FieldVector fields;
   for (const std::string& name : names) {

@@ -79,6 +79,20 @@ TEST(SnapshotTest, PathsGlobsAndFoldersNameEachFileOnce) {
   EXPECT_EQ(Names(folder.Options({"."})).size(), 6u);
 }
 
+TEST(SnapshotTest, LinksAreFollowedUnlessTheyFormACircle) {
+  const TestFolder elsewhere;
+  elsewhere.Write("sub/x.txt", "row\n");
+  const TestFolder folder;
+  folder.Write("in/a.txt", "row\n");
+  std::filesystem::create_symlink(elsewhere.Path("sub"), folder.Path("in/link"));
+  EXPECT_EQ(Names(folder.Options({"in"})), (Lines{"in/a.txt", "in/link/x.txt"}));
+  EXPECT_EQ(Names(folder.Options({"**/x.txt"})), (Lines{"in/link/x.txt"}));
+  std::filesystem::create_symlink(folder.Path("in"), folder.Path("in/circle"));
+  EXPECT_NE(
+      SnapshotError(folder.Options({"in"})).find("lead back to a folder above"), std::string::npos
+  );
+}
+
 TEST(SnapshotTest, FilesOutsideTheJobsFolderKeepTheirPath) {
   const TestFolder elsewhere;
   elsewhere.Write("a.txt", "row\n");
