@@ -15,7 +15,9 @@ target_compile_definitions(ms_compiler INTERFACE _GLIBCXX_ASSERTIONS)
 target_link_options(ms_compiler INTERFACE -pie -Wl,-z,relro,-z,now)
 
 if(MS_SANITIZE)
-  target_compile_options(ms_compiler INTERFACE -fsanitize=${MS_SANITIZE} -fno-omit-frame-pointer -g1 -O1)
+  # g++ sees uninitialized variables in the standard library that are none once sanitizers add their code.
+  target_compile_options(ms_compiler INTERFACE -fsanitize=${MS_SANITIZE} -fno-omit-frame-pointer -g1 -O1
+    -Wno-maybe-uninitialized)
   target_link_options(ms_compiler INTERFACE -fsanitize=${MS_SANITIZE})
   if(MS_SANITIZE MATCHES undefined)
     target_compile_options(ms_compiler INTERFACE -fno-sanitize-recover=undefined)
