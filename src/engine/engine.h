@@ -31,8 +31,8 @@ struct SamplingParams {
   double repetition_penalty = 1;
   double presence_penalty = 0;
   double frequency_penalty = 0;
-  std::vector<std::string> stop;
-  std::vector<std::int32_t> stop_token_ids;
+  std::vector<std::string> stop = {};
+  std::vector<std::int32_t> stop_token_ids = {};
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
 };

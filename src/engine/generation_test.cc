@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/generation.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "engine/testing.h"
+
+namespace millstream {
+namespace {
+
+TEST(StopFinderTest, FindsTheFirstStopThatTheNewTextCompletes) {
+  const StopFinder finder({"", "END", "\n\n", "ND"});
+  EXPECT_FALSE(finder.Find("some text E", 1).has_value());
+  const auto end = finder.Find("some text END and", 7);
+  ASSERT_TRUE(end.has_value());
+  EXPECT_EQ(end->begin, 10U);
+  EXPECT_EQ(end->length, 3U);
+  // Earlier ones are not looked at again.
+  EXPECT_FALSE(finder.Find("END and more", 2).has_value());
+  EXPECT_FALSE(finder.Find("", 0).has_value());
+}
+
+class GenerationTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { model_ = OpenTinyLanguageModel({}); }
+  static void TearDownTestSuite() { model_.reset(); }
+
+  std::int64_t vocabulary() const { return model_->checkpoint->config().vocabulary; }
+
+  std::vector<std::int32_t> Encode(const std::string& text) const {
+    return model_->tokenizer->Encode(text, false).ValueOrDie();
+  }
+
+  Request Ask(SamplingParams sampling) const {
+    Request request;
+    request.id = 3;
+    request.prompt_tokens = Encode("say it");
+    request.sampling = std::move(sampling);
+    request.sampling.temperature = 0;
+    return request;
+  }
+
+  Generation Start(Request request) const { return {model_, vocabulary(), 64, std::move(request)}; }
+
+  /// Answers as `tokens` say, as long as the generation goes on.
+  Completion Play(Request request, const std::vector<std::int32_t>& tokens) const {
+    Generation generation = Start(std::move(request));
+    for (const std::int32_t token : tokens) {
+      if (generation.ended()) break;
+      Offer(generation, {token});
+    }
+    if (!generation.ended()) generation.Cancel();
+    return generation.Complete();
+  }
+
+  /// Logits that want the tokens in this order, and like all others less.
+  void Offer(Generation& generation, const std::vector<std::int32_t>& wanted) const {
+    std::vector<float> logits(static_cast<std::size_t>(vocabulary()), 0.0F);
+    float logit = 100;
+    for (const std::int32_t token : wanted) logits[static_cast<std::size_t>(token)] = logit--;
+    GenerationScratch scratch;
+    generation.Next(
+        kernels::GetKernels(kernels::Isa::kReference, kernels::Precision::kF32), logits, scratch
+    );
+  }
+
+  std::vector<std::int32_t> AnswerThenEnd(const std::string& text) const {
+    auto tokens = Encode(text);
+    tokens.push_back(2);
+    return tokens;
+  }
+
+  static std::shared_ptr<const LanguageModel> model_;
+};
+std::shared_ptr<const LanguageModel> GenerationTest::model_;
+
+TEST_F(GenerationTest, EndsAtAStopTokenWhichIsNoPartOfTheAnswer) {
+  const Completion completion = Play(Ask({}), AnswerThenEnd("héllo"));
+  EXPECT_EQ(completion.id, 3);
+  EXPECT_EQ(completion.reason, FinishReason::kStop);
+  EXPECT_EQ(completion.text, "héllo");
+  EXPECT_EQ(completion.tokens, Encode("héllo"));
+  EXPECT_EQ(completion.completion_tokens, std::ssize(completion.tokens) + 1);
+  EXPECT_EQ(completion.prompt_tokens, std::ssize(Encode("say it")));
+}
+
+TEST_F(GenerationTest, EndsWithLengthAtMaxTokensOrTheContext) {
+  const Completion completion = Play(Ask({.max_tokens = 2}), Encode("xyz"));
+  EXPECT_EQ(completion.reason, FinishReason::kLength);
+  EXPECT_EQ(completion.text, "xy");
+  const Completion full = Play(Ask({}), std::vector<std::int32_t>(100, Encode("x")[0]));
+  EXPECT_EQ(full.reason, FinishReason::kLength);
+  EXPECT_EQ(full.prompt_tokens + full.completion_tokens, 64);
+}
+
+TEST_F(GenerationTest, CutsAtAStopString) {
+  const auto tokens = AnswerThenEnd("one. two. three");
+  const Completion cut = Play(Ask({.stop = {". t", "never"}}), tokens);
+  EXPECT_EQ(cut.reason, FinishReason::kStop);
+  EXPECT_EQ(cut.text, "one");
+  const Completion kept = Play(Ask({.stop = {". t"}, .include_stop_str_in_output = true}), tokens);
+  EXPECT_EQ(kept.text, "one. t");
+  // Not before min_tokens: the second one counts.
+  const Completion later = Play(Ask({.min_tokens = 6, .stop = {". t"}}), tokens);
+  EXPECT_EQ(later.text, "one. two");
+  const Completion word = Play(Ask({.stop = {"é"}}), AnswerThenEnd("caféé"));
+  EXPECT_EQ(word.text, "caf");
+}
+
+TEST_F(GenerationTest, StopTokensFollowTheParameters) {
+  const std::int32_t x = Encode("x")[0];
+  const Completion own = Play(Ask({.stop_token_ids = {x}}), AnswerThenEnd("abxyz"));
+  EXPECT_EQ(own.text, "ab");
+  EXPECT_EQ(own.completion_tokens, std::ssize(Encode("abx")));
+  const Completion ignored = Play(Ask({.max_tokens = 3, .ignore_eos = true}), {x, 2, x});
+  EXPECT_EQ(ignored.reason, FinishReason::kLength);
+  EXPECT_EQ(ignored.text, "xx");
+  EXPECT_EQ(ignored.tokens, (std::vector<std::int32_t>{x, 2, x}));
+}
+
+TEST_F(GenerationTest, MinTokensForbidsStopTokens) {
+  Generation generation = Start(Ask({.min_tokens = 2, .stop_token_ids = {50}}));
+  Offer(generation, {2, 50, 0, 60});
+  Offer(generation, {50, 2, 61});
+  EXPECT_FALSE(generation.ended().has_value());
+  Offer(generation, {50, 2, 61});
+  ASSERT_EQ(generation.ended(), FinishReason::kStop);
+  EXPECT_EQ(generation.Complete().tokens, (std::vector<std::int32_t>{60, 61}));
+}
+
+TEST_F(GenerationTest, TakesUpAResumedPrefix) {
+  Request request = Ask({.max_tokens = 5, .stop = {"cd"}});
+  request.generated_tokens = Encode("abc");
+  Generation generation = Start(request);
+  ASSERT_FALSE(generation.ended().has_value());
+  Offer(generation, Encode("d"));
+  EXPECT_EQ(generation.Complete().text, "ab");
+  request.sampling.max_tokens = 3;
+  EXPECT_EQ(Start(request).ended(), FinishReason::kLength);
+  request.generated_tokens = {50, 2};
+  EXPECT_EQ(Start(request).ended(), FinishReason::kStop);
+}
+
+TEST_F(GenerationTest, BadRequestsFailByThemselves) {
+  const auto code = [&](Request request) {
+    return Start(std::move(request)).Complete().error_code;
+  };
+  Request request = Ask({});
+  request.prompt_tokens = {};
+  EXPECT_EQ(code(request), "invalid_request");
+  request.prompt_tokens = {-1};
+  EXPECT_EQ(code(request), "invalid_request");
+  request.prompt_tokens = {static_cast<std::int32_t>(vocabulary())};
+  EXPECT_EQ(code(request), "invalid_request");
+  request.prompt_tokens.assign(64, 50);
+  EXPECT_EQ(code(request), "context_overflow");
+  Generation generation = Start(Ask({}));
+  std::vector<float> logits(
+      static_cast<std::size_t>(vocabulary()), std::numeric_limits<float>::quiet_NaN()
+  );
+  GenerationScratch scratch;
+  generation.Next(
+      kernels::GetKernels(kernels::Isa::kReference, kernels::Precision::kF32), logits, scratch
+  );
+  EXPECT_EQ(generation.Complete().error_code, "bad_logits");
+}
+
+class GrammarGenerationTest : public GenerationTest {
+ protected:
+  std::shared_ptr<const Grammar> Choice(const std::string& choices) {
+    compiler_ = GrammarCompiler::Make(model_->tokenizer, model_->stop_tokens).ValueOrDie();
+    return compiler_->Compile(Grammar::Kind::kChoice, choices).ValueOrDie();
+  }
+
+  std::unique_ptr<GrammarCompiler> compiler_;
+};
+
+TEST_F(GrammarGenerationTest, AllowsWhatTheGrammarDoesAndEndsWithIt) {
+  Request request = Ask({.min_tokens = 30});
+  request.grammar = Choice(R"(["yes", "no"])");
+  Generation generation = Start(request);
+  const std::int32_t n = Encode("n")[0], o = Encode("o")[0];
+  Offer(generation, {2, 50, n});
+  while (!generation.ended()) Offer(generation, {n, o, 2});
+  const Completion completion = generation.Complete();
+  EXPECT_EQ(completion.reason, FinishReason::kStop);
+  EXPECT_EQ(completion.text, "no");
+}
+
+TEST_F(GrammarGenerationTest, RunsOutOfTokensWithLength) {
+  Request request = Ask({.max_tokens = 1});
+  request.grammar = Choice(R"(["xyz"])");
+  Generation generation = Start(request);
+  Offer(generation, Encode("x"));
+  EXPECT_EQ(generation.Complete().reason, FinishReason::kLength);
+}
+
+TEST_F(GrammarGenerationTest, BeginsAfterItsText) {
+  Request request = Ask({});
+  request.grammar = Choice(R"(["yes"])");
+  request.grammar_after = "b<|im_start|>";
+  Generation generation = Start(request);
+  for (const std::int32_t token : {Encode("a")[0], 1, Encode("b")[0], 1})
+    Offer(generation, {token});
+  while (!generation.ended())
+    Offer(generation, {2, Encode("q")[0], Encode("y")[0], Encode("e")[0], Encode("s")[0]});
+  EXPECT_EQ(generation.Complete().text, "abyes");
+}
+
+}  // namespace
+}  // namespace millstream

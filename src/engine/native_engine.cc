@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/native_engine.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <deque>
+#include <exception>
+#include <utility>
+
+#include "base/check.h"
+#include "base/mutex.h"
+#include "base/task_scope.h"
+#include "engine/generation.h"
+#include "engine/machine.h"
+#include "engine/scheduler.h"
+#include "kernels/isa.h"
+#include "model/llama.h"
+
+namespace millstream {
+namespace {
+
+using kernels::Isa;
+using kernels::kPageTokens;
+using kernels::Precision;
+
+constexpr std::int64_t kLogitRows = 64;  // rows whose logits are held at once
+
+std::size_t Size(std::int64_t count) {
+  return static_cast<std::size_t>(count);
+}
+
+std::string_view ForcedIsa() {
+  const char* name = std::getenv("MILLSTREAM_ISA");
+  return name != nullptr ? name : "";
+}
+
+Result<Isa> ChooseIsa() {
+  const std::string_view name = ForcedIsa();
+  if (name.empty()) return kernels::FastestIsa();
+  const auto isa = kernels::IsaByName(name);
+  if (!isa) {
+    return Status::Invalid(
+        "MILLSTREAM_ISA is \"", name, "\", which is none of reference, avx2, avx512, avx512_bf16"
+    );
+  }
+  if (!kernels::IsSupported(*isa)) {
+    return Status::Invalid("MILLSTREAM_ISA is ", name, ", which this machine does not have");
+  }
+  return *isa;
+}
+
+/// One request with its place in the cache.
+struct Sequence {
+  Generation generation;
+  std::int64_t computed = 0;  // tokens in the cache
+  bool was_admitted = false;  // and preempted since
+  std::vector<std::int32_t> pages = {};
+
+  SequenceState state() const {
+    return {
+        static_cast<std::int64_t>(generation.tokens().size()),
+        computed,
+        static_cast<std::int64_t>(pages.size())
+    };
+  }
+};
+using SequencePtr = std::unique_ptr<Sequence>;
+
+/// What the engine's thread alone touches: sequences, cache and buffers.
+class Batch {
+ public:
+  struct Parts {
+    std::shared_ptr<const LanguageModel> language;
+    std::shared_ptr<const LlamaModel> model;
+    KvCache cache;
+    Workspace workspace;
+    std::unique_ptr<kernels::Team> team;
+    NativeEngineOptions options;
+  };
+
+  explicit Batch(Parts parts)
+      : parts_(std::move(parts)),
+        logits_(Size(kLogitRows * parts_.model->logit_stride())),
+        scratch_(Size(kLogitRows)) {
+    for (auto p = static_cast<std::int32_t>(parts_.cache.num_pages()); p > 0; --p)
+      free_pages_.push_back(p - 1);
+  }
+
+  bool IsIdle() const { return running_.empty() && waiting_.empty(); }
+
+  void Add(Request request) {
+    const std::int64_t max_tokens = std::max<std::int64_t>(0, request.sampling.max_tokens);
+    const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
+    const std::int64_t context = parts_.model->context();
+    auto sequence = std::make_unique<Sequence>(Sequence{
+        Generation(parts_.language, parts_.model->config().vocabulary, context, std::move(request))
+    });
+    const std::int64_t longest = prompt + std::min(max_tokens, context - std::min(context, prompt));
+    if (!sequence->generation.ended() && PagesFor(longest) > parts_.cache.num_pages()) {
+      sequence->generation.Fail(
+          "out_of_kv_memory",
+          "prompt and answer may take " + std::to_string(longest) +
+              " tokens, and the KV cache holds " +
+              std::to_string(parts_.cache.num_pages() * kPageTokens)
+      );
+    }
+    if (sequence->generation.ended()) {
+      Finish(*sequence);
+    } else {
+      waiting_.push_back(std::move(sequence));
+    }
+  }
+
+  void Cancel(RequestId id) {
+    for (const SequencePtr& sequence : running_) {
+      if (sequence->generation.request().id == id) sequence->generation.Cancel();
+    }
+    for (const SequencePtr& sequence : waiting_) {
+      if (sequence->generation.request().id == id) sequence->generation.Cancel();
+    }
+    Retire();
+  }
+
+  /// Computes one step of what runs and waits.
+  void Step() {
+    const StepPlan plan = Plan();
+    Apply(plan);
+    if (plan.work.empty()) {
+      // Add() let nothing in that does not fit alone.
+      MS_CHECK(plan.num_preempted > 0);
+      return;
+    }
+    Compute(plan.work);
+    ++stats_.steps;
+    Retire();
+  }
+
+  /// What ended since the last call.
+  std::vector<Completion> TakeCompletions() { return std::exchange(completions_, {}); }
+  const EngineStats& stats() const { return stats_; }
+
+ private:
+  StepPlan Plan() const {
+    std::vector<SequenceState> running, waiting;
+    for (const SequencePtr& sequence : running_) running.push_back(sequence->state());
+    for (const SequencePtr& sequence : waiting_) {
+      waiting.push_back(sequence->state());
+      if (static_cast<std::int64_t>(waiting.size()) >= parts_.options.max_sequences) break;
+    }
+    const SchedulerLimits limits{
+        parts_.options.step_tokens,
+        parts_.options.max_sequences,
+        static_cast<std::int64_t>(free_pages_.size())
+    };
+    return PlanStep(limits, running, waiting);
+  }
+
+  void Apply(const StepPlan& plan) {
+    for (std::size_t i = 0; i < plan.num_preempted; ++i) {
+      FreePages(*running_.back());
+      running_.back()->computed = 0;
+      waiting_.push_front(std::move(running_.back()));
+      running_.pop_back();
+      ++stats_.preemptions;
+    }
+    for (std::size_t i = 0; i < plan.num_admitted; ++i) {
+      running_.push_back(std::move(waiting_.front()));
+      waiting_.pop_front();
+      TakePages(*running_.back());
+      if (!std::exchange(running_.back()->was_admitted, true)) {
+        stats_.prompt_tokens += std::ssize(running_.back()->generation.request().prompt_tokens);
+      }
+    }
+    for (const StepPlan::Work& work : plan.work) TakePages(*running_[work.sequence]);
+  }
+
+  /// Enough for all its known tokens.
+  void TakePages(Sequence& sequence) {
+    while (static_cast<std::int64_t>(sequence.pages.size()) < PagesFor(sequence.state().known)) {
+      MS_CHECK(!free_pages_.empty());
+      sequence.pages.push_back(free_pages_.back());
+      free_pages_.pop_back();
+    }
+  }
+
+  void FreePages(Sequence& sequence) {
+    free_pages_.insert(free_pages_.end(), sequence.pages.rbegin(), sequence.pages.rend());
+    sequence.pages.clear();
+  }
+
+  void Compute(const std::vector<StepPlan::Work>& work) {
+    std::vector<Chunk> chunks;
+    std::vector<Sequence*> sampled;
+    for (const StepPlan::Work& one : work) {
+      Sequence& sequence = *running_[one.sequence];
+      const auto tokens =
+          sequence.generation.tokens().subspan(Size(sequence.computed), Size(one.tokens));
+      const std::int64_t position =
+          std::exchange(sequence.computed, sequence.computed + one.tokens);
+      const bool is_last = sequence.computed == sequence.state().known;
+      chunks.push_back({tokens, position, sequence.pages, is_last ? 1 : 0});
+      if (is_last) sampled.push_back(&sequence);
+    }
+    parts_.model->Forward(chunks, parts_.cache, parts_.workspace, *parts_.team);
+    Sample(sampled);
+  }
+
+  void Sample(const std::vector<Sequence*>& sequences) {
+    const std::int64_t stride = parts_.model->logit_stride();
+    const std::size_t vocabulary = Size(parts_.model->config().vocabulary);
+    const auto total = static_cast<std::int64_t>(sequences.size());
+    for (std::int64_t first = 0; first < total; first += kLogitRows) {
+      const std::int64_t count = std::min(kLogitRows, total - first);
+      parts_.model->Logits(parts_.workspace, first, count, logits_.data(), *parts_.team);
+      parts_.team->For(count, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+          const std::span<float> row(logits_.data() + i * stride, vocabulary);
+          sequences[Size(first + i)]->generation.Next(
+              parts_.model->kernels(), row, scratch_[Size(i)]
+          );
+        }
+      });
+    }
+    stats_.completion_tokens += total;
+  }
+
+  void Retire() {
+    const auto ended = [&](const SequencePtr& sequence) {
+      if (!sequence->generation.ended()) return false;
+      FreePages(*sequence);
+      Finish(*sequence);
+      return true;
+    };
+    std::erase_if(running_, ended);
+    std::erase_if(waiting_, ended);
+  }
+
+  void Finish(Sequence& sequence) {
+    completions_.push_back(sequence.generation.Complete());
+    ++stats_.requests_finished;
+  }
+
+  Parts parts_;
+  std::vector<std::int32_t> free_pages_;
+  std::vector<SequencePtr> running_;  // in order of admission
+  std::deque<SequencePtr> waiting_;
+  std::vector<float> logits_;
+  std::vector<GenerationScratch> scratch_;  // one a row of logits
+  std::vector<Completion> completions_;
+  EngineStats stats_;
+};
+
+/// The thread-safe face of a Batch, and the thread that steps it.
+class NativeEngine final : public Engine {
+ public:
+  NativeEngine(std::unique_ptr<Batch> batch, Room room) : batch_(std::move(batch)), room_(room) {
+    loop_.Spawn([this](std::stop_token stop) { return Loop(stop); });
+  }
+
+  Room room() const override {
+    MutexLock lock(mutex_);
+    return {
+        std::max<std::int64_t>(0, room_.requests - open_.requests),
+        std::max<std::int64_t>(0, room_.tokens - open_.tokens)
+    };
+  }
+
+  void Submit(Request request) override {
+    MutexLock lock(mutex_);
+    open_.requests += 1;
+    open_.tokens += static_cast<std::int64_t>(request.prompt_tokens.size());
+    submitted_.push_back(std::move(request));
+    work_.notify_one();
+  }
+
+  void Cancel(RequestId id) override {
+    MutexLock lock(mutex_);
+    cancelled_.push_back(id);
+    work_.notify_one();
+  }
+
+  Result<std::vector<Completion>> Poll(Deadline deadline, std::stop_token stop) override {
+    MutexLock lock(mutex_);
+    news_.wait_until(lock, stop, deadline, [this]() MS_REQUIRES(mutex_) {
+      return !finished_.empty() || !death_.ok();
+    });
+    if (finished_.empty() && !death_.ok()) return death_;
+    return std::exchange(finished_, {});
+  }
+
+  EngineStats stats() const override {
+    MutexLock lock(mutex_);
+    return stats_;
+  }
+
+ private:
+  Status Loop(std::stop_token stop) {
+    Status status = Status::OK();
+    try {
+      while (TakeWork(stop)) {
+        if (!batch_->IsIdle()) batch_->Step();
+        Publish();
+      }
+    } catch (const std::exception& error) {
+      status = Status::UnknownError("the engine failed: ", error.what());
+    }
+    if (!status.ok()) {
+      MutexLock lock(mutex_);
+      death_ = status;
+      news_.notify_all();
+    }
+    return status;
+  }
+
+  /// Waits for something to do. Returns false if `stop` is requested.
+  bool TakeWork(const std::stop_token& stop) {
+    std::vector<Request> submitted;
+    std::vector<RequestId> cancelled;
+    {
+      MutexLock lock(mutex_);
+      work_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
+        return !submitted_.empty() || !cancelled_.empty() || !batch_->IsIdle();
+      });
+      if (stop.stop_requested()) return false;
+      submitted.swap(submitted_);
+      cancelled.swap(cancelled_);
+    }
+    for (Request& request : submitted) batch_->Add(std::move(request));
+    for (const RequestId id : cancelled) batch_->Cancel(id);
+    return true;
+  }
+
+  void Publish() {
+    std::vector<Completion> completions = batch_->TakeCompletions();
+    MutexLock lock(mutex_);
+    stats_ = batch_->stats();
+    for (Completion& completion : completions) {
+      open_.requests -= 1;
+      open_.tokens -= completion.prompt_tokens;
+      finished_.push_back(std::move(completion));
+    }
+    if (!completions.empty()) news_.notify_all();
+  }
+
+  const std::unique_ptr<Batch> batch_;  // the loop's
+  const Room room_;                     // when nothing is open
+
+  mutable Mutex mutex_;
+  std::condition_variable_any work_;
+  std::condition_variable_any news_;
+  std::vector<Request> submitted_ MS_GUARDED_BY(mutex_);
+  std::vector<RequestId> cancelled_ MS_GUARDED_BY(mutex_);
+  std::vector<Completion> finished_ MS_GUARDED_BY(mutex_);
+  Room open_ MS_GUARDED_BY(mutex_);  // submitted and not finished
+  EngineStats stats_ MS_GUARDED_BY(mutex_);
+  Status death_ MS_GUARDED_BY(mutex_) = Status::OK();
+
+  TaskScope loop_;  // last: ends before what it uses
+};
+
+/// How many pages the cache gets: what was asked for, else a quarter of the memory, but never more
+/// than is useful.
+std::int64_t CachePages(
+    const NativeEngineOptions& options, std::int64_t context, std::int64_t page_bytes
+) {
+  const auto bytes = static_cast<std::uint64_t>(page_bytes);
+  const auto one = static_cast<std::uint64_t>(PagesFor(context));
+  const std::uint64_t useful = one * static_cast<std::uint64_t>(options.max_sequences);
+  if (options.memory_bytes > 0) {
+    return static_cast<std::int64_t>(std::min(useful, options.memory_bytes / bytes));
+  }
+  const std::uint64_t available = AvailableMemoryBytes() / bytes;
+  const std::uint64_t least = std::min(one, available / 2);
+  return static_cast<std::int64_t>(std::min(useful, std::max(least, available / 4)));
+}
+
+Status CheckOptions(const NativeEngineOptions& options, const LanguageModel& model) {
+  if (options.context < 0 || options.context > model.context) {
+    return Status::Invalid("context is ", options.context, ", and the model's is ", model.context);
+  }
+  if (options.threads < 0 || options.threads > 1024) {
+    return Status::Invalid("threads is ", options.threads, ", not within 0 and 1024");
+  }
+  if (options.step_tokens < 1 || options.max_sequences < 1) {
+    return Status::Invalid("step_tokens and max_sequences must be positive");
+  }
+  return Status::OK();
+}
+
+}  // namespace
+
+Compute ResolveCompute(Compute compute) {
+  if (compute != Compute::kAuto) return compute;
+  return kernels::HasBf16() ? Compute::kBF16 : Compute::kF32;
+}
+
+std::string_view ComputeName(Compute compute) {
+  switch (compute) {
+    case Compute::kAuto:
+      return "auto";
+    case Compute::kF32:
+      return "f32";
+    case Compute::kBF16:
+      return "bf16";
+  }
+  return "auto";
+}
+
+std::string_view InstructionSet() {
+  return ForcedIsa().empty() ? kernels::IsaName(kernels::FastestIsa()) : ForcedIsa();
+}
+
+Result<std::unique_ptr<Engine>> MakeNativeEngine(
+    std::shared_ptr<const LanguageModel> model, const NativeEngineOptions& options
+) {
+  MS_RETURN_NOT_OK(CheckOptions(options, *model));
+  MS_ASSIGN_OR_RETURN(const Isa isa, ChooseIsa());
+  const bool bf16 = ResolveCompute(options.compute) == Compute::kBF16;
+  const kernels::Kernels& table =
+      kernels::GetKernels(isa, bf16 ? Precision::kBf16 : Precision::kF32);
+  const std::int64_t context = options.context > 0 ? options.context : model->context;
+  auto team =
+      std::make_unique<kernels::Team>(options.threads > 0 ? options.threads : UsableCores());
+  MS_ASSIGN_OR_RETURN(auto llama, LlamaModel::Load(model->checkpoint, table, context, *team));
+
+  const std::int64_t page_bytes = KvCache::PageBytes(llama->config(), table);
+  const std::int64_t num_pages = CachePages(options, context, page_bytes);
+  if (num_pages < 1) {
+    return Status::Invalid(
+        "the KV cache needs at least ", page_bytes, " bytes, one page of tokens"
+    );
+  }
+  MS_ASSIGN_OR_RETURN(KvCache cache, KvCache::Make(llama->config(), table, num_pages));
+  MS_ASSIGN_OR_RETURN(Workspace workspace, Workspace::Make(*llama, options.step_tokens));
+  // Half as many again as can run, so that something waits whenever there is room in the batch.
+  const Room room{
+      options.max_sequences + (options.max_sequences + 1) / 2, 2 * num_pages * kPageTokens
+  };
+  auto batch = std::make_unique<Batch>(Batch::Parts{
+      std::move(model),
+      std::move(llama),
+      std::move(cache),
+      std::move(workspace),
+      std::move(team),
+      options
+  });
+  return std::make_unique<NativeEngine>(std::move(batch), room);
+}
+
+}  // namespace millstream
