@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/native_engine.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <random>
+
+#include "engine/testing.h"
+#include "kernels/kernels.h"
+#include "model/llama.h"
+#include "model/locate.h"
+#include "nlohmann/json.hpp"
+
+namespace millstream {
+namespace {
+
+using Tokens = std::vector<std::int32_t>;
+using Answers = std::map<RequestId, Completion>;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+std::uint64_t TinyPageBytes(const LanguageModel& model) {
+  const auto& table = kernels::GetKernels(kernels::FastestIsa(), kernels::Precision::kF32);
+  return static_cast<std::uint64_t>(KvCache::PageBytes(model.checkpoint->config(), table));
+}
+
+/// Waits for `count` completions.
+Answers Collect(Engine& engine, std::size_t count) {
+  Answers answers;
+  while (answers.size() < count) {
+    auto completions = engine.Poll(Deadline::max(), {});
+    if (!completions.ok()) {
+      ADD_FAILURE() << completions.status();
+      return answers;
+    }
+    for (Completion& completion : *completions) {
+      const RequestId id = completion.id;
+      EXPECT_TRUE(answers.emplace(id, std::move(completion)).second) << "twice: " << id;
+    }
+  }
+  return answers;
+}
+
+Answers Answer(Engine& engine, const std::vector<Request>& requests) {
+  for (const Request& request : requests) engine.Submit(request);
+  return Collect(engine, requests.size());
+}
+
+class NativeEngineTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model_ = OpenTinyLanguageModel({.hidden = 48, .feed_forward = 64, .heads = 6, .kv_heads = 2});
+  }
+  static void TearDownTestSuite() { model_.reset(); }
+
+  static NativeEngineOptions Options() {
+    NativeEngineOptions options;
+    options.compute = Compute::kF32;
+    options.threads = 2;
+    options.memory_bytes = 64 * TinyPageBytes(*model_);
+    return options;
+  }
+  static std::unique_ptr<Engine> Make(const NativeEngineOptions& options) {
+    return MakeNativeEngine(model_, options).ValueOrDie();
+  }
+
+  /// Requests of many lengths and kinds of sampling.
+  static std::vector<Request> Mixed(std::size_t count) {
+    std::mt19937 random(7);
+    const auto pick = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(random);
+    };
+    std::vector<Request> requests;
+    for (std::size_t i = 0; i < count; ++i) {
+      Request request;
+      request.id = static_cast<RequestId>(i);
+      for (int n = pick(1, 60); n > 0; --n) request.prompt_tokens.push_back(pick(3, 258));
+      request.sampling.max_tokens = pick(1, 50);
+      request.sampling.temperature = i % 3 == 0 ? 0 : 1;
+      request.sampling.top_k = i % 3 == 1 ? 30 : 0;
+      request.sampling.repetition_penalty = i % 4 == 0 ? 1.2 : 1;
+      request.random = {11, i};
+      requests.push_back(std::move(request));
+    }
+    return requests;
+  }
+
+  static std::shared_ptr<const LanguageModel> model_;
+};
+std::shared_ptr<const LanguageModel> NativeEngineTest::model_;
+
+void ExpectEqual(const Answers& answers, const Answers& expected) {
+  ASSERT_EQ(answers.size(), expected.size());
+  for (const auto& [id, completion] : expected) {
+    EXPECT_EQ(answers.at(id).tokens, completion.tokens) << "request " << id;
+    EXPECT_EQ(answers.at(id).reason, completion.reason) << "request " << id;
+    EXPECT_EQ(answers.at(id).text, completion.text) << "request " << id;
+  }
+}
+
+TEST_F(NativeEngineTest, AnswersDependOnNeitherBatchNorChunksNorPreemptionNorThreads) {
+  const std::vector<Request> requests = Mixed(kSanitized ? 12 : 40);
+  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+    Answers expected;
+    NativeEngineOptions options = Options();
+    options.compute = compute;
+    options.threads = 1;
+    const auto alone = Make(options);
+    for (const Request& request : requests) expected.merge(Answer(*alone, {request}));
+    struct Variant {
+      int threads;
+      std::int64_t step_tokens, max_sequences;
+      std::uint64_t pages;
+    };
+    for (const Variant& variant :
+         {Variant{1, 256, 256, 1000},
+          Variant{2, 7, 3, 1000},
+          Variant{3, 64, 256, 30},
+          Variant{2, 5, 256, 9}}) {
+      options.threads = variant.threads;
+      options.step_tokens = variant.step_tokens;
+      options.max_sequences = variant.max_sequences;
+      options.memory_bytes = variant.pages * TinyPageBytes(*model_);
+      const auto engine = Make(options);
+      ExpectEqual(Answer(*engine, requests), expected);
+      if (variant.pages == 9) {
+        EXPECT_GT(engine->stats().preemptions, 0);
+      }
+      EXPECT_EQ(engine->stats().requests_finished, std::ssize(requests));
+    }
+  }
+}
+
+TEST_F(NativeEngineTest, AResumedAnswerGoesOnAsIfUninterrupted) {
+  const std::vector<Request> requests = Mixed(12);
+  const auto engine = Make(Options());
+  const Answers expected = Answer(*engine, requests);
+  std::vector<Request> resumed = requests;
+  for (Request& request : resumed) {
+    const Tokens& tokens = expected.at(request.id).tokens;
+    request.generated_tokens.assign(tokens.begin(), tokens.begin() + std::ssize(tokens) / 2);
+  }
+  ExpectEqual(Answer(*engine, resumed), expected);
+}
+
+TEST_F(NativeEngineTest, BadRequestsFailAloneWithTheirCodes) {
+  NativeEngineOptions options = Options();
+  options.memory_bytes = 4 * TinyPageBytes(*model_);
+  const auto engine = Make(options);
+  std::vector<Request> requests(5);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].id = static_cast<RequestId>(i);
+    requests[i].sampling.max_tokens = 4;
+  }
+  requests[1].prompt_tokens = {5000};
+  requests[2].prompt_tokens.assign(128, 50);
+  requests[3].prompt_tokens.assign(62, 50);
+  requests[4].prompt_tokens.assign(60, 50);
+  const Answers answers = Answer(*engine, requests);
+  EXPECT_EQ(answers.at(0).error_code, "invalid_request");
+  EXPECT_EQ(answers.at(1).error_code, "invalid_request");
+  EXPECT_EQ(answers.at(2).error_code, "context_overflow");
+  EXPECT_EQ(answers.at(3).error_code, "out_of_kv_memory");
+  EXPECT_NE(answers.at(4).reason, FinishReason::kError);
+  EXPECT_EQ(
+      answers.at(3).error_message, "prompt and answer may take 66 tokens, and the KV cache holds 64"
+  );
+}
+
+Request Endless(RequestId id) {
+  Request request;
+  request.id = id;
+  request.prompt_tokens = {60, 61};
+  request.sampling.max_tokens = 100;
+  request.sampling.ignore_eos = true;
+  request.sampling.min_tokens = 100;
+  return request;
+}
+
+TEST_F(NativeEngineTest, CancelEndsARequestWithTheTokensItHas) {
+  NativeEngineOptions options = Options();
+  options.max_sequences = 1;
+  const auto engine = Make(options);
+  engine->Submit(Endless(1));
+  engine->Submit(Endless(2));
+  engine->Cancel(2);
+  engine->Cancel(77);  // unknown
+  const Answers answers = Collect(*engine, 2);
+  EXPECT_TRUE(
+      answers.at(2).reason == FinishReason::kCancelled ||
+      answers.at(2).reason == FinishReason::kLength
+  );
+  EXPECT_EQ(answers.at(1).completion_tokens, 100);
+  EXPECT_EQ(engine->room().requests, 2);
+}
+
+TEST_F(NativeEngineTest, RoomShrinksWithWhatIsOpen) {
+  NativeEngineOptions options = Options();
+  options.max_sequences = 4;
+  const auto engine = Make(options);
+  const Room room = engine->room();
+  EXPECT_EQ(room.requests, 6);
+  EXPECT_EQ(room.tokens, 2 * 32 * 16);  // 4 sequences of 128 tokens can use 32 pages
+  Answer(*engine, Mixed(3));
+  EXPECT_EQ(engine->room().requests, room.requests);
+  EXPECT_EQ(engine->room().tokens, room.tokens);
+}
+
+TEST_F(NativeEngineTest, StopsPromptlyWithWorkUnderWay) {
+  const auto engine = Make(Options());
+  for (RequestId id = 0; id < 50; ++id) engine->Submit(Endless(id));
+}
+
+TEST_F(NativeEngineTest, PollReturnsOnStopAndDeadline) {
+  const auto engine = Make(Options());
+  EXPECT_TRUE(engine->Poll(Deadline::min(), {}).ValueOrDie().empty());
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_TRUE(engine->Poll(Deadline::max(), stop.get_token()).ValueOrDie().empty());
+}
+
+TEST_F(NativeEngineTest, SaysWhatIsWrongWithItsOptions) {
+  NativeEngineOptions options = Options();
+  options.context = 4096;
+  EXPECT_EQ(
+      MakeNativeEngine(model_, options).status().message(),
+      "context is 4096, and the model's is 128"
+  );
+  options = Options();
+  options.memory_bytes = 10;
+  EXPECT_FALSE(MakeNativeEngine(model_, options).ok());
+  setenv("MILLSTREAM_ISA", "mmx", 1);
+  EXPECT_EQ(
+      MakeNativeEngine(model_, Options()).status().message(),
+      "MILLSTREAM_ISA is \"mmx\", which is none of reference, avx2, avx512, avx512_bf16"
+  );
+  setenv("MILLSTREAM_ISA", "reference", 1);
+  EXPECT_EQ(InstructionSet(), "reference");
+  EXPECT_TRUE(MakeNativeEngine(model_, Options()).ok());
+  unsetenv("MILLSTREAM_ISA");
+  EXPECT_NE(ResolveCompute(Compute::kAuto), Compute::kAuto);
+}
+
+/// Mean negative log-likelihood per token over smollm2-nll.jsonl, by our model, and as expected.
+class SmolLm2NllTest : public testing::TestWithParam<std::pair<kernels::Precision, double>> {
+ protected:
+  static constexpr std::int64_t kContext = 1024;
+  static constexpr std::int64_t kLogitRows = 64;
+
+  void SetUp() override {
+    if (kSanitized) GTEST_SKIP() << "too slow with sanitizers";
+    const auto path = LocateModel("smollm2-135m-instruct", DefaultModelSearch("/")).ValueOrDie();
+    language_ = OpenLanguageModel(path, "").ValueOrDie();
+    const auto& table = kernels::GetKernels(kernels::FastestIsa(), GetParam().first);
+    model_ = LlamaModel::Load(language_->checkpoint, table, kContext, team_).ValueOrDie();
+    cache_.emplace(KvCache::Make(model_->config(), table, kContext / 16).ValueOrDie());
+    workspace_.emplace(Workspace::Make(*model_, kContext).ValueOrDie());
+    logits_.resize(static_cast<std::size_t>(kLogitRows * model_->logit_stride()));
+  }
+
+  /// The sum over the text's tokens but the first.
+  double Nll(const Tokens& tokens) {
+    std::vector<std::int32_t> pages(kContext / 16);
+    for (std::size_t p = 0; p < pages.size(); ++p) pages[p] = static_cast<std::int32_t>(p);
+    const auto count = static_cast<std::int64_t>(tokens.size());
+    const Chunk chunk{tokens, 0, pages, count};
+    model_->Forward({&chunk, 1}, *cache_, *workspace_, team_);
+    std::vector<float> weights(static_cast<std::size_t>(model_->config().vocabulary));
+    double sum = 0;
+    for (std::int64_t i = 0; i + 1 < count; ++i) {
+      const std::int64_t held = std::min(kLogitRows, count - i);
+      if (i % kLogitRows == 0) model_->Logits(*workspace_, i, held, logits_.data(), team_);
+      const float* row = logits_.data() + i % kLogitRows * model_->logit_stride();
+      const float most = *std::max_element(row, row + weights.size());
+      model_->kernels().exponentials(row, std::ssize(weights), most, 1, weights.data());
+      double total = 0;
+      for (const float weight : weights) total += weight;
+      sum += most + std::log(total) - row[tokens[static_cast<std::size_t>(i) + 1]];
+    }
+    return sum;
+  }
+
+  kernels::Team team_{2};
+  std::shared_ptr<const LanguageModel> language_;
+  std::shared_ptr<const LlamaModel> model_;
+  std::optional<KvCache> cache_;
+  std::optional<Workspace> workspace_;
+  std::vector<float> logits_;
+};
+
+TEST_P(SmolLm2NllTest, IsTransformers) {
+  std::ifstream file(MS_TEST_DATA "/smollm2-nll.jsonl");
+  double sum = 0, expected = 0, tokens = 0;
+  for (std::string line; std::getline(file, line);) {
+    const auto one = nlohmann::json::parse(line);
+    if (one["id"].get<int>() % 4 != 0) continue;  // enough to tell, and four times as quick
+    const Tokens ids =
+        language_->tokenizer->Encode(one["text"].get<std::string>(), false).ValueOrDie();
+    ASSERT_EQ(std::ssize(ids), one["tokens"].get<std::int64_t>());
+    const auto predicted = static_cast<double>(ids.size() - 1);
+    sum += Nll(ids);
+    expected += one["mean_nll"].get<double>() * predicted;
+    tokens += predicted;
+  }
+  ASSERT_GT(tokens, 1000);
+  EXPECT_NEAR(sum / expected, 1, GetParam().second);
+  RecordProperty("mean_nll", std::to_string(sum / tokens));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Precisions,
+    SmolLm2NllTest,
+    testing::Values(
+        std::pair(kernels::Precision::kF32, 1e-3), std::pair(kernels::Precision::kBf16, 5e-3)
+    )
+);
+
+}  // namespace
+}  // namespace millstream
