@@ -1,7 +1,82 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdio>
+#include <csignal>
+#include <cstdlib>
+#include <thread>
 
-int main() {
-  std::puts("millstream 0.1.0");
-  return 0;
+#include "CLI/App.hpp"
+#include "CLI/Config.hpp"
+#include "CLI/Formatter.hpp"
+#include "arrow/compute/initialize.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "job/job.h"
+
+namespace millstream {
+namespace {
+
+// Signals are waited for on a thread of their own, so that a stop is a plain request and no code
+// runs in a handler.
+void WatchSignals(std::stop_source stop) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread([signals, stop]() mutable {
+    int number = 0;
+    sigwait(&signals, &number);
+    stop.request_stop();
+    sigwait(&signals, &number);
+    std::_Exit(static_cast<int>(ExitCode::kStopped));  // a second one does not wait
+  }).detach();
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app{
+      "Runs language models over large data sets: every row is accounted for, whatever crashes."
+  };
+  app.set_version_flag("--version", "millstream " MS_VERSION);
+  app.footer(
+      "A first run:\n"
+      "  millstream init job.yaml             write a commented job file to start from\n"
+      "  millstream run job.yaml --dry-run    check it, show the plan and the first prompts\n"
+      "  millstream run job.yaml              run it; run it again to resume\n"
+      "Exit codes: 0 complete, 1 the command or job file is wrong, 2 complete with more row errors "
+      "than max_errors,\n"
+      "  4 a conflict or a changed input: a person must look, 75 stopped on request, resumable."
+  );
+  std::stop_source stop;
+  CommandContext context;
+  context.stop = stop.get_token();
+  app.add_flag("-q,--quiet", context.quiet, "Print errors and the summary alone");
+  app.add_flag("-v,--verbose", context.verbose, "Log more");
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.parse_complete_callback([&] {
+    StartLog(
+        context.quiet     ? LogLevel::kQuiet
+        : context.verbose ? LogLevel::kVerbose
+                          : LogLevel::kNormal
+    );
+    WatchSignals(stop);
+  });
+  AddRun(app, context);
+  AddVerify(app, context);
+  AddModels(app, context);
+  AddSchema(app, context);
+  AddInit(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kWrong);
+  }
+  return context.exit_code;
+}
+
+}  // namespace
+}  // namespace millstream
+
+int main(int argc, char** argv) {
+  if (!arrow::compute::Initialize().ok()) return 1;
+  return millstream::Main(argc, argv);
 }

@@ -2,7 +2,6 @@
 #include "data/digest.h"
 
 #include <fmt/format.h>
-#define XXH_INLINE_ALL  // the header is all there is of it
 #include <xxhash.h>
 
 #include <algorithm>

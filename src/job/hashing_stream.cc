@@ -3,7 +3,6 @@
 
 #include <utility>
 
-#define XXH_STATIC_LINKING_ONLY
 #include "fmt/format.h"
 #include "xxhash.h"
 

@@ -154,7 +154,9 @@ Status RunSplits(
   const std::vector<std::string> files = FileNames(job.plan.snapshot);
   MonitoredSink sink(assembler, monitor, files);
   MS_RETURN_NOT_OK(assembler.FinishEmptySplits());
-  RunnerInput input{&job.bound, &job.plan.snapshot, &job.input, splits, engines.by_key};
+  RunnerInput input{
+      &job.bound, &job.plan.snapshot, &job.input, splits, engines.by_key, &monitor.cut_answers
+  };
   const Status status = RunPipeline(input, options.runner, sink, stop);
   monitor.End();
   return status;
@@ -246,6 +248,7 @@ Result<JobReport> RunJob(
     report.rows = monitor.progress().rows;
     report.errors = monitor.errors();
     report.tokens = monitor.progress().tokens;
+    report.cut_answers = monitor.cut_answers;
     if (status.IsCancelled()) {
       report.exit = ExitCode::kStopped;
       report.seconds = SecondsSince(start);
@@ -259,6 +262,37 @@ Result<JobReport> RunJob(
   return report;
 }
 
+Result<Preview> RunInMemory(
+    const PreparedJob& job,
+    const std::vector<Split>& splits,
+    const JobOptions& options,
+    JobMonitor& monitor,
+    std::stop_token stop
+) {
+  Preview preview;
+  preview.schema = job.plan.output;
+  preview.rows_in_input = job.plan.snapshot.num_rows;
+  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job));
+  monitor.Start(RowsOf(splits), {}, Views(engines));
+  std::map<std::int64_t, FinishedSplit> done;
+  std::mutex mutex;
+  AssemblerOptions assembler_options = AssemblerOptionsOf(job);
+  assembler_options.keep_skipped = true;
+  Assembler assembler(assembler_options, splits, [&](FinishedSplit split) {
+    std::lock_guard lock(mutex);
+    done[split.split] = std::move(split);
+    return Status::OK();
+  });
+  const auto start = Clock::now();
+  MS_RETURN_NOT_OK(RunSplits(job, splits, options, engines, monitor, assembler, stop));
+  preview.seconds = SecondsSince(start);
+  for (auto& [number, split] : done) {
+    preview.counts += split.counts;
+    for (auto& batch : split.batches) preview.rows.push_back(std::move(batch));
+  }
+  return preview;
+}
+
 Result<Preview> RunPreview(
     Storage& storage,
     const JobOptions& options,
@@ -267,30 +301,9 @@ Result<Preview> RunPreview(
     std::stop_token stop
 ) {
   MS_ASSIGN_OR_RETURN(
-      PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
+      const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
   );
-  Preview preview;
-  preview.schema = job.plan.output;
-  preview.rows_in_input = job.plan.snapshot.num_rows;
-  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job));
-  monitor.Start(RowsOf(job.plan.splits), {}, Views(engines));
-  std::map<std::int64_t, FinishedSplit> done;
-  std::mutex mutex;
-  AssemblerOptions assembler_options = AssemblerOptionsOf(job);
-  assembler_options.keep_skipped = true;
-  Assembler assembler(assembler_options, job.plan.splits, [&](FinishedSplit split) {
-    std::lock_guard lock(mutex);
-    done[split.split] = std::move(split);
-    return Status::OK();
-  });
-  const auto start = Clock::now();
-  MS_RETURN_NOT_OK(RunSplits(job, job.plan.splits, options, engines, monitor, assembler, stop));
-  preview.seconds = SecondsSince(start);
-  for (auto& [number, split] : done) {
-    preview.counts += split.counts;
-    for (auto& batch : split.batches) preview.rows.push_back(std::move(batch));
-  }
-  return preview;
+  return RunInMemory(job, job.plan.splits, options, monitor, stop);
 }
 
 ExitCode ExitCodeOf(const Status& status) {

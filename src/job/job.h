@@ -57,6 +57,8 @@ class JobMonitor {
 
   void Start(std::int64_t rows_total, const RowCounts& before, std::vector<const Engine*> engines);
   void Count(const FinishedRows& rows, const std::vector<std::string>& files);
+  /// Answers that max_tokens ended.
+  std::atomic<std::int64_t> cut_answers = 0;
   /// The engines are about to go: keeps their last numbers.
   void End();
 
@@ -85,6 +87,7 @@ struct JobReport {
   RowCounts rows, rows_before;
   std::map<std::string, JobMonitor::ErrorSample> errors;
   EngineStats tokens;
+  std::int64_t cut_answers = 0;  // finished by max_tokens
   double seconds = 0;
   bool had_nothing_to_do = false;
 };
@@ -133,6 +136,15 @@ Result<Preview> RunPreview(
     const JobOptions& options,
     JobMonitor& monitor,
     const Say& say,
+    std::stop_token stop
+);
+
+/// Runs the splits of a prepared job in memory.
+Result<Preview> RunInMemory(
+    const PreparedJob& job,
+    const std::vector<Split>& splits,
+    const JobOptions& options,
+    JobMonitor& monitor,
     std::stop_token stop
 );
 

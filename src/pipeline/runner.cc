@@ -325,6 +325,8 @@ class Run {
         if (sample >= pending.answer.samples.size() ||
             completion.reason == FinishReason::kCancelled)
           continue;
+        if (completion.reason == FinishReason::kLength && input_.cut_answers != nullptr)
+          ++*input_.cut_answers;
         pending.answer.samples[sample] = std::move(completion);
         if (--pending.samples_left > 0) continue;
         rows[pending.source.get()].push_back(std::move(pending));
@@ -387,6 +389,12 @@ class Run {
 };
 
 }  // namespace
+
+Status RunPipeline(
+    const RunnerInput& input, const RunnerOptions& options, RowSink& sink, std::stop_token stop
+) {
+  return Run(input, options, sink).Execute(std::move(stop));
+}
 
 Status RunOperators(
     std::span<const std::unique_ptr<Operator>> operators, RowBatch batch, Emitter& end

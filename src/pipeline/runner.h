@@ -14,6 +14,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -41,8 +42,9 @@ struct RunnerInput {
   const BoundJob* job = nullptr;
   const Snapshot* snapshot = nullptr;
   const InputOptions* input = nullptr;
-  std::span<const Split> splits;           // in order
-  std::map<std::string, Engine*> engines;  // by the model key of generate steps
+  std::span<const Split> splits;                     // in order
+  std::map<std::string, Engine*> engines;            // by the model key of generate steps
+  std::atomic<std::int64_t>* cut_answers = nullptr;  // counts answers that max_tokens ended
 };
 
 /// Puts every row of the splits through the job and into `sink`, each exactly once. Returns when

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// The subcommands: each adds itself to the command line and, when chosen, sets the exit code. Only
+// this folder prints and exits.
+
+#pragma once
+
+#include <stop_token>
+
+#include "CLI/App.hpp"
+
+namespace millstream {
+
+/// What subcommands share. `stop` is requested by SIGINT and SIGTERM.
+struct CommandContext {
+  std::stop_token stop;
+  bool quiet = false;
+  bool verbose = false;
+  int exit_code = 0;
+};
+
+void AddRun(CLI::App& app, CommandContext& context);
+void AddVerify(CLI::App& app, CommandContext& context);
+void AddModels(CLI::App& app, CommandContext& context);
+void AddSchema(CLI::App& app, CommandContext& context);
+void AddInit(CLI::App& app, CommandContext& context);
+
+}  // namespace millstream

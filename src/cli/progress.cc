@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
+#include "cli/print.h"
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+
+namespace millstream {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::string Duration(double seconds) {
+  const auto whole = static_cast<std::int64_t>(seconds);
+  if (whole >= 3600) return fmt::format("{}h{:02d}m", whole / 3600, whole / 60 % 60);
+  if (whole >= 60) return fmt::format("{}m{:02d}s", whole / 60, whole % 60);
+  return fmt::format("{}s", whole);
+}
+
+struct Rates {
+  double rows = 0, prompt_tokens = 0, output_tokens = 0;
+  std::string left = "?";
+};
+
+Rates RatesOf(const JobMonitor::Progress& progress, double seconds) {
+  Rates rates;
+  if (seconds <= 0) return rates;
+  rates.rows = static_cast<double>(progress.rows.total() - progress.rows_before.total()) / seconds;
+  rates.prompt_tokens = static_cast<double>(progress.tokens.prompt_tokens) / seconds;
+  rates.output_tokens = static_cast<double>(progress.tokens.completion_tokens) / seconds;
+  if (rates.rows > 0)
+    rates.left =
+        Duration(static_cast<double>(progress.rows_total - progress.rows.total()) / rates.rows);
+  return rates;
+}
+
+std::string Line(const JobMonitor::Progress& progress, const Rates& rates) {
+  std::string line = fmt::format(
+      "{}/{} rows  {} ok {} error {} skipped  {:.1f} rows/s",
+      Grouped(progress.rows.total()),
+      Grouped(progress.rows_total),
+      Grouped(progress.rows.ok),
+      Grouped(progress.rows.error),
+      Grouped(progress.rows.skipped),
+      rates.rows
+  );
+  if (progress.tokens.prompt_tokens > 0)
+    line += fmt::format(
+        "  {:.0f} prompt + {:.0f} output tokens/s", rates.prompt_tokens, rates.output_tokens
+    );
+  return line + "  " + rates.left + " left";
+}
+
+void PrintJson(const JobMonitor::Progress& progress, const Rates& rates, double seconds) {
+  const nlohmann::ordered_json event = {
+      {"event", "progress"},
+      {"seconds", seconds},
+      {"rows_total", progress.rows_total},
+      {"ok", progress.rows.ok},
+      {"error", progress.rows.error},
+      {"skipped", progress.rows.skipped},
+      {"rows_per_second", rates.rows},
+      {"prompt_tokens", progress.tokens.prompt_tokens},
+      {"completion_tokens", progress.tokens.completion_tokens}
+  };
+  fmt::print(stderr, "{}\n", event.dump());
+}
+
+}  // namespace
+
+std::string Grouped(std::int64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string grouped;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) grouped += ',';
+    grouped += digits[i];
+  }
+  return grouped;
+}
+
+ProgressPrinter::ProgressPrinter(const JobMonitor& monitor, ProgressStyle style)
+    : monitor_(monitor), style_(style) {
+  if (style_ != ProgressStyle::kNone)
+    thread_ = std::jthread([this](std::stop_token stop) { Loop(stop); });
+}
+
+ProgressPrinter::~ProgressPrinter() = default;
+
+void ProgressPrinter::Loop(std::stop_token stop) {
+  const bool bar = style_ == ProgressStyle::kAuto && isatty(STDERR_FILENO) != 0;
+  const auto start = Clock::now();
+  auto next_line = start + std::chrono::seconds(10);
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  std::unique_lock lock(mutex);
+  while (true) {
+    const auto tick = bar ? std::chrono::milliseconds(250) : std::chrono::milliseconds(1000);
+    changed.wait_for(lock, stop, tick, [&] { return stop.stop_requested(); });
+    const JobMonitor::Progress progress = monitor_.progress();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    const Rates rates = RatesOf(progress, seconds);
+    if (style_ == ProgressStyle::kJson) {
+      PrintJson(progress, rates, seconds);
+    } else if (bar && progress.rows_total > 0) {
+      constexpr std::int64_t kWidth = 24;
+      const std::int64_t full = progress.rows.total() * kWidth / progress.rows_total;
+      fmt::print(
+          stderr,
+          "\r\033[K[{}{}] {}",
+          std::string(static_cast<std::size_t>(full), '#'),
+          std::string(static_cast<std::size_t>(kWidth - full), '.'),
+          Line(progress, rates)
+      );
+      std::fflush(stderr);
+    } else if (!bar && !stop.stop_requested() && Clock::now() >= next_line &&
+               progress.rows_total > 0) {
+      fmt::print(stderr, "{}\n", Line(progress, rates));
+      next_line = Clock::now() + std::chrono::seconds(10);
+    }
+    if (stop.stop_requested()) break;
+  }
+  if (bar) fmt::print(stderr, "\r\033[K");
+}
+
+}  // namespace millstream

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/print.h"
+#include "fmt/format.h"
+#include "job/inspect.h"
+
+namespace millstream {
+namespace {
+
+struct RunFlags {
+  JobOptions job;
+  std::vector<std::string> vars, sets;
+  std::string progress = "auto", row;
+  bool dry_run = false;
+};
+
+// Splits NAME=VALUE.
+bool Split(
+    const std::vector<std::string>& pairs, std::vector<std::pair<std::string, std::string>>* out
+) {
+  for (const std::string& pair : pairs) {
+    const std::size_t at = pair.find('=');
+    if (at == std::string::npos || at == 0) {
+      fmt::print(stderr, "millstream: '{}' is not NAME=VALUE\n", pair);
+      return false;
+    }
+    out->emplace_back(pair.substr(0, at), pair.substr(at + 1));
+  }
+  return true;
+}
+
+int ShowPreview(
+    const RunFlags& flags,
+    Storage& storage,
+    JobMonitor& monitor,
+    const Say& say,
+    ProgressStyle style,
+    std::stop_token stop
+) {
+  const Result<Preview> preview = [&] {
+    ProgressPrinter printer(monitor, style);
+    return RunPreview(storage, flags.job, monitor, say, stop);
+  }();
+  if (!preview.ok()) return Complain(preview.status());
+  PrintTable(*preview->schema, preview->rows, flags.job.limit);
+  const auto rows = static_cast<double>(preview->counts.total());
+  fmt::print(
+      stderr,
+      "{} ok, {} error, {} skipped in {:.1f} s ({:.1f} rows/s)",
+      preview->counts.ok,
+      preview->counts.error,
+      preview->counts.skipped,
+      preview->seconds,
+      rows / preview->seconds
+  );
+  fmt::print(
+      stderr,
+      "; all {} rows would take about {:.0f} s. Nothing was written.\n",
+      Grouped(preview->rows_in_input),
+      static_cast<double>(preview->rows_in_input) * preview->seconds / std::max(rows, 1.0)
+  );
+  return static_cast<int>(ExitCode::kComplete);
+}
+
+int Run(RunFlags& flags, const CommandContext& context) {
+  if (!Split(flags.vars, &flags.job.overrides.vars) ||
+      !Split(flags.sets, &flags.job.overrides.sets))
+    return 1;
+  const ProgressStyle style = flags.progress == "json"                    ? ProgressStyle::kJson
+                              : flags.progress == "none" || context.quiet ? ProgressStyle::kNone
+                                                                          : ProgressStyle::kAuto;
+  const Say say = [](const std::string& message) { spdlog::info("{}", message); };
+  auto storage = MakeLocalStorage();
+  JobMonitor monitor;
+  if (flags.dry_run) {
+    auto text = DescribeJob(*storage, flags.job, say, context.stop);
+    if (!text.ok()) return Complain(text.status());
+    fmt::print("{}", *text);
+    return 0;
+  }
+  if (!flags.row.empty()) {
+    auto row = ExplainRow(*storage, flags.job, flags.row, monitor, say, context.stop);
+    if (!row.ok()) return Complain(row.status());
+    fmt::print("prompt, as the model saw it:\n{}\n", row->prompt);
+    PrintRecords(*row->preview.schema, row->preview.rows);
+    return 0;
+  }
+  if (flags.job.limit > 0 && flags.job.overrides.output.empty()) {
+    return ShowPreview(flags, *storage, monitor, say, style, context.stop);
+  }
+  const Result<JobReport> report = [&] {
+    ProgressPrinter printer(monitor, style);
+    return RunJob(*storage, flags.job, monitor, say, context.stop);
+  }();
+  if (!report.ok()) return Complain(report.status());
+  PrintSummary(*report);
+  return static_cast<int>(report->exit);
+}
+
+}  // namespace
+
+void AddRun(CLI::App& app, CommandContext& context) {
+  auto flags = std::make_shared<RunFlags>();
+  CLI::App* run = app.add_subcommand("run", "Run a job file; run it again to resume");
+  run->add_option("job", flags->job.file, "The job file")->required()->type_name("JOB.yaml");
+  run->add_option(
+         "--set", flags->sets, "Override a key, steps by id: --set steps.answer.max_tokens=8"
+  )
+      ->type_name("PATH=YAML");
+  run->add_option("--var", flags->vars, "Give a variable of the job file: --var lang=French")
+      ->type_name("NAME=VALUE");
+  run->add_option("--output", flags->job.overrides.output, "Write elsewhere than the job file says")
+      ->type_name("PATH");
+  run->add_flag(
+      "--restart", flags->job.restart, "Start anew: moves the old output and its state aside"
+  );
+  run->add_flag("--dry-run", flags->dry_run, "Check everything and show the plan; write nothing");
+  run->add_option(
+         "--limit",
+         flags->job.limit,
+         "Only so many rows: a preview, printed unless --output is given"
+  )
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  run->add_flag("--sample", flags->job.spread, "With --limit: rows spread over the whole input");
+  run->add_option("--row", flags->row, "Run and explain one row; writes nothing")
+      ->type_name("FILE:RECORD");
+  run->add_option("--progress", flags->progress, "auto, json (events for machines) or none")
+      ->check(CLI::IsMember({"auto", "json", "none"}));
+  run->add_option(
+         "--threads",
+         flags->job.runner.threads,
+         "Threads of jobs without a model (default: all cores)"
+  )
+      ->check(CLI::PositiveNumber);
+  run->add_option(
+         "--batch-rows", flags->job.runner.batch_rows, "Rows of a batch (changes no result)"
+  )
+      ->check(CLI::PositiveNumber);
+  run->footer(
+      "Examples:\n"
+      "  millstream run job.yaml\n"
+      "  millstream run job.yaml --dry-run\n"
+      "  millstream run job.yaml --limit 20 --sample\n"
+      "  millstream run job.yaml --row data.jsonl:17\n"
+      "  millstream run job.yaml --set steps.answer.temperature=0.7 --output out/warm\n"
+      "Exit codes: 0 complete, 1 wrong command or job file, 2 too many row errors, 4 conflict, 75 "
+      "stopped (resumable)."
+  );
+  run->callback([flags, &context] { context.exit_code = Run(*flags, context); });
+}
+
+}  // namespace millstream

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/inspect.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "base/nearest.h"
+#include "data/json_value.h"
+#include "data/reader.h"
+#include "fmt/format.h"
+
+namespace millstream {
+namespace {
+
+constexpr std::int64_t kSampleRows = 1000;
+constexpr std::int64_t kShownPrompts = 3;
+
+// Collects what passes the steps before the first generate step, and counts what does not.
+class Collect final : public Emitter, public RowSink {
+ public:
+  Status Emit(RowBatch batch) override {
+    batches.push_back(std::move(batch));
+    return Status::OK();
+  }
+  Status Leave(FinishedRows rows) override { return Finish(std::move(rows)); }
+  Status Finish(FinishedRows rows) override {
+    if (rows.status == RowStatus::kSkipped) skipped += rows.batch.num_rows();
+    for (const RowError& error : rows.errors) ++errors[error.code];
+    return Status::OK();
+  }
+
+  std::vector<RowBatch> batches;
+  std::map<std::string, std::int64_t> errors;
+  std::int64_t skipped = 0;
+};
+
+// Reads the splits' rows and puts them through the steps before the first generate step.
+Status RunFirstSegment(const PreparedJob& job, const std::vector<Split>& splits, Collect& collect) {
+  SplitReader reader(job.plan.snapshot, job.input, job.bound.input_columns, kSampleRows);
+  for (const Split& split : splits) {
+    MS_RETURN_NOT_OK(reader.Open(split));
+    while (true) {
+      MS_ASSIGN_OR_RETURN(std::optional<InputBatch> batch, reader.Next());
+      if (!batch) break;
+      MS_ASSIGN_OR_RETURN(
+          RowBatch rows, StartRows(job.bound, *std::move(batch), split.number, 0, collect)
+      );
+      MS_RETURN_NOT_OK(RunOperators(job.bound.segments.front().operators, std::move(rows), collect)
+      );
+    }
+  }
+  return Status::OK();
+}
+
+void DescribePlan(const PreparedJob& job, std::string& out) {
+  out += fmt::format(
+      "job {}: {} rows in {} files, {} splits\n",
+      job.spec.name,
+      job.plan.snapshot.num_rows,
+      job.plan.snapshot.files.size(),
+      job.plan.splits.size()
+  );
+  for (std::size_t i = 0; i < job.plan.snapshot.files.size() && i < 20; ++i) {
+    const InputFile& file = job.plan.snapshot.files[i];
+    out += fmt::format(
+        "  {}  {} rows, {} bytes, {}\n",
+        file.name,
+        file.num_records,
+        file.size_bytes,
+        FormatName(file.format)
+    );
+    if (file.compression != Compression::kNone)
+      out += "    compressed text is read in sequence, from its start\n";
+  }
+  for (const ColumnFit& fit : job.plan.snapshot.fits) {
+    if (fit.num_misfits > 0)
+      out += fmt::format(
+          "  column '{}': {} of {} values do not fit its type: error rows\n",
+          fit.column,
+          fit.num_misfits,
+          fit.num_values
+      );
+  }
+  out += "output columns\n";
+  for (const auto& field : job.bound.output->fields())
+    out += fmt::format(
+        "  {}: {}\n", field->name(), IsJsonText(*field) ? "json" : TypeName(*field->type())
+    );
+  for (const std::string& note : job.bound.notes) out += "  note: " + note + "\n";
+  for (const auto& [key, model] : job.plan.models)
+    out += fmt::format(
+        "model {}: {} ({}, {})\n", key, model.path, model.compute, job.plan.instruction_set
+    );
+  if (!job.bound.settings.empty()) out += "settings\n";
+  for (const ResolvedSetting& setting : job.bound.settings) {
+    out += fmt::format(
+        "  {}.{} = {}  ({})\n", setting.step, setting.name, setting.value, setting.source
+    );
+  }
+}
+
+Status DescribePrompts(const GenerateStep& step, const Collect& collect, std::string& out) {
+  std::vector<std::int64_t> lengths;
+  std::map<std::string, std::int64_t> errors = collect.errors;
+  std::int64_t shown = 0, truncated = 0;
+  for (const RowBatch& batch : collect.batches) {
+    MS_ASSIGN_OR_RETURN(const auto rows, step.Prepare(batch, 0, batch.num_rows()));
+    for (const PreparedRow& row : rows) {
+      truncated += row.truncated ? 1 : 0;
+      if (row.error) {
+        ++errors[row.error->code];
+        continue;
+      }
+      lengths.push_back(static_cast<std::int64_t>(row.requests.front().prompt_tokens.size()));
+      if (shown++ < kShownPrompts)
+        out += fmt::format("prompt {} of step {}\n{}\n", shown, step.id(), row.prompt);
+    }
+  }
+  std::sort(lengths.begin(), lengths.end());
+  const auto at = [&](double share) {
+    return lengths[static_cast<std::size_t>(share * static_cast<double>(lengths.size() - 1))];
+  };
+  if (!lengths.empty()) {
+    out += fmt::format(
+        "prompt tokens over {} sampled rows: p50 {}, p95 {}, max {}\n",
+        lengths.size(),
+        at(0.5),
+        at(0.95),
+        lengths.back()
+    );
+  }
+  if (truncated > 0)
+    out += fmt::format("truncated to fit the context: {} rows of the sample\n", truncated);
+  for (const auto& [code, count] : errors)
+    out += fmt::format("errors to expect: {} x {} in the sample\n", count, code);
+  return Status::OK();
+}
+
+}  // namespace
+
+Result<std::string> DescribeJob(
+    Storage& storage, const JobOptions& options, const Say& say, std::stop_token stop
+) {
+  MS_ASSIGN_OR_RETURN(
+      const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
+  );
+  std::string out;
+  DescribePlan(job, out);
+  Collect collect;
+  MS_RETURN_NOT_OK(
+      RunFirstSegment(job, LimitSplits(job.plan.splits, kSampleRows, /*spread=*/false), collect)
+  );
+  if (collect.skipped > 0) out += fmt::format("skipped: {} rows of the sample\n", collect.skipped);
+  if (const GenerateStep* step = job.bound.segments.front().generate.get()) {
+    MS_RETURN_NOT_OK(DescribePrompts(*step, collect, out));
+  } else {
+    for (const auto& [code, count] : collect.errors)
+      out += fmt::format("errors to expect: {} x {} in the sample\n", count, code);
+  }
+  MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
+  out += fmt::format("output: {}\nnothing was written\n", layout.output);
+  return out;
+}
+
+Result<ExplainedRow> ExplainRow(
+    Storage& storage,
+    const JobOptions& options,
+    const std::string& place,
+    JobMonitor& monitor,
+    const Say& say,
+    std::stop_token stop
+) {
+  const std::size_t colon = place.rfind(':');
+  std::int64_t record = 0;
+  if (colon == std::string::npos ||
+      std::from_chars(place.data() + colon + 1, place.data() + place.size(), record).ptr !=
+          place.data() + place.size()) {
+    return Status::Invalid("--row takes FILE:RECORD, the record counted from 1: '", place, "'");
+  }
+  MS_ASSIGN_OR_RETURN(
+      const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
+  );
+  const std::string name = place.substr(0, colon);
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < job.plan.snapshot.files.size(); ++i) {
+    const InputFile& file = job.plan.snapshot.files[i];
+    names.push_back(file.name);
+    if (file.name != name && file.path != name) continue;
+    if (record < 1 || record > file.num_records) {
+      return Status::Invalid(
+          fmt::format("{} has records 1 to {}, not {}", name, file.num_records, record)
+      );
+    }
+    const std::vector<Split> splits = {{0, {{static_cast<std::int32_t>(i), record, 1}}, 1}};
+    ExplainedRow explained;
+    Collect collect;
+    MS_RETURN_NOT_OK(RunFirstSegment(job, splits, collect));
+    if (const GenerateStep* step = job.bound.segments.front().generate.get();
+        step != nullptr && !collect.batches.empty()) {
+      MS_ASSIGN_OR_RETURN(const auto rows, step->Prepare(collect.batches.front(), 0, 1));
+      explained.prompt = rows.front().prompt;
+    }
+    MS_ASSIGN_OR_RETURN(explained.preview, RunInMemory(job, splits, options, monitor, stop));
+    return explained;
+  }
+  return Status::Invalid(fmt::format("no input file is named '{}'{}", name, DidYouMean(name, names))
+  );
+}
+
+}  // namespace millstream

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/verify.h"
+
+#include <filesystem>
+
+#include "arrow/array/array_binary.h"
+#include "arrow/array/array_nested.h"
+#include "arrow/array/array_primitive.h"
+#include "data/digest.h"
+#include "data/writer.h"
+#include "fmt/format.h"
+#include "job/plan.h"
+
+namespace millstream {
+namespace {
+
+// Walks a split's records in order, to place each row of its part.
+class SplitWalk {
+ public:
+  SplitWalk(const Split& split, const Snapshot& snapshot) : split_(split), snapshot_(snapshot) {}
+
+  // Whether (file, record) comes after the last row that was found, within the split.
+  bool Find(std::string_view file, std::int64_t record) {
+    for (; range_ < split_.ranges.size(); ++range_) {
+      const RecordRange& range = split_.ranges[range_];
+      const bool here = snapshot_.files[static_cast<std::size_t>(range.file)].name == file;
+      if (here && record >= range.first_record && record < range.first_record + range.num_records) {
+        if (found_ && last_range_ == range_ && record <= last_record_) return false;
+        found_ = true;
+        last_range_ = range_;
+        last_record_ = record;
+        return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  const Split& split_;
+  const Snapshot& snapshot_;
+  std::size_t range_ = 0, last_range_ = 0;
+  std::int64_t last_record_ = 0;
+  bool found_ = false;
+};
+
+Status CountBatch(
+    const arrow::RecordBatch& batch, const std::string& path, SplitWalk& walk, RowCounts& counts
+) {
+  const int columns = batch.num_columns();
+  const auto& status = static_cast<const arrow::StringArray&>(*batch.column(columns - 3));
+  const auto& source = static_cast<const arrow::StructArray&>(*batch.column(columns - 1));
+  const auto& file = static_cast<const arrow::StringArray&>(*source.field(0));
+  const auto& record = static_cast<const arrow::Int64Array&>(*source.field(1));
+  for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
+    if (!walk.Find(file.GetView(row), record.Value(row))) {
+      return Status::IOError(fmt::format(
+          "{}: row of {} record {} is not in its split, or not once and in order",
+          path,
+          file.GetView(row),
+          record.Value(row)
+      ));
+    }
+    const std::string_view name = status.GetView(row);
+    if (name == "ok")
+      ++counts.ok;
+    else if (name == "error")
+      ++counts.error;
+    else if (name == "skipped")
+      ++counts.skipped;
+    else
+      return Status::IOError(fmt::format(
+          "{}: _status '{}' of {} record {}", path, name, file.GetView(row), record.Value(row)
+      ));
+  }
+  return Status::OK();
+}
+
+// Counts that the part shows must be the committed ones; a status that the output leaves out shows
+// none.
+Status Compare(const RowCounts& seen, const RowCounts& committed, const std::string& path) {
+  const auto differs = [](std::int64_t a, std::int64_t b) { return a != 0 && a != b; };
+  if (differs(seen.ok, committed.ok) || differs(seen.error, committed.error) ||
+      differs(seen.skipped, committed.skipped)) {
+    return Status::IOError(fmt::format(
+        "{} holds {} ok, {} error, {} skipped rows; committed were {}, {}, {}",
+        path,
+        seen.ok,
+        seen.error,
+        seen.skipped,
+        committed.ok,
+        committed.error,
+        committed.skipped
+    ));
+  }
+  return Status::OK();
+}
+
+Status ReadPart(
+    OutputFormat format,
+    const std::string& path,
+    const Plan& plan,
+    const Split& split,
+    RowDigest* digest,
+    RowCounts& seen
+) {
+  MS_ASSIGN_OR_RETURN(auto reader, OpenWritten(format, path, plan.output));
+  SplitWalk walk(split, plan.snapshot);
+  std::shared_ptr<arrow::RecordBatch> batch;
+  while (true) {
+    MS_RETURN_NOT_OK(reader->ReadNext(&batch));
+    if (!batch) return Status::OK();
+    MS_RETURN_NOT_OK(CountBatch(*batch, path, walk, seen));
+    if (digest != nullptr) MS_RETURN_NOT_OK(digest->Add(*batch));
+  }
+}
+
+Result<OutputFormat> FormatOfJob(const Ledger& ledger) {
+  const auto spec = ledger.job().value("spec", nlohmann::ordered_json::object());
+  const auto output = spec.value("output", nlohmann::ordered_json::object());
+  return OutputFormatFromName(output.is_object() ? output.value("format", "parquet") : "parquet");
+}
+
+}  // namespace
+
+Result<Verification> VerifyOutput(Storage& storage, const std::string& output, bool digest) {
+  const std::string path = std::filesystem::absolute(output).lexically_normal().string();
+  std::string suffix = std::filesystem::path(path).extension().string();
+  MS_ASSIGN_OR_RETURN(
+      std::unique_ptr<Ledger> ledger,
+      Ledger::Load(storage, OutputLayout::Of(path, suffix.empty() ? ".parquet" : suffix))
+  );
+  if (!ledger)
+    return Status::Invalid(
+        path, " is no output of Millstream: ", path, ".millstream/job.json is missing"
+    );
+  MS_ASSIGN_OR_RETURN(const OutputFormat format, FormatOfJob(*ledger));
+  MS_ASSIGN_OR_RETURN(
+      ledger, Ledger::Load(storage, OutputLayout::Of(path, std::string(OutputFormatSuffix(format))))
+  );
+  MS_ASSIGN_OR_RETURN(const Plan plan, PlanFromJson(ledger->plan()));
+  MS_ASSIGN_OR_RETURN(const auto parts, ledger->Parts());
+  RowDigest rows(plan.output);
+  Verification result;
+  for (const Split& split : plan.splits) {
+    const auto part = parts.find(split.number);
+    if (part == parts.end()) {
+      result.rows_missing += split.num_rows;
+      continue;
+    }
+    const std::string part_path = ledger->layout().PartPath(split.number);
+    RowCounts seen;
+    MS_RETURN_NOT_OK(ReadPart(format, part_path, plan, split, digest ? &rows : nullptr, seen));
+    if (part->second.total() != split.num_rows) {
+      return Status::IOError(fmt::format(
+          "{}: {} rows are committed, its split has {}",
+          part_path,
+          part->second.total(),
+          split.num_rows
+      ));
+    }
+    MS_RETURN_NOT_OK(Compare(seen, part->second, part_path));
+    result.counts += part->second;
+    ++result.parts;
+  }
+  for (const auto& [split, counts] : parts) {
+    if (split >= static_cast<std::int64_t>(plan.splits.size())) {
+      return Status::IOError(ledger->layout().PartPath(split), " is of no split of the plan");
+    }
+  }
+  result.complete = result.rows_missing == 0;
+  if (digest) result.digest = rows.Hex();
+  return result;
+}
+
+}  // namespace millstream
