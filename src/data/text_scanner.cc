@@ -28,7 +28,7 @@ TextScanner::TextScanner(
     : source_(std::move(source)), framing_(framing), offset_(offset), line_(line) {}
 
 Status TextScanner::Refill() {
-  std::memmove(buffer_.data(), buffer_.data() + next_, filled_ - next_);
+  if (next_ > 0) std::memmove(buffer_.data(), buffer_.data() + next_, filled_ - next_);
   offset_ += next_;
   scanned_ -= next_;
   filled_ -= next_;
