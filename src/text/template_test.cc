@@ -466,6 +466,19 @@ TEST(ChatTemplateTest, AHostileTemplateIsStopped) {
       "= [ns.x] %}"
       "{% endfor %}{% endfor %}{{ ns.x|tojson }}",
       "{% for i in range(300000) %}0123456789abcdef{% endfor %}",
+      "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% "
+      "endfor %}{{ ns.x }}",
+      "{% set ns = namespace(x={}) %}{% for i in range(9999) %}{% set ns.x = dict(a=ns.x) %}{% "
+      "endfor %}{{ ns.x }}",
+      "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = ns.x|batch(1) %}{% "
+      "endfor %}{{ ns.x }}",
+      "{% set ns = namespace(x=range(5)) %}{% for i in range(99999) %}{% set ns.x = ns.x[0:] %}{% "
+      "endfor %}",
+      "{% set ns = namespace() %}{% set ns.self = ns %}{{ ns }}",
+      "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
+      "{% macro m(x) %}{{ m([x, x]) }}{% endmacro %}{{ m(1) }}",
+      "{% for i in [[1]] recursive %}{{ loop([[i, i]]) }}{% endfor %}",
+      "{% set x = ['a' * 9999999] * 9999 %}{{ x ~ '' }}",
       "{{ messages.__class__.__mro__ }}",
       "{% include 'x' %}",
       "{% for m in messages %}{{ raise_exception('no ' + m.role) }}{% endfor %}",

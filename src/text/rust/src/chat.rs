@@ -5,15 +5,17 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
+use crate::bounded::Program;
 use crate::env::{self, MAX_OUTPUT_BYTES};
-use crate::marks::MARK;
+use crate::marks::{self, MARK};
 use crate::{calendar, json};
 
-const NAME: &str = "chat template";
+const MAX_SOURCE_BYTES: usize = 128 << 10;
 /// Stands behind the text of the message to continue while the template runs. The space shows whether it trims.
 const END_OF_ANSWER: &str = "\u{FDD4} ";
 
 pub struct Chat {
+    program: Program,
     env: Environment<'static>,
     bos_token: String,
     eos_token: String,
@@ -31,7 +33,7 @@ impl Chat {
     pub fn compile(source: &str, bos_token: &str, eos_token: &str) -> Result<Chat, String> {
         let mut env = env::environment();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        env.set_syntax(syntax.map_err(|e| env::describe(&e))?);
+        let syntax = syntax.map_err(|e| env::describe(&e))?;
         env.set_formatter(|out, _, value| match value.kind() {
             ValueKind::Undefined => Ok(()),
             ValueKind::None => out.write_str("None").map_err(Error::from),
@@ -46,12 +48,15 @@ impl Chat {
             let now = state.lookup("__now").and_then(|now| i64::try_from(now).ok()).unwrap_or(0);
             calendar::format(now, format).map_err(|e| Error::new(ErrorKind::InvalidOperation, e))
         });
-        env.add_template_owned(NAME, without_generation(source)).map_err(|e| {
+        if source.len() > MAX_SOURCE_BYTES || marks::has_reserved(source) {
+            return Err("the chat template is too long, or holds a reserved character (U+FDD0 or U+FDD1)".into());
+        }
+        let program = Program::compile(&without_generation(source), syntax, &mut env).map_err(|e| {
             let line = e.line().map_or(String::new(), |line| format!("line {line}: "));
             format!("the chat template cannot be used: {line}{}", env::describe(&e))
         })?;
         let uses_now = source.contains("strftime_now");
-        Ok(Chat { env, bos_token: bos_token.into(), eos_token: eos_token.into(), uses_now })
+        Ok(Chat { program, env, bos_token: bos_token.into(), eos_token: eos_token.into(), uses_now })
     }
 
     pub fn uses_now(&self) -> bool {
@@ -86,8 +91,7 @@ impl Chat {
         if options.continue_final_message {
             context.push((Value::from("add_generation_prompt"), Value::from(false)));
         }
-        let template = self.env.get_template(NAME).map_err(|e| env::describe(&e))?;
-        let rendered = template.render(Value::from_pairs(context)).map_err(|e| {
+        let rendered = self.program.run(&self.env, Value::from_pairs(context)).map_err(|e| {
             let line = e.line().map_or(String::new(), |line| format!(" at line {line}"));
             format!("the chat template failed{line}: {}", env::describe(&e))
         })?;

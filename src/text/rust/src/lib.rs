@@ -3,6 +3,7 @@
 
 #![allow(clippy::missing_safety_doc)] // text_ffi.h says it
 
+mod bounded;
 mod calendar;
 mod chat;
 mod env;
