@@ -23,6 +23,7 @@ struct DotTile {
     for (std::int64_t k = 0; k < p.columns; k += 2, ++a, panel += kPanelRows) {
       const S::I w0 = S::LoadWords(panel);
       const S::I w1 = S::LoadWords(panel + S::kWidth);
+      Prefetch<PanelBf16<S>>(p.panel, k);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const S::I x = _mm512_set1_epi32(static_cast<int>(a[r * stride]));

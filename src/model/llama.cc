@@ -15,10 +15,16 @@ using kernels::kPanelRows;
 using kernels::PaddedLength;
 
 constexpr std::int64_t kAttentionTokens = 16;  // of one piece of attention
-constexpr std::int64_t kGateUpRows = 48;  // of one piece of the gated product: fits the first cache
+// Rows of one piece of a product: their activations stay in the second cache while the weights pass
+// by.
+constexpr std::int64_t kRowsAtOnce = 48;
 
 std::size_t Size(std::int64_t count) {
   return static_cast<std::size_t>(count);
+}
+
+std::int64_t RowParts(std::int64_t rows) {
+  return (rows + kRowsAtOnce - 1) / kRowsAtOnce;
 }
 
 std::int64_t QkvLength(const ModelConfig& config) {
@@ -134,16 +140,14 @@ void LlamaModel::Multiply(
     kernels::Team& team
 ) const {
   const std::int64_t panels = matrix.num_panels;
-  // Few panels are shared out by rows too, or some threads would have none.
-  const std::int64_t parts =
-      std::clamp<std::int64_t>(4 * team.size() / panels, 1, std::max<std::int64_t>(1, rows / 12));
+  const std::int64_t parts = RowParts(rows);
   const std::int64_t part_rows = (rows + parts - 1) / parts;
   // Few rows make a panel a short piece of work: take several.
-  const std::int64_t grain = rows >= 16 ? 1 : team.Grain(panels * parts, 6);
+  const std::int64_t grain = rows >= 16 ? 1 : team.Grain(panels, 6);
   team.For(panels * parts, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t panel = i / parts;
-      const std::int64_t first = i % parts * part_rows;
+      const std::int64_t panel = i % panels;
+      const std::int64_t first = i / panels * part_rows;
       const std::int64_t count = std::min(part_rows, rows - first);
       if (count <= 0) continue;
       kernels_.multiply(
@@ -165,33 +169,36 @@ void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team)
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
   const std::int64_t pairs = matrix.num_panels / 2;
   const std::int64_t stride = pairs * kPanelRows;
+  const std::int64_t parts = RowParts(rows);
+  const std::int64_t part_rows = (rows + parts - 1) / parts;
   const std::int64_t grain = rows >= 16 ? 1 : team.Grain(pairs, 6);
-  team.For(pairs, grain, [&](std::int64_t begin, std::int64_t end) {
-    alignas(64) float outputs[2][kGateUpRows * kPanelRows];
-    for (std::int64_t pair = begin; pair < end; ++pair) {
-      for (std::int64_t first = 0; first < rows; first += kGateUpRows) {
-        const std::int64_t count = std::min(kGateUpRows, rows - first);
-        for (std::int64_t half = 0; half < 2; ++half) {
-          const std::int64_t panel = 2 * pair + half;
-          kernels_.multiply(
-              {.activations = w.normed_ + first * matrix.columns * kernels_.activation_bytes,
-               .activation_stride = matrix.columns,
-               .rows = count,
-               .panel = matrix.panels + panel * matrix.panel_bytes,
-               .columns = matrix.columns,
-               .bias = matrix.bias != nullptr ? matrix.bias + panel * kPanelRows : nullptr,
-               .output = outputs[half],
-               .output_stride = kPanelRows,
-               .accumulate = false}
-          );
-        }
-        for (std::int64_t r = 0; r < count; ++r) {
-          std::byte* gated = w.feed_forward_ +
-                             ((first + r) * stride + pair * kPanelRows) * kernels_.activation_bytes;
-          kernels_.swiglu(
-              outputs[0] + r * kPanelRows, outputs[1] + r * kPanelRows, kPanelRows, gated
-          );
-        }
+  team.For(pairs * parts, grain, [&](std::int64_t begin, std::int64_t end) {
+    alignas(64) float outputs[2][kRowsAtOnce * kPanelRows];
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t pair = i % pairs;
+      const std::int64_t first = i / pairs * part_rows;
+      const std::int64_t count = std::min(part_rows, rows - first);
+      if (count <= 0) continue;
+      for (std::int64_t half = 0; half < 2; ++half) {
+        const std::int64_t panel = 2 * pair + half;
+        kernels_.multiply(
+            {.activations = w.normed_ + first * matrix.columns * kernels_.activation_bytes,
+             .activation_stride = matrix.columns,
+             .rows = count,
+             .panel = matrix.panels + panel * matrix.panel_bytes,
+             .columns = matrix.columns,
+             .bias = matrix.bias != nullptr ? matrix.bias + panel * kPanelRows : nullptr,
+             .output = outputs[half],
+             .output_stride = kPanelRows,
+             .accumulate = false}
+        );
+      }
+      for (std::int64_t r = 0; r < count; ++r) {
+        std::byte* gated = w.feed_forward_ +
+                           ((first + r) * stride + pair * kPanelRows) * kernels_.activation_bytes;
+        kernels_.swiglu(
+            outputs[0] + r * kPanelRows, outputs[1] + r * kPanelRows, kPanelRows, gated
+        );
       }
     }
   });
