@@ -104,6 +104,7 @@ class Binder {
     for (const std::string& name : expression.names()) {
       if (name != "row") all = Known(name, place) && all;
     }
+    for (const std::string& name : expression.row_columns()) all = Known(name, place) && all;
     if (expression.uses_row()) {
       for (const Column& column : columns_) {
         if (!column.input.empty()) used_.insert(column.input);

@@ -46,6 +46,16 @@ Result<std::string> ContentText(const Json& content) {
   return text;
 }
 
+// Templates compare roles with the well-known ones, so those stay plain; any other is row text and
+// stays marked.
+std::string RoleText(const std::string& marked) {
+  std::string plain = Unmark(marked);
+  for (const char* known : {"system", "user", "assistant", "tool", "developer"}) {
+    if (plain == known) return plain;
+  }
+  return marked;
+}
+
 // The messages that a row's column holds, marked as row text throughout.
 Result<Json> MessagesOfValue(
     const std::string& json, const std::string& special_tokens, bool parse_special
@@ -65,7 +75,8 @@ Result<Json> MessagesOfValue(
         const std::string text,
         ContentText(message.contains("content") ? message["content"] : Json())
     );
-    messages.push_back({{"role", mark(message["role"].get<std::string>())}, {"content", mark(text)}}
+    messages.push_back(
+        {{"role", RoleText(mark(message["role"].get<std::string>()))}, {"content", mark(text)}}
     );
   }
   return messages;
@@ -282,7 +293,7 @@ Result<std::vector<std::string>> GenerateStep::RenderChat(const RowBatch& slice,
         return spec_.parse_special ? Unmark(text) : std::string(text);
       };
       conversations[row].push_back(
-          {{"role", plain(roles.Text(row))}, {"content", plain(texts[row])}}
+          {{"role", RoleText(plain(roles.Text(row)))}, {"content", plain(texts[row])}}
       );
     }
   }

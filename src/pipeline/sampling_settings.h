@@ -13,7 +13,7 @@
 #include "arrow/record_batch.h"
 #include "base/status.h"
 #include "engine/engine.h"
-#include "model/checkpoint.h"
+#include "engine/language_model.h"
 #include "pipeline/row_batch.h"
 #include "pipeline/spec.h"
 #include "text/template.h"

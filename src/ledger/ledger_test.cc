@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ledger/ledger.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace millstream {
+namespace {
+
+class LedgerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ =
+        std::filesystem::path(testing::TempDir()) /
+        (std::string("ledger_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    layout_ = OutputLayout::Of((folder_ / "out").string(), ".jsonl");
+    storage_ = MakeLocalStorage();
+  }
+
+  std::unique_ptr<Ledger> Create() {
+    auto ledger = Ledger::Create(*storage_, layout_, {{"id", "a"}}, {{"splits", 2}});
+    EXPECT_TRUE(ledger.ok()) << ledger.status();
+    return *std::move(ledger);
+  }
+
+  void Write(const std::string& path, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+    std::ofstream(path) << text;
+  }
+
+  std::filesystem::path folder_;
+  OutputLayout layout_;
+  std::unique_ptr<Storage> storage_;
+};
+
+TEST_F(LedgerTest, AJobIsBornOnceAndLoadedAsItWasWritten) {
+  Create();
+  EXPECT_TRUE(
+      Ledger::Create(*storage_, layout_, {{"id", "b"}}, {{"splits", 3}}).status().IsAlreadyExists()
+  );
+  const auto loaded = Ledger::Load(*storage_, layout_);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ((*loaded)->job()["id"], "a");
+  EXPECT_EQ((*loaded)->plan()["splits"], 2);
+}
+
+TEST_F(LedgerTest, APublishedPartNeverChangesAndItsCountsAreFoundAgain) {
+  auto ledger = Create();
+  Write(ledger->TemporaryPath(1), "first\n");
+  ASSERT_TRUE(ledger->PublishPart(1, ledger->TemporaryPath(1), "0000000000000001", {3, 1, 2}).ok());
+  const auto parts = ledger->Parts();
+  ASSERT_TRUE(parts.ok()) << parts.status();
+  EXPECT_EQ(parts->at(1), (RowCounts{3, 1, 2}));
+  Write(ledger->TemporaryPath(1), "second\n");
+  ASSERT_TRUE(ledger->PublishPart(1, ledger->TemporaryPath(1), "0000000000000001", {3, 1, 2}).ok());
+  EXPECT_EQ(*storage_->Read(layout_.PartPath(1), 100), "first\n");
+  EXPECT_FALSE(std::filesystem::exists(ledger->TemporaryPath(1)));
+}
+
+TEST_F(LedgerTest, TheOutputFolderHoldsPartsAlone) {
+  auto ledger = Create();
+  Write(ledger->TemporaryPath(0), "row\n");
+  ASSERT_TRUE(ledger->PublishPart(0, ledger->TemporaryPath(0), "0000000000000001", {1, 0, 0}).ok());
+  ASSERT_TRUE(ledger->WriteSuccess({{"ok", 1}}).ok());
+  const auto files = storage_->List(layout_.output);
+  ASSERT_TRUE(files.ok());
+  ASSERT_EQ(files->size(), 1U);
+  EXPECT_EQ(files->front().name, "part-000000.jsonl");
+}
+
+TEST_F(LedgerTest, RefusesAForeignFolderAndADamagedPlan) {
+  Write((folder_ / "out" / "notes.txt").string(), "mine");
+  EXPECT_TRUE(Ledger::Load(*storage_, layout_).status().IsAlreadyExists());
+  std::filesystem::remove_all(folder_ / "out");
+  auto ledger = Create();
+  Write(layout_.state + "/" + ledger->job()["plan"].get<std::string>(), "{}");
+  const Status damaged = Ledger::Load(*storage_, layout_).status();
+  EXPECT_NE(damaged.message().find("damaged"), std::string::npos) << damaged;
+}
+
+TEST_F(LedgerTest, ASuffixInThePathMeansOneFileWithPartsInTheState) {
+  const OutputLayout single = OutputLayout::Of("/data/x.parquet", ".parquet");
+  EXPECT_TRUE(single.is_single_file);
+  EXPECT_EQ(single.PartPath(12), "/data/x.parquet.millstream/parts/part-000012.parquet");
+}
+
+}  // namespace
+}  // namespace millstream
