@@ -45,7 +45,9 @@ class Channel {
   /// `stop` is requested.
   [[nodiscard]] std::optional<T> Pop(std::stop_token stop) {
     MutexLock lock(mutex_);
-    not_empty_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) { return closed_ || !items_.empty(); });
+    not_empty_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
+      return closed_ || !items_.empty();
+    });
     if (stop.stop_requested() || items_.empty()) return std::nullopt;
     std::optional<T> item(std::move(items_.front()));
     items_.pop_front();

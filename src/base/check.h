@@ -11,8 +11,8 @@ namespace millstream {
 
 }  // namespace millstream
 
-#define MS_CHECK(condition)                                          \
-  do {                                                               \
-    if (!(condition)) [[unlikely]]                                   \
-      ::millstream::CheckFailed(#condition, __FILE__, __LINE__);     \
+#define MS_CHECK(condition)                                      \
+  do {                                                           \
+    if (!(condition)) [[unlikely]]                               \
+      ::millstream::CheckFailed(#condition, __FILE__, __LINE__); \
   } while (false)

@@ -12,11 +12,13 @@ namespace millstream {
 /// A uint64 whose + and * remember an overflow. Test `value()` before use.
 class CheckedSize {
  public:
-  constexpr CheckedSize(std::uint64_t value) : value_(value) {}  // NOLINT(google-explicit-constructor)
+  constexpr CheckedSize(std::uint64_t value)
+      : value_(value) {}  // NOLINT(google-explicit-constructor)
 
   friend constexpr CheckedSize operator+(CheckedSize a, CheckedSize b) {
     CheckedSize sum(0);
-    sum.overflow_ = __builtin_add_overflow(a.value_, b.value_, &sum.value_) || a.overflow_ || b.overflow_;
+    sum.overflow_ =
+        __builtin_add_overflow(a.value_, b.value_, &sum.value_) || a.overflow_ || b.overflow_;
     return sum;
   }
   friend constexpr CheckedSize operator*(CheckedSize a, CheckedSize b) {

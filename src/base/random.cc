@@ -24,7 +24,8 @@ std::uint64_t RandomBits(RandomKey key, std::uint64_t counter) {
       static_cast<std::uint32_t>(counter),
       static_cast<std::uint32_t>(counter >> 32),
       static_cast<std::uint32_t>(key.high),
-      static_cast<std::uint32_t>(key.high >> 32)};
+      static_cast<std::uint32_t>(key.high >> 32)
+  };
   auto k0 = static_cast<std::uint32_t>(key.low);
   auto k1 = static_cast<std::uint32_t>(key.low >> 32);
   for (int round = 0; round < 10; ++round) {

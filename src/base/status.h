@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one vocabulary of failure: Arrow's Status and Result, and the macros that pass them on.
 //
-// A failed operation is a Status, a failed row is data (RowError in data/row.h), a bug is a MS_CHECK.
+// A failed operation is a Status, a failed row is data (RowError in data/row.h), a bug is a
+// MS_CHECK.
 
 #pragma once
 
@@ -22,17 +23,17 @@ using Result = arrow::Result<T>;
 #define MS_CONCAT(a, b) MS_CONCAT_(a, b)
 
 /// Returns from the enclosing function if `expression`, a Status, is not OK.
-#define MS_RETURN_NOT_OK(expression)                    \
-  do {                                                  \
-    ::millstream::Status ms_status_ = (expression);     \
-    if (!ms_status_.ok()) [[unlikely]]                  \
-      return ms_status_;                                \
+#define MS_RETURN_NOT_OK(expression)                \
+  do {                                              \
+    ::millstream::Status ms_status_ = (expression); \
+    if (!ms_status_.ok()) [[unlikely]]              \
+      return ms_status_;                            \
   } while (false)
 
-#define MS_ASSIGN_OR_RETURN_(result, target, expression)   \
-  auto result = (expression);                              \
-  if (!result.ok()) [[unlikely]]                           \
-    return result.status();                                \
+#define MS_ASSIGN_OR_RETURN_(result, target, expression) \
+  auto result = (expression);                            \
+  if (!result.ok()) [[unlikely]]                         \
+    return result.status();                              \
   target = std::move(result).ValueUnsafe()
 
 /// Evaluates `expression`, a Result, and moves its value into `target`, or returns its Status.

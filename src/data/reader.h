@@ -15,24 +15,32 @@
 
 namespace millstream {
 
-/// Some consecutive records of one file. `columns` has the snapshot's schema (or the asked columns of it)
-/// and one row for each record; a record that could not be read is all null there and named in `errors`.
+/// Some consecutive records of one file. `columns` has the snapshot's schema (or the asked columns
+/// of it) and one row for each record; a record that could not be read is all null there and named
+/// in `errors`.
 struct InputBatch {
   std::shared_ptr<arrow::RecordBatch> columns;
   std::int32_t file = 0;
   std::int64_t first_record = 1;
   /// (row in this batch, what was wrong), ascending.
   std::vector<std::pair<std::int64_t, RowError>> errors;
-  /// Rows that are no rows of this job: another job's failed rows, for instance. They count as skipped. Ascending.
+  /// Rows that are no rows of this job: another job's failed rows, for instance. They count as
+  /// skipped. Ascending.
   std::vector<std::int64_t> skipped;
 };
 
-/// Reads splits. Keeps the place it reached, so that consecutive splits of a compressed file are read in
-/// one pass. One thread at a time.
+/// Reads splits. Keeps the place it reached, so that consecutive splits of a compressed file are
+/// read in one pass. One thread at a time.
 class SplitReader {
  public:
-  /// Reads `columns` (empty: all) of the snapshot, at most `batch_rows` rows a batch. `snapshot` must outlive it.
-  SplitReader(const Snapshot& snapshot, const InputOptions& options, std::vector<std::string> columns, std::int64_t batch_rows);
+  /// Reads `columns` (empty: all) of the snapshot, at most `batch_rows` rows a batch. `snapshot`
+  /// must outlive it.
+  SplitReader(
+      const Snapshot& snapshot,
+      const InputOptions& options,
+      std::vector<std::string> columns,
+      std::int64_t batch_rows
+  );
   ~SplitReader();
   SplitReader(const SplitReader&) = delete;
   SplitReader& operator=(const SplitReader&) = delete;
