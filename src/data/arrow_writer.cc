@@ -53,7 +53,7 @@ class ArrowBatches final : public arrow::RecordBatchReader {
 }  // namespace
 
 Result<std::unique_ptr<TableWriter>> MakeArrowWriter(
-    SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
+    const SchemaPtr& schema, SinkPtr sink, const FileMetadata& metadata
 ) {
   auto options = arrow::ipc::IpcWriteOptions::Defaults();
   options.use_threads = false;
@@ -76,8 +76,9 @@ Result<std::unique_ptr<TableWriter>> MakeArrowWriter(
 Result<BatchReaderPtr> OpenWrittenArrow(const std::string& path, SchemaPtr schema) {
   MS_ASSIGN_OR_RETURN(auto file, arrow::io::ReadableFile::Open(path));
   auto reader = arrow::ipc::RecordBatchFileReader::Open(std::move(file));
-  if (!reader.ok())
+  if (!reader.ok()) {
     return reader.status().WithMessage("cannot read ", path, ": ", reader.status().message());
+  }
   return std::make_shared<ArrowBatches>(std::move(schema), std::move(reader).ValueUnsafe());
 }
 

@@ -55,7 +55,7 @@ class CsvWriter final : public TableWriter {
   }
 
   Status Write(const arrow::RecordBatch& batch) override {
-    const arrow::ArrayVector arrays = batch.columns();
+    const arrow::ArrayVector& arrays = batch.columns();
     for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
       for (std::size_t i = 0; i < arrays.size(); ++i) {
         if (i != 0) sink_.text() += ',';
@@ -96,8 +96,8 @@ class CsvWriter final : public TableWriter {
     json_.clear();
     MS_RETURN_NOT_OK(WriteJson(array, row, json_));
     std::string_view text = json_;
-    if (text.starts_with('"'))
-      text = text.substr(1, text.size() - 2);  // a time, binary, NaN: never an escape in it
+    // The quotes of a time, of binary, of NaN, none of which has an escape.
+    if (text.starts_with('"')) text = text.substr(1, text.size() - 2);
     WriteCell(text, out);
     return Status::OK();
   }
@@ -182,8 +182,9 @@ class CsvRows {
       if (quote == text.npos || quote + 1 == text.size()) return false;
       at = quote + 1;
       const bool is_doubled = text[at] == '"';
-      if (is_doubled && copy == nullptr)
+      if (is_doubled && copy == nullptr) {
         copy = unescaped_.emplace_back(std::make_unique<std::string>()).get();
+      }
       if (copy != nullptr) copy->append(text.substr(piece, quote - piece + (is_doubled ? 1 : 0)));
       if (is_doubled) {
         ++at;
@@ -198,10 +199,12 @@ class CsvRows {
 
   Status Append(const Cell& cell, const arrow::DataType& type, arrow::ArrayBuilder& builder) {
     if (cell.text.empty() && !cell.is_quoted) return builder.AppendNull();
-    if (type.id() == Type::STRING)
+    if (type.id() == Type::STRING) {
       return static_cast<arrow::StringBuilder&>(builder).Append(cell.text);
-    if (type.id() == Type::LARGE_STRING)
+    }
+    if (type.id() == Type::LARGE_STRING) {
       return static_cast<arrow::LargeStringBuilder&>(builder).Append(cell.text);
+    }
     if (type.id() == Type::EXTENSION) return Status::Invalid("has an extension type");
     json_.clear();
     if (IsStringInJson(type, cell.text)) {
@@ -222,7 +225,7 @@ class CsvRows {
 
 }  // namespace
 
-Result<std::unique_ptr<TableWriter>> MakeCsvWriter(SchemaPtr schema, SinkPtr sink) {
+Result<std::unique_ptr<TableWriter>> MakeCsvWriter(const SchemaPtr& schema, SinkPtr sink) {
   for (const auto& field : schema->fields()) {
     if (HasJson(*field->type())) continue;
     return Status::Invalid(

@@ -57,9 +57,9 @@ class ByteHash {
     num_gathered_ = 0;
   }
 
-  XXH3_state_t state_;
+  XXH3_state_t state_{};
   std::size_t num_gathered_ = 0;
-  std::array<char, 4096> gathered_;
+  std::array<char, 4096> gathered_{};
 };
 
 // The values of one column, or of one child of a nested column: which are null, and the others one
@@ -74,8 +74,9 @@ class ColumnDigest {
     } else if (type->id() == Type::EXTENSION) {
       type = static_cast<const arrow::ExtensionType&>(*type).storage_type().get();
     }
-    for (const auto& child : type->fields())
+    for (const auto& child : type->fields()) {
       children_.push_back(std::make_unique<ColumnDigest>(*child));
+    }
   }
 
   // Adds the values in [begin, end) of the array.

@@ -46,8 +46,9 @@ TEST(RowDigestTest, BatchesAndSlicesDoNotMatter) {
       at += slice->num_rows();
       ASSERT_TRUE(in_slices.Add(*slice).ok());
       arrow::ArrayVector copies;
-      for (const auto& column : slice->columns())
+      for (const auto& column : slice->columns()) {
         copies.push_back(arrow::Concatenate({column}).ValueOrDie());
+      }
       ASSERT_TRUE(in_copies.Add(*arrow::RecordBatch::Make(schema, slice->num_rows(), copies)).ok());
     }
     ASSERT_EQ(at_once.Hex(), in_slices.Hex()) << schema->ToString();

@@ -20,10 +20,10 @@ Result<std::unique_ptr<TableWriter>> MakeParquetWriter(
     SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
 );
 Result<std::unique_ptr<TableWriter>> MakeArrowWriter(
-    SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
+    const SchemaPtr& schema, SinkPtr sink, const FileMetadata& metadata
 );
-Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(SchemaPtr schema, SinkPtr sink);
-Result<std::unique_ptr<TableWriter>> MakeCsvWriter(SchemaPtr schema, SinkPtr sink);
+Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(const SchemaPtr& schema, SinkPtr sink);
+Result<std::unique_ptr<TableWriter>> MakeCsvWriter(const SchemaPtr& schema, SinkPtr sink);
 
 Result<BatchReaderPtr> OpenWrittenParquet(const std::string& path, SchemaPtr schema);
 Result<BatchReaderPtr> OpenWrittenArrow(const std::string& path, SchemaPtr schema);

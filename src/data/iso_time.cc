@@ -222,7 +222,7 @@ std::optional<std::int64_t> ParseIsoTimestamp(
   if (zoned || !scanner.AtEnd()) {
     if (!scanner.Take('T')) scanner.Expect(' ');
     value += ScanTime(scanner, unit);
-    if (zoned) value -= ScanOffset(scanner) * UnitsPerSecond(unit);
+    if (zoned) value -= static_cast<Int128>(ScanOffset(scanner)) * UnitsPerSecond(unit);
   }
   if (!scanner.ok() || !scanner.AtEnd()) return std::nullopt;
   if (value < std::numeric_limits<std::int64_t>::min()) return std::nullopt;

@@ -110,9 +110,10 @@ std::optional<std::string> IntegerDigits(std::string_view number) {
     digits.pop_back();
     if (digits.empty() || digits == "-") return "0";
   }
-  if (exponent > kDigitsMax)
+  if (exponent > kDigitsMax) {
     return digits.find_first_of("123456789") == digits.npos ? "0"
                                                             : digits + std::string(kDigitsMax, '0');
+  }
   return digits + std::string(static_cast<std::size_t>(exponent), '0');
 }
 
@@ -185,8 +186,9 @@ Status AppendFloat(const JsonNode& value, const DataType& type, ArrayBuilder* bu
   if (!number) return WrongKind(value, type);
   if constexpr (std::is_same_v<Builder, arrow::HalfFloatBuilder>) {
     const auto half = arrow::util::Float16::FromFloat(*number);
-    if (half.is_infinity() && !std::isinf(*number))
+    if (half.is_infinity() && !std::isinf(*number)) {
       return WrongValue(value, "out of range for", type);
+    }
     return Put<Builder>(builder, half.bits());
   } else {
     return Put<Builder>(builder, *number);
@@ -214,16 +216,18 @@ Status AppendBytes(const JsonNode& value, const DataType& type, ArrayBuilder* bu
   if (!bytes.ok()) return WrongValue(value, "not base64, expected", type);
   if constexpr (std::is_same_v<Builder, arrow::FixedSizeBinaryBuilder>) {
     const int width = static_cast<const arrow::FixedSizeBinaryType&>(type).byte_width();
-    if (bytes->size() != static_cast<std::size_t>(width))
+    if (bytes->size() != static_cast<std::size_t>(width)) {
       return WrongValue(value, "not as long as", type);
+    }
   }
   return Put<Builder>(builder, std::string_view(*bytes));
 }
 
 template <typename Builder, typename Decimal>
 Status AppendDecimal(const JsonNode& value, const DataType& type, ArrayBuilder* builder) {
-  if (value.kind() != JsonKind::kNumber && value.kind() != JsonKind::kString)
+  if (value.kind() != JsonKind::kNumber && value.kind() != JsonKind::kString) {
     return WrongKind(value, type);
+  }
   const auto& wanted = static_cast<const arrow::DecimalType&>(type);
   Decimal decimal;
   std::int32_t precision = 0;
@@ -243,8 +247,9 @@ Status AppendDate(const JsonNode& value, const DataType& type, ArrayBuilder* bui
   constexpr std::int64_t kDay = kSecondsPerDay * 1000;
   const std::optional<std::int64_t> days = ParseIsoDate(value.text());
   if (type.id() == Type::DATE32) {
-    if (!days || static_cast<std::int32_t>(*days) != *days)
+    if (!days || static_cast<std::int32_t>(*days) != *days) {
       return WrongValue(value, "expected", type);
+    }
     return Put<arrow::Date32Builder>(builder, static_cast<std::int32_t>(*days));
   }
   if (days && std::abs(*days) < std::numeric_limits<std::int64_t>::max() / kDay) {
@@ -335,8 +340,8 @@ Status AppendStruct(const JsonNode& value, const DataType& type, ArrayBuilder* b
   for (std::size_t i = 0; i < members.size(); ++i) {
     const arrow::Field& field = *type.field(static_cast<int>(i));
     ArrayBuilder* child = parent == nullptr ? nullptr : parent->field_builder(static_cast<int>(i));
-    if (members[i]) {
-      MS_RETURN_NOT_OK(Within(field.name(), AppendChild(*members[i], field, child)));
+    if (const std::optional<JsonNode>& member = members[i]) {
+      MS_RETURN_NOT_OK(Within(field.name(), AppendChild(*member, field, child)));
     } else if (!field.nullable()) {
       return Status::Invalid("has no member ", field.name());
     } else if (child != nullptr) {

@@ -191,8 +191,9 @@ bool HasJson(const arrow::DataType& type) {
   if (type.id() == Type::DICTIONARY) return HasJson(*As<arrow::DictionaryType>(type).value_type());
   if (type.id() == Type::EXTENSION) return HasJson(*As<arrow::ExtensionType>(type).storage_type());
   if (arrow::is_interval(type.id()) || arrow::is_union(type.id()) ||
-      type.id() == Type::RUN_END_ENCODED)
+      type.id() == Type::RUN_END_ENCODED) {
     return false;
+  }
   for (const auto& field : type.fields()) {
     if (!HasJson(*field->type())) return false;
   }
@@ -205,8 +206,9 @@ void WriteJsonString(std::string_view text, std::string& out) {
   std::size_t written = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
-    if (c >= 0x20 && c != '"' && c != '\\') [[likely]]
+    if (c >= 0x20 && c != '"' && c != '\\') [[likely]] {
       continue;
+    }
     out += text.substr(written, i - written);
     written = i + 1;
     out += '\\';

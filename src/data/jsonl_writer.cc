@@ -23,7 +23,7 @@ class JsonlWriter final : public TableWriter {
   }
 
   Status Write(const arrow::RecordBatch& batch) override {
-    const arrow::ArrayVector arrays = batch.columns();
+    const arrow::ArrayVector& arrays = batch.columns();
     for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
       std::string& out = sink_.text();
       out += '{';
@@ -64,7 +64,7 @@ Status AppendMember(
 
 }  // namespace
 
-Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(SchemaPtr schema, SinkPtr sink) {
+Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(const SchemaPtr& schema, SinkPtr sink) {
   for (const auto& field : schema->fields()) {
     if (HasJson(*field->type())) continue;
     return Status::Invalid(

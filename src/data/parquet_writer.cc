@@ -177,8 +177,9 @@ Result<BatchReaderPtr> OpenWrittenParquet(const std::string& path, SchemaPtr sch
     return std::make_shared<ParquetBatches>(std::move(schema), std::move(file), std::move(rows));
   };
   auto reader = open();
-  if (!reader.ok())
+  if (!reader.ok()) {
     return reader.status().WithMessage("cannot read ", path, ": ", reader.status().message());
+  }
   return reader;
 }
 

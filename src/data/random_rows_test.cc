@@ -179,8 +179,9 @@ ArrayPtr Decimals(const TypePtr& type, std::int64_t length, TestRandom& random) 
   Builder builder(type);
   for (std::int64_t i = 0; i < length; ++i) {
     std::string digits = OneIn(random, 2) ? "-" : "";
-    for (std::int64_t n = 1 + Below(random, decimal.precision()); n > 0; --n)
+    for (std::int64_t n = 1 + Below(random, decimal.precision()); n > 0; --n) {
       digits += static_cast<char>('0' + Below(random, 10));
+    }
     const Decimal value =
         Decimal::FromString(digits).ValueOrDie();  // the digits of the unscaled value
     const auto status = OneIn(random, 4) ? builder.AppendNull() : builder.Append(value);
@@ -197,8 +198,9 @@ ArrayPtr Lists(
       arrow::AllocateBuffer((length + 1) * static_cast<std::int64_t>(sizeof(Offset))).ValueOrDie();
   auto* at = reinterpret_cast<Offset*>(offsets->mutable_data());
   at[0] = 0;
-  for (std::int64_t i = 0; i < length; ++i)
+  for (std::int64_t i = 0; i < length; ++i) {
     at[i + 1] = at[i] + static_cast<Offset>(Below(random, 4));
+  }
   ArrayPtr items = RandomArray(type->field(0)->type(), at[length], random);
   if (!null_keys) {  // a map's entries and keys are never null
     auto entries = items->data()->Copy();
@@ -252,8 +254,9 @@ ArrayPtr NewArray(const TypePtr& type, std::int64_t length, TestRandom& random) 
     }
     case Type::STRUCT: {
       std::vector<std::shared_ptr<ArrayData>> children;
-      for (const auto& field : type->fields())
+      for (const auto& field : type->fields()) {
         children.push_back(RandomArray(field->type(), length, random)->data());
+      }
       return arrow::MakeArray(
           ArrayData::Make(type, length, {Validity(length, random)}, std::move(children))
       );
@@ -331,10 +334,11 @@ ArrayPtr RandomArray(const TypePtr& type, std::int64_t length, TestRandom& rando
 
 std::shared_ptr<arrow::Schema> RandomSchema(int num_columns, TestRandom& random) {
   arrow::FieldVector fields;
-  for (int i = 0; i < num_columns; ++i)
+  for (int i = 0; i < num_columns; ++i) {
     fields.push_back(
         arrow::field(std::string(1, 'c').append(std::to_string(i)), RandomType(random, 3))
     );
+  }
   return arrow::schema(std::move(fields));
 }
 
@@ -342,8 +346,9 @@ std::shared_ptr<arrow::RecordBatch> RandomBatch(
     const std::shared_ptr<arrow::Schema>& schema, std::int64_t num_rows, TestRandom& random
 ) {
   arrow::ArrayVector columns;
-  for (const auto& field : schema->fields())
+  for (const auto& field : schema->fields()) {
     columns.push_back(RandomArray(field->type(), num_rows, random));
+  }
   return arrow::RecordBatch::Make(schema, num_rows, std::move(columns));
 }
 

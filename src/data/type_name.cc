@@ -208,8 +208,9 @@ class TypeParser {
       MS_ASSIGN_OR_RETURN(const std::int32_t width, Number());
       return width < 0 ? Result<TypePtr>(Wrong("a width")) : arrow::fixed_size_binary(width);
     }
-    if (word != "time32" && word != "time64" && word != "timestamp" && word != "duration")
+    if (word != "time32" && word != "time64" && word != "timestamp" && word != "duration") {
       return TypePtr();
+    }
     MS_ASSIGN_OR_RETURN(const auto unit, Unit());
     const bool is_fine = unit == arrow::TimeUnit::MICRO || unit == arrow::TimeUnit::NANO;
     if (word == "time32") return is_fine ? Result<TypePtr>(Wrong("s or ms")) : arrow::time32(unit);

@@ -47,11 +47,11 @@ Result<std::unique_ptr<TableWriter>> MakeTableWriter(
     case OutputFormat::kParquet:
       return MakeParquetWriter(std::move(schema), std::move(sink), metadata);
     case OutputFormat::kJsonl:
-      return MakeJsonlWriter(std::move(schema), std::move(sink));
+      return MakeJsonlWriter(schema, std::move(sink));
     case OutputFormat::kCsv:
-      return MakeCsvWriter(std::move(schema), std::move(sink));
+      return MakeCsvWriter(schema, std::move(sink));
     case OutputFormat::kArrow:
-      return MakeArrowWriter(std::move(schema), std::move(sink), metadata);
+      return MakeArrowWriter(schema, std::move(sink), metadata);
   }
   return Status::Invalid("no such output format");
 }

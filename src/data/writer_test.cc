@@ -106,8 +106,9 @@ TEST_P(WriterTest, RandomTablesComeBackExactly) {
   for (int round = 0; round < 60; ++round) {
     const auto schema = RandomSchema(3, random);
     std::vector<BatchPtr> batches;
-    for (int i = 0; i < 3; ++i)
+    for (int i = 0; i < 3; ++i) {
       batches.push_back(RandomBatch(schema, static_cast<std::int64_t>(random() % 40), random));
+    }
     const Status written = WriteTo(path_, GetParam(), schema, batches);
     ASSERT_TRUE(written.ok()) << written << schema->ToString();
     const auto back = ReadAll(path_, GetParam(), schema);
@@ -213,8 +214,9 @@ BatchPtr OddTexts() {
       {R"("a\"b\nc,d\r\u0000é")", "\"NaN\"", R"("not json")"}
   };
   std::vector<std::unique_ptr<arrow::ArrayBuilder>> builders;
-  for (const auto& field : schema->fields())
+  for (const auto& field : schema->fields()) {
     builders.push_back(arrow::MakeBuilder(field->type()).ValueOrDie());
+  }
   for (const auto& row : rows) {
     for (std::size_t i = 0; i < row.size(); ++i) EXPECT_TRUE(AppendJson(row[i], *builders[i]).ok());
   }

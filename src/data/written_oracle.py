@@ -3,6 +3,7 @@
 
 Called by writer_test.cc with the folder of written.{parquet,arrow,jsonl,csv}.
 """
+
 import base64
 import csv
 import datetime
@@ -34,7 +35,7 @@ def as_json(value, type_):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime.datetime):
         if type_.tz is not None:
-            value = value.astimezone(datetime.timezone.utc)
+            value = value.astimezone(datetime.UTC)
         return value.isoformat(timespec=UNITS[type_.unit]).replace("+00:00", "Z")
     if isinstance(value, datetime.time):
         return value.isoformat(timespec=UNITS[type_.unit])
@@ -55,8 +56,11 @@ def same(ours, expected):
     if isinstance(expected, list):
         return isinstance(ours, list) and len(ours) == len(expected) and all(map(same, ours, expected))
     if isinstance(expected, dict):
-        return isinstance(ours, dict) and list(ours) == list(expected) and all(
-            same(ours[key], expected[key]) for key in expected)
+        return (
+            isinstance(ours, dict)
+            and list(ours) == list(expected)
+            and all(same(ours[key], expected[key]) for key in expected)
+        )
     if isinstance(expected, numpy.float32):
         return isinstance(ours, decimal.Decimal) and numpy.float32(str(ours)) == expected
     if isinstance(expected, float):
@@ -80,20 +84,26 @@ def main(folder):
     with pa.OSFile(f"{folder}/written.arrow") as file:
         arrow_table = pa.ipc.open_file(file).read_all()
     # Arrow files hold the values of dictionaries.
-    plain = pa.schema([
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in table.schema])
+    plain = pa.schema(
+        [
+            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+            for field in table.schema
+        ]
+    )
     if not arrow_table.schema.equals(plain):
         sys.exit(f"schemas differ: {arrow_table.schema} and {table.schema}")
     if str(arrow_table.to_pylist()) != str(table.to_pylist()):  # as text, since NaN differs from itself
         sys.exit("the Arrow file and the Parquet file differ")
     if pa.parquet.read_metadata(f"{folder}/written.parquet").metadata[b"millstream.split"] != b"7":
         sys.exit("the Parquet file lost its metadata")
-    expected = [{field.name: as_json(row[field.name], field.type) for field in table.schema} for row in table.to_pylist()]
+    expected = [
+        {field.name: as_json(row[field.name], field.type) for field in table.schema} for row in table.to_pylist()
+    ]
 
     with open(f"{folder}/written.jsonl", encoding="utf-8", newline="\n") as file:
         lines = [loads(line) for line in file]
     assert len(lines) == len(expected), len(lines)
-    for i, (ours, row) in enumerate(zip(lines, expected)):
+    for i, (ours, row) in enumerate(zip(lines, expected, strict=True)):
         assert list(ours) == list(row), list(ours)
         for name in row:
             check("written.jsonl", i, name, ours[name], row[name])
@@ -102,7 +112,7 @@ def main(folder):
         rows = list(csv.reader(file))
     assert rows[0] == table.schema.names, rows[0]
     assert len(rows) == len(expected) + 1, len(rows)
-    for i, (cells, row) in enumerate(zip(rows[1:], expected)):
+    for i, (cells, row) in enumerate(zip(rows[1:], expected, strict=True)):
         for cell, (name, value) in zip(cells, row.items(), strict=True):
             if value is None:
                 check("written.csv", i, name, cell, "")
@@ -113,11 +123,15 @@ def main(folder):
 
     # Only a reader that looks at the quotes can tell a null from an empty string.
     options = pa.csv.ConvertOptions(
-        strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""], include_columns=["text"],
-        column_types={"text": pa.string()})
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+        include_columns=["text"],
+        column_types={"text": pa.string()},
+    )
     texts = pa.csv.read_csv(
-        f"{folder}/written.csv", convert_options=options,
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True))["text"]
+        f"{folder}/written.csv", convert_options=options, parse_options=pa.csv.ParseOptions(newlines_in_values=True)
+    )["text"]
     if not texts.combine_chunks().equals(table["text"].combine_chunks()):
         sys.exit("pyarrow reads other texts from the CSV file")
 

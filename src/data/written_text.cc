@@ -24,8 +24,9 @@ class WrittenText final : public arrow::RecordBatchReader {
     }
     MS_RETURN_NOT_OK(ReadMore());
     while (!at_end_ && buffer_.size() < header_.size()) MS_RETURN_NOT_OK(ReadMore());
-    if (!std::string_view(buffer_).starts_with(header_))
+    if (!std::string_view(buffer_).starts_with(header_)) {
       return Wrong("the columns are not those of the job");
+    }
     begin_ = header_.size();
     return Status::OK();
   }
@@ -38,11 +39,15 @@ class WrittenText final : public arrow::RecordBatchReader {
     std::size_t num_bytes = 0;
     while (num_rows < kBatchRows && num_bytes < kBatchBytes) {
       const std::string_view rest = std::string_view(buffer_).substr(begin_);
-      const auto length = rest.empty() ? std::optional<std::size_t>() : parse_(rest, builders_);
-      if (!length.ok()) return Wrong(length.status().message());
-      if (length->has_value()) {
-        begin_ += **length;
-        num_bytes += **length;
+      std::optional<std::size_t> length;
+      if (!rest.empty()) {
+        const auto parsed = parse_(rest, builders_);
+        if (!parsed.ok()) return Wrong(parsed.status().message());
+        length = *parsed;
+      }
+      if (length) {
+        begin_ += *length;
+        num_bytes += *length;
         ++num_rows;
         ++row_;
       } else if (!at_end_) {

@@ -88,8 +88,9 @@ Status MakeFolders(const std::string& folder) {
     if (mkdir(made.c_str(), mode) == 0 || errno == EEXIST) continue;
     const int error = errno;
     std::error_code ignored;
-    if (!fs::is_directory(made, ignored))
+    if (!fs::is_directory(made, ignored)) {
       return FileError(error, "create the folder", made.string());
+    }
   }
   return Status::OK();
 }
