@@ -23,7 +23,7 @@ input: {path: @INPUT@}
 
 steps:
   # Rows that do not pass are skipped.
-  - filter: "{{ @COLUMN@|length > 0 }}"
+  - filter: "{{ @COLUMN@|default('')|length > 0 }}"
 
   - generate:
       model: labeller

@@ -73,7 +73,7 @@ Result<JobSpec> ParseJobText(
   spec.folder = file.parent_path().string();
   SpecMistakes found(path);
   Parse(text, overrides, spec, found);
-  if (mistakes != nullptr) *mistakes = found.Sorted();
+  if (mistakes != nullptr) *mistakes = found.mistakes();
   if (!found.empty()) return found.ToStatus();
   return spec;
 }
@@ -84,7 +84,7 @@ Result<JobSpec> ParseJobFile(
   const auto fail = [&](const std::string& message) {
     SpecMistakes found(path);
     found.Add(path, {}, message);
-    if (mistakes != nullptr) *mistakes = found.Sorted();
+    if (mistakes != nullptr) *mistakes = found.mistakes();
     return found.ToStatus();
   };
   std::error_code error;

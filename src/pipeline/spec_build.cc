@@ -110,8 +110,9 @@ void BuildOutput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
   output.keep_ok = keeps("ok");
   output.keep_errors = keeps("error");
   output.keep_skipped = keeps("skipped");
-  if (rows.empty())
+  if (rows.empty()) {
     mistakes.Add(*node.Find("rows"), "output.rows", "must name at least one kind of row");
+  }
 }
 
 /// The value as a template. A plain number or boolean keeps its type, so it becomes an expression,
@@ -176,17 +177,19 @@ CheckSpec BuildCheck(const YamlNode& node, const std::string& path, SpecMistakes
 template <typename Spec>
 Spec BuildColumns(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
   Spec spec;
+  std::set<std::string> seen;
   for (std::size_t i = 0; i < node.children.size(); ++i) {
     const YamlNode& item = node.children[i];
     if (!item.IsScalar()) continue;
-    if (std::find(spec.columns.begin(), spec.columns.end(), item.text) != spec.columns.end()) {
+    if (!seen.insert(item.text).second) {
       mistakes.Add(item, PathOf(path, i), fmt::format("names the column `{}` twice", item.text));
     }
     spec.columns.push_back(item.text);
     spec.places.push_back(PlaceOf(item, PathOf(path, i)));
   }
-  if (node.IsList() && node.children.empty())
+  if (node.IsList() && node.children.empty()) {
     mistakes.Add(node, path, "must name at least one column");
+  }
   return spec;
 }
 
@@ -204,8 +207,9 @@ RenameSpec BuildRename(const YamlNode& node, const std::string& path, SpecMistak
     rename.columns.emplace_back(entry.key, entry.text);
     rename.places.push_back(PlaceOf(entry, entry_path));
   }
-  if (node.IsMap() && rename.columns.empty())
+  if (node.IsMap() && rename.columns.empty()) {
     mistakes.Add(node, path, "must rename at least one column");
+  }
   return rename;
 }
 
@@ -237,8 +241,9 @@ void CheckId(
   const YamlNode* given = node.Find("id");
   const bool bad = given != nullptr && id.find_first_not_of(kAllowed) != std::string::npos;
   if (bad) mistakes.Add(*given, PathOf(path, "id"), "must be made of letters, digits, _ and -");
-  if (id == "read")
+  if (id == "read") {
     mistakes.Add(node, path, "a step cannot be called `read`: errors of the reader are");
+  }
   if (id.empty()) return;
   const auto [first, is_new] = seen.emplace(id, node.line);
   if (is_new) return;
@@ -374,8 +379,9 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   if (const YamlNode* output = root.Find("output")) BuildOutput(*output, spec, mistakes);
   if (const YamlNode* steps = root.Find("steps")) BuildSteps(*steps, spec, mistakes);
   if (const YamlNode* limit = root.Find("max_errors")) spec.max_errors = ErrorLimitOf(*limit);
-  if (const YamlNode* rows = root.Find("split_rows"))
+  if (const YamlNode* rows = root.Find("split_rows")) {
     spec.split_rows = IntegerOf(*rows).value_or(4096);
+  }
   if (const YamlNode* seed = root.Find("seed")) spec.seed = IntegerOf(*seed).value_or(0);
 }
 

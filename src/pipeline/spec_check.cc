@@ -64,8 +64,10 @@ void CheckOneOf(
 ) {
   const YamlNode* first = nullptr;
   for (const YamlNode& entry : node.children) {
-    if (std::find(section.one_of.begin(), section.one_of.end(), entry.key) == section.one_of.end())
+    if (std::find(section.one_of.begin(), section.one_of.end(), entry.key) ==
+        section.one_of.end()) {
       continue;
+    }
     if (first != nullptr) {
       mistakes.Add(
           entry,

@@ -3,6 +3,7 @@
 #include <array>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -34,8 +35,9 @@ class GenerateBuilder {
     }
     spec_.model = TextAt(node_, "model").value_or("");
     spec_.as = TextAt(node_, "as").value_or("");
-    if (const YamlNode* as = node_.Find("as"))
+    if (const YamlNode* as = node_.Find("as")) {
       CheckNewColumn(*as, spec_.as, PathOf(path_, "as"), mistakes_);
+    }
     BuildPrompt();
     BuildNumbers();
     BuildSwitches();
@@ -58,10 +60,12 @@ class GenerateBuilder {
     spec_.system = TextAt(node_, "system");
     spec_.raw_prompt = TextAt(node_, "raw_prompt");
     if (Has("system") && !Has("prompt")) {
-      if (Has("messages"))
+      if (Has("messages")) {
         Mistake("system", "goes with `prompt` only: give a message of role system");
-      if (Has("raw_prompt"))
+      }
+      if (Has("raw_prompt")) {
         Mistake("system", "goes with `prompt` only: write it into the raw_prompt");
+      }
     }
     BuildMessages();
   }
@@ -73,8 +77,9 @@ class GenerateBuilder {
     if (messages->IsScalar()) {
       BuildMessagesColumn(*messages, path);
     }
-    if (messages->IsList() && messages->children.empty())
+    if (messages->IsList() && messages->children.empty()) {
       mistakes_.Add(*messages, path, "must hold at least one message");
+    }
     for (std::size_t i = 0; messages->IsList() && i < messages->children.size(); ++i) {
       const YamlNode& node = messages->children[i];
       MessageSpec message;
@@ -140,8 +145,9 @@ class GenerateBuilder {
     if (const YamlNode* n = node_.Find("n")) spec_.n = IntegerOf(*n).value_or(1);
     spec_.stop = TextsAt(node_, "stop");
     if (const YamlNode* ids = node_.Find("stop_token_ids")) {
-      for (const YamlNode& id : ids->children)
+      for (const YamlNode& id : ids->children) {
         spec_.stop_token_ids.push_back(IntegerOf(id).value_or(0));
+      }
     }
   }
 
@@ -167,8 +173,9 @@ class GenerateBuilder {
     spec_.continue_final_message = Switch("continue_final_message");
     spec_.parse_special = Switch("parse_special");
     spec_.keep_prompt = Switch("keep_prompt");
-    if (const YamlNode* add = node_.Find("add_special_tokens"))
+    if (const YamlNode* add = node_.Find("add_special_tokens")) {
       spec_.add_special_tokens = BoolOf(*add);
+    }
     spec_.length_error = TextAt(node_, "on_length") == "error";
     spec_.split_reasoning = TextAt(node_, "reasoning") == "split";
   }
@@ -251,17 +258,19 @@ class GenerateBuilder {
 
   void BuildChoices(const YamlNode& node, const std::string& path, StructuredSpec& structured) {
     if (node.IsScalar()) structured.choice_column = node.text;
-    if (node.IsList() && node.children.empty())
+    if (node.IsList() && node.children.empty()) {
       mistakes_.Add(node, path, "must hold at least one choice");
+    }
+    std::set<std::string> seen;
     for (std::size_t i = 0; node.IsList() && i < node.children.size(); ++i) {
       const YamlNode& choice = node.children[i];
-      if (choice.IsScalar() && choice.text.empty())
+      if (choice.IsScalar() && choice.text.empty()) {
         mistakes_.Add(choice, PathOf(path, i), "must not be empty");
-      std::vector<std::string>& choices = structured.choices;
-      if (std::find(choices.begin(), choices.end(), choice.text) != choices.end()) {
+      }
+      if (!seen.insert(choice.text).second) {
         mistakes_.Add(choice, PathOf(path, i), fmt::format("stands twice: `{}`", choice.text));
       }
-      choices.push_back(choice.text);
+      structured.choices.push_back(choice.text);
     }
   }
 

@@ -23,7 +23,7 @@ class SpecMistakes {
   const std::string& file() const { return file_; }
   bool empty() const { return mistakes_.empty(); }
   /// In the order of the file, the command line's first.
-  std::vector<SpecMistake> Sorted() const;
+  const std::vector<SpecMistake>& mistakes() const { return mistakes_; }
   /// Invalid, one line a mistake.
   Status ToStatus() const;
 

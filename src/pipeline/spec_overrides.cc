@@ -48,8 +48,9 @@ class Substitution {
 
   void Apply(YamlNode& node, const std::string& path) {
     if (node.IsList()) {
-      for (std::size_t i = 0; i < node.children.size(); ++i)
+      for (std::size_t i = 0; i < node.children.size(); ++i) {
         Apply(node.children[i], PathOf(path, i));
+      }
     } else if (node.IsMap()) {
       for (YamlNode& child : node.children) Apply(child, PathOf(path, child.key));
     } else if (node.IsScalar() && node.text.find("${") != std::string::npos) {
@@ -65,6 +66,7 @@ class Substitution {
     const auto found = vars_.find(name);
     if (found != vars_.end()) return &found->second;
     std::vector<std::string_view> names;
+    names.reserve(vars_.size());
     for (const auto& [known, value] : vars_) names.push_back(known);
     const std::string_view near = NearestName(name, names);
     mistakes_.Add(
@@ -286,8 +288,9 @@ void SetOutput(YamlNode& root, const std::string& path) {
   YamlNode* output = FindOrAdd(root, "output");
   MakeMap(*output, "--output");
   const std::string suffix = std::filesystem::path(path).extension().string();
-  if (!suffix.empty())
+  if (!suffix.empty()) {
     std::erase_if(output->children, [](const YamlNode& n) { return n.key == "format"; });
+  }
   YamlNode* node = FindOrAdd(*output, "path");
   node->kind = YamlNode::Kind::kScalar;
   node->text = absolute;

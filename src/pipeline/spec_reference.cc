@@ -37,6 +37,7 @@ std::string DescribeKey(const SpecKey& key) {
 std::string JobFileReference() {
   std::string text;
   for (const SpecSection* section : AllSections()) {
+    if (!text.empty()) text += "\n";
     text += fmt::format(
         "### `{}`\n\n{}", section == &JobSection() ? "(top)" : section->name, section->doc
     );
@@ -45,7 +46,6 @@ std::string JobFileReference() {
     }
     text += "\n\n";
     for (const SpecKey& key : section->keys) text += DescribeKey(key);
-    text += "\n";
   }
   return text;
 }

@@ -51,8 +51,9 @@ Json ScalarSchemas(const ValueShape& shape) {
       return Json::array({variable});
     case kText:
     case kTemplate:
-    case kScalar:
       return Json::array({text});
+    case kScalar:
+      return Json::array({{{"type", Json::array({"string", "number", "boolean", "null"})}}});
     case kExpression:
       return Json::array({ExpressionSchema(), variable});
     case kBool:
@@ -85,10 +86,12 @@ Json ScalarSchemas(const ValueShape& shape) {
 
 Json ShapeSchema(const ValueShape& shape) {
   Json any = ScalarSchemas(shape);
-  if (shape.items != nullptr)
+  if (shape.items != nullptr) {
     any.push_back({{"type", "array"}, {"items", ShapeSchema(*shape.items)}});
-  if (shape.section != nullptr)
+  }
+  if (shape.section != nullptr) {
     any.push_back({{"$ref", "#/$defs/" + DefinitionOf(*shape.section)}});
+  }
   if (shape.values != nullptr) {
     any.push_back({{"type", "object"}, {"additionalProperties", ShapeSchema(*shape.values)}});
   }

@@ -39,8 +39,9 @@ std::string Clip(std::string_view text) {
   constexpr std::size_t kMax = 60;
   if (text.size() <= kMax) return fmt::format("`{}`", text);
   std::size_t end = kMax;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
     --end;  // whole characters
+  }
   return fmt::format("`{}...`", text.substr(0, end));
 }
 

@@ -42,8 +42,9 @@ LineState Advance(LineState state, char c) {
 std::optional<std::pair<std::size_t, bool>> FindUnquoted(std::string_view line) {
   LineState state;
   for (std::size_t at = 0; at < line.size(); ++at) {
-    if (state.quote == '\0' && line[at] == '#' && (at == 0 || line[at - 1] == ' '))
+    if (state.quote == '\0' && line[at] == '#' && (at == 0 || line[at - 1] == ' ')) {
       return std::nullopt;
+    }
     if (state.quote == '\0' && state.starts_value && line.substr(at).starts_with("{{")) {
       return std::pair(at, state.brackets > 0);
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -222,9 +223,11 @@ class TreeBuilder : public YAML::EventHandler {
     if (!ok)
       report_(source.line, PathOf(Path(), "<<"), "must be an alias of a mapping, such as *base");
     if (!ok) return;
+    std::set<std::string> own;
+    for (const YamlNode& entry : map.children) own.insert(entry.key);
     for (YamlNode& base : source.children) {
       for (YamlNode& entry : base.children) {
-        if (map.Find(entry.key) == nullptr) map.children.push_back(std::move(entry));
+        if (own.insert(entry.key).second) map.children.push_back(std::move(entry));
       }
     }
   }
