@@ -28,15 +28,15 @@ steps:
   - generate:
       model: labeller
       # A Jinja template over the row's columns. The quotes are needed: {{ is something else in YAML.
-      prompt: "Is this text about a person, a place or something else? Text: {{ @COLUMN@ }}"
-      as: label                    # the new column; label_meta beside it counts the tokens
+      prompt: "Is the sentiment of this text positive or negative?\n\n{{ @COLUMN@ }}"
+      as: sentiment                # the new column; sentiment_meta beside it counts the tokens
       structured_outputs:
-        choice: [person, place, something else]
+        choice: [positive, negative]
       temperature: 0               # always the likeliest token
-      on_overflow: {truncate: [@NAME@]}  # a text too long for the model is cut, and label_meta says so
+      on_overflow: {truncate: [@NAME@]}  # a text too long for the model is cut, and sentiment_meta says so
 
   # Rows that do not pass are errors, with this code.
-  - check: {that: "{{ label|length > 0 }}", code: no_label}
+  - check: {that: "{{ sentiment|length > 0 }}", code: no_answer}
 
 # A folder of parts, or one file such as labels.parquet.
 output: {path: @OUTPUT@, format: jsonl}  # or parquet, csv, arrow

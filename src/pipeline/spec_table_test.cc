@@ -141,7 +141,7 @@ TEST(SpecTableTest, TheTemplateIsAJobForAnyInput) {
     EXPECT_EQ(spec->input.paths, std::vector<std::string>{input});
     const auto& generate = std::get<GenerateSpec>(spec->steps[1].body);
     EXPECT_EQ(generate.truncate_columns, std::vector<std::string>{column});
-    EXPECT_EQ(generate.structured->choices.size(), 3u);
+    EXPECT_EQ(generate.structured->choices.size(), 2u);
   }
   const auto spec = ParseJobText(JobTemplate("a.csv", "it's \\"), "/jobs/job.yaml", {});
   EXPECT_EQ(
