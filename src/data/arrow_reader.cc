@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <exception>
+#include <memory>
 #include <utility>
 
 #include "arrow/io/file.h"
@@ -104,7 +104,8 @@ class ArrowFileReader final : public FileReader {
     }
     // An empty list would mean every column.
     if (columns.empty() && all.schema()->num_fields() > 0) columns.push_back(0);
-    MS_ASSIGN_OR_RETURN(source_, BatchSource::Open(file_, std::move(columns)));
+    MS_ASSIGN_OR_RETURN(BatchSource source, BatchSource::Open(file_, std::move(columns)));
+    source_ = std::make_unique<BatchSource>(std::move(source));
     return Status::OK();
   }
 
@@ -130,7 +131,7 @@ class ArrowFileReader final : public FileReader {
 
   const InputFile& file_;
   const std::shared_ptr<arrow::Schema> schema_;
-  std::optional<BatchSource> source_;
+  std::unique_ptr<BatchSource> source_;
   std::size_t number_ = 0;  // of batch_ in the file
   RowBatch batch_;
   std::int64_t offset_ = 0;

@@ -79,8 +79,9 @@ class CompressedSource : public ByteSource {
       if (at_end_ && !in_frame_) break;
       const std::size_t before = next_;
       MS_ASSIGN_OR_RETURN(const std::size_t made, Decode(out + filled, size - filled));
-      if (at_end_ && made == 0 && in_frame_)
+      if (at_end_ && made == 0 && in_frame_) {
         return Broken("ends in the middle of its compressed data");
+      }
       consumed_ += next_ - before;
       produced_ += made;
       filled += made;

@@ -46,11 +46,13 @@ class HostileTextTest : public testing::TestWithParam<const char*> {};
 constexpr const char* kSmallTexts[] = {"a.jsonl", "a.json", "a.csv", "a.tsv", "a.txt"};
 
 std::string SmallText(const std::string& name) {
-  if (name == "a.jsonl")
+  if (name == "a.jsonl") {
     return "{\"a\":\"x\\u00e9\",\"b\":[1,{\"c\":null}]}\r\n\n{\"a\":"
            "\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\",\"b\":[]}\n";
-  if (name == "a.json")
+  }
+  if (name == "a.json") {
     return "[{\"a\":\"x,]\\\"\",\"b\":[1]},\n{\"a\":\"\xC3\xA9\xE2\x82\xAC\",\"b\":[2]}]";
+  }
   if (name == "a.csv") return "a,b\r\n\"x\"\"\ny\",1\r\n\xC3\xA9,\"\"\n,2.5\n";
   if (name == "a.tsv") return "a\tb\n\"x\ty\"\t1\n\xC3\xA9\t\n";
   return "one\r\n\n\xC3\xA9\xE2\x82\xAC\nlast";
@@ -84,8 +86,9 @@ TEST_P(HostileTextTest, RandomBytes) {
     const TestFolder folder;
     std::string bytes(random() % 300, '\0');
     const std::string_view alphabet = "{}[]\",:\\\n\r\t 01ae-.\xC3\xA9\xFF";
-    for (char& c : bytes)
+    for (char& c : bytes) {
       c = round % 2 == 0 ? static_cast<char>(random()) : alphabet[random() % alphabet.size()];
+    }
     folder.Write(GetParam(), bytes);
     ReadTwice(folder.Options({GetParam()}));
   }
@@ -133,8 +136,9 @@ TEST(HostileFilesTest, GarbledTablesNeverCrash) {
     for (int round = 0; round < 60; ++round) {
       const TestFolder folder;
       std::string bytes = whole;
-      for (int i = 0; i < 1 + round % 3; ++i)
+      for (int i = 0; i < 1 + round % 3; ++i) {
         bytes[random() % bytes.size()] = static_cast<char>(random());
+      }
       folder.Write(name, bytes);
       ReadAll(folder.Options({name}));
     }
@@ -211,7 +215,7 @@ TEST(HostileFilesTest, InvalidUtf8InParquetCostsItsRowAlone) {
 TEST(HostileFilesTest, ADamagedPageCostsTheRestOfItsRowGroupAlone) {
   const TestFolder folder;
   arrow::Int64Builder numbers;
-  for (int i = 0; i < 300; ++i) ASSERT_TRUE(numbers.Append(i * 7919).ok());
+  for (std::int64_t i = 0; i < 300; ++i) ASSERT_TRUE(numbers.Append(i * 7919).ok());
   const auto table = arrow::Table::Make(
       arrow::schema({arrow::field("n", arrow::int64())}), {numbers.Finish().ValueOrDie()}
   );
@@ -228,7 +232,7 @@ TEST(HostileFilesTest, ADamagedPageCostsTheRestOfItsRowGroupAlone) {
     );
   }
   std::string bytes = Bytes(folder.Path("a.parquet"));
-  const std::int64_t value = 150 * 7919;
+  const std::int64_t value = std::int64_t{150} * 7919;
   const std::size_t place =
       bytes.find(std::string(reinterpret_cast<const char*>(&value), sizeof(value)));
   ASSERT_NE(place, bytes.npos);

@@ -135,12 +135,13 @@ Result<InferredType> InferAt(
       for (std::size_t i = 0; i < counts.fields.size(); ++i) {
         const std::string& name = counts.field_names.names()[i];
         MS_ASSIGN_OR_RETURN(
-            InferredType field, InferAt(*counts.fields[i], path + "." + name, column)
+            InferredType field,
+            InferAt(*counts.fields[i], std::string(path).append(".").append(name), column)
         );
         fields.push_back(arrow::field(name, std::move(field.type)));
         inferred.num_misfits += field.num_misfits;
       }
-      inferred.type = arrow::struct_(std::move(fields));
+      inferred.type = arrow::struct_(fields);
     }
   }
   inferred.num_misfits += total - kind.count;
@@ -159,8 +160,9 @@ NumberKind ClassifyNumber(std::string_view text) {
   const std::string_view digits = text.substr(begin, i - begin);
   if (i == text.size()) {
     if (digits.size() < 19) return NumberKind::kInt;
-    if (IsAtMost(digits, negative ? "9223372036854775808" : "9223372036854775807"))
+    if (IsAtMost(digits, negative ? "9223372036854775808" : "9223372036854775807")) {
       return NumberKind::kInt;
+    }
     if (!negative && IsAtMost(digits, "18446744073709551615")) return NumberKind::kBigUint;
     return digits.size() <= kDecimalDigitsMax ? NumberKind::kBigInt : NumberKind::kHugeInt;
   }
@@ -199,6 +201,11 @@ ValueCounts& ValueCounts::Field(std::string_view name, std::size_t& guess) {
   }
   guess = place + 1;
   return *fields[place];
+}
+
+const ValueCounts* ValueCounts::FindField(std::string_view name) const {
+  const auto place = field_names.Find(name, 0);
+  return place ? fields[*place].get() : nullptr;
 }
 
 void ValueCounts::AddJson(const JsonNode& value, int depth) {

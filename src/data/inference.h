@@ -44,7 +44,10 @@ struct ValueCounts {
   void AddCell(std::string_view cell, bool quoted);
   /// Returns false, counting nothing, if `text` is no number.
   bool AddNumber(std::string_view text);
+  /// The counts of a field, which is added if it is new. `guess` is where it may stand, then one
+  /// beyond.
   ValueCounts& Field(std::string_view name, std::size_t& guess);
+  const ValueCounts* FindField(std::string_view name) const;
 
   std::int64_t numbers() const {
     return ints + big_uints + big_ints + huge_ints + doubles + non_finite;

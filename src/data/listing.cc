@@ -66,8 +66,9 @@ Result<std::vector<fs::path>> Entries(const fs::path& folder) {
   std::error_code error;
   std::vector<fs::path> entries;
   fs::directory_iterator entry(folder, error);
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
     entries.push_back(entry->path());
+  }
   if (error) return Failed(folder.string(), error);
   std::sort(entries.begin(), entries.end());
   return entries;
@@ -109,8 +110,9 @@ class Glob {
     MS_RETURN_NOT_OK(CheckDepth(folder, depth));
     const std::string component = components_[next].string();
     if (component == "**") return MatchAnyFolders(folder, next, depth);
-    if (component.find_first_of("*?[") == component.npos)
+    if (component.find_first_of("*?[") == component.npos) {
       return Take(folder / component, next, depth);
+    }
     std::error_code error;
     if (!fs::is_directory(folder, error)) return Status::OK();
     MS_ASSIGN_OR_RETURN(const auto entries, Entries(folder));
@@ -159,8 +161,9 @@ Status AddPath(const std::string& given, const fs::path& base, std::vector<fs::p
     MS_RETURN_NOT_OK(AddFolder(path, 0, files));
     if (files.size() == before) return Status::IOError("input folder ", given, " holds no files");
   } else if (fs::exists(status)) {
-    if (!fs::is_regular_file(status))
+    if (!fs::is_regular_file(status)) {
       return Status::IOError("input ", given, " is no regular file");
+    }
     files.push_back(path);
   } else if (given.find_first_of("*?[") != given.npos) {
     MS_RETURN_NOT_OK(Glob(path.relative_path(), files).Match(path.root_path(), 0, 0));
@@ -231,8 +234,9 @@ const Magic* FindMagic(std::string_view start) {
 // Whether the file begins as its name says. Settles whether an `.arrow` file is a file or a stream.
 Status CheckStart(InputFile& file, bool format_is_given) {
   MS_ASSIGN_OR_RETURN(const std::string start, ReadStart(file.path, 16));
-  if (start.empty() && IsTextFormat(file.format) && file.compression == Compression::kNone)
+  if (start.empty() && IsTextFormat(file.format) && file.compression == Compression::kNone) {
     return Status::OK();
+  }
   const Magic* magic = FindMagic(start);
   const char* seems = magic != nullptr ? magic->name
                       : start.empty()  ? "an empty file"
@@ -250,8 +254,9 @@ Status CheckStart(InputFile& file, bool format_is_given) {
     const bool gzip = file.compression == Compression::kGzip;
     const bool is_zstd_skippable =
         start.size() >= 4 && (start[0] & '\xF0') == '\x50' && start.substr(1, 3) == "\x2A\x4D\x18";
-    if (magic != nullptr && std::string_view(magic->name) == (gzip ? "gzip data" : "zstd data"))
+    if (magic != nullptr && std::string_view(magic->name) == (gzip ? "gzip data" : "zstd data")) {
       return Status::OK();
+    }
     return !gzip && is_zstd_skippable ? Status::OK() : wrong(gzip ? "gzip data" : "zstd data");
   }
   if (IsTextFormat(file.format)) {
@@ -274,8 +279,9 @@ Result<InputFile> Describe(
   InputFile file;
   file.path = path.string();
   file.name = NameOf(path, base);
-  if (!IsValidUtf8(file.name))
+  if (!IsValidUtf8(file.name)) {
     return Status::Invalid("the name of ", file.name, " is not valid UTF-8");
+  }
   const std::string_view stem = WithoutCompression(file.name, file.compression);
   const std::optional<FileFormat> found = format ? format : FormatOfName(stem);
   if (!found) {

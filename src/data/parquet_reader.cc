@@ -243,8 +243,9 @@ Result<std::shared_ptr<arrow::Schema>> IndexParquetFile(InputFile& file) {
     MS_ASSIGN_OR_RETURN(file.hash, HashFile(file));
     std::shared_ptr<arrow::Schema> schema;
     const Status typed = reader->GetSchema(&schema);
-    if (!typed.ok())
+    if (!typed.ok()) {
       return Status::Invalid("the schema of ", file.name, " cannot be read: ", typed.message());
+    }
     return PlainSchema(*schema, file.name);
   } catch (const std::exception& error) {
     return Status::Invalid(

@@ -43,7 +43,7 @@ Result<std::shared_ptr<arrow::DataType>> PlainNested(const arrow::DataType& type
   MS_ASSIGN_OR_RETURN(arrow::FieldVector fields, PlainFields(type));
   switch (type.id()) {
     case Type::STRUCT:
-      return arrow::struct_(std::move(fields));
+      return arrow::struct_(fields);
     case Type::LIST:
     case Type::LIST_VIEW:
       return arrow::list(fields[0]);
@@ -96,8 +96,9 @@ int BitWidth(const arrow::DataType& type) {
 std::shared_ptr<arrow::DataType> WiderNumber(
     const std::shared_ptr<arrow::DataType>& a, const std::shared_ptr<arrow::DataType>& b
 ) {
-  if (arrow::is_floating(a->id()) && arrow::is_floating(b->id()))
+  if (arrow::is_floating(a->id()) && arrow::is_floating(b->id())) {
     return BitWidth(*a) >= BitWidth(*b) ? a : b;
+  }
   if (arrow::is_floating(a->id()) || arrow::is_floating(b->id())) return arrow::float64();
   const bool a_signed = arrow::is_signed_integer(a->id());
   if (a_signed == arrow::is_signed_integer(b->id())) return BitWidth(*a) >= BitWidth(*b) ? a : b;
@@ -121,7 +122,7 @@ std::shared_ptr<arrow::DataType> WiderNested(const arrow::DataType& a, const arr
         a.field(i)->WithType(type)->WithNullable(a.field(i)->nullable() || b.field(i)->nullable())
     );
   }
-  if (a.id() == Type::STRUCT) return arrow::struct_(std::move(fields));
+  if (a.id() == Type::STRUCT) return arrow::struct_(fields);
   if (a.id() == Type::LIST) return arrow::list(fields[0]);
   return a.id() == Type::LARGE_LIST ? arrow::large_list(fields[0]) : nullptr;
 }
@@ -228,7 +229,7 @@ Result<std::shared_ptr<arrow::Array>> ToPlain(const std::shared_ptr<arrow::Array
   switch (type.id()) {
     case Type::EXTENSION:
       data->type = static_cast<const arrow::ExtensionType&>(type).storage_type();
-      return ToPlain(arrow::MakeArray(std::move(data)));
+      return ToPlain(arrow::MakeArray(data));
     case Type::DICTIONARY: {
       MS_ASSIGN_OR_RETURN(
           auto values, Cast(array, static_cast<const arrow::DictionaryType&>(type).value_type())
@@ -260,7 +261,7 @@ Result<std::shared_ptr<arrow::Array>> ToPlain(const std::shared_ptr<arrow::Array
     child = plain_child->data();
   }
   data->type = plain;
-  return arrow::MakeArray(std::move(data));
+  return arrow::MakeArray(data);
 }
 
 std::shared_ptr<arrow::DataType> WiderType(
@@ -305,8 +306,9 @@ Result<std::shared_ptr<arrow::Array>> Convert(
 Result<std::shared_ptr<arrow::Array>> Validated(
     const std::shared_ptr<arrow::Array>& array, std::vector<std::int64_t>& invalid
 ) {
-  if (array->ValidateFull().ok()) [[likely]]
-    return array;
+  if (array->ValidateFull().ok()) {
+    [[likely]] return array;
+  }
   if (!array->Validate().ok()) {
     for (std::int64_t row = 0; row < array->length(); ++row) invalid.push_back(row);
     return arrow::MakeArrayOfNull(array->type(), array->length());

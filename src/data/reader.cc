@@ -84,8 +84,9 @@ struct SplitReader::State {
     for (std::int64_t row = 0; row < status.length(); ++row) {
       if (status.IsValid(row) && status.GetView(row) != kOkStatus) batch.skipped.push_back(row);
     }
-    if (num_columns < schema->num_fields())
+    if (num_columns < schema->num_fields()) {
       batch.columns = batch.columns->RemoveColumn(num_columns).ValueOrDie();
+    }
     return batch;
   }
 

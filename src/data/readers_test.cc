@@ -122,8 +122,8 @@ TEST(ReadersTest, SplitsCanBeReadInAnyOrder) {
   std::string json = "[";
   for (int i = 1; i <= 10000; ++i) {
     const std::string number = std::to_string(i);
-    csv += number + ",\"line\n" + number + "\"\n" + (i % 100 == 0 ? "\n" : "");
-    json += "{\"n\":" + number + "},\n";
+    csv.append(number).append(",\"line\n").append(number).append(i % 100 == 0 ? "\"\n\n" : "\"\n");
+    json.append("{\"n\":").append(number).append("},\n");
   }
   csv += "x,bad\n";
   folder.Write("a.csv", csv);

@@ -68,8 +68,9 @@ class TextIndexer {
 
   Status Index(InputFile& file, const InferenceWindow& window) {
     MS_ASSIGN_OR_RETURN(const Framing framing, FindFraming(file));
-    if (file.format == FileFormat::kJson && framing == Framing::kJsonLines)
+    if (file.format == FileFormat::kJson && framing == Framing::kJsonLines) {
       file.format = FileFormat::kJsonl;
+    }
     MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file.path, file.compression, 0, true));
     TextScanner scanner(std::move(source), framing, 0, 1);
     MS_RETURN_NOT_OK(ReadHeader(file, scanner));
@@ -129,12 +130,14 @@ class TextIndexer {
   }
 
   Status Count(const InputFile& file, const TextRecord& record) {
-    if (record.too_large || record.unclosed || file.format == FileFormat::kText)
+    if (record.too_large || record.unclosed || file.format == FileFormat::kText) {
       return Status::OK();
+    }
     std::size_t guess = 0;
     if (csv_) {
-      if (!csv_->Split(record.text).ok() || csv_->cells().size() != file.header.size())
+      if (!csv_->Split(record.text).ok() || csv_->cells().size() != file.header.size()) {
         return Status::OK();
+      }
       if (!IsValidUtf8(record.text)) return Status::OK();
       for (std::size_t i = 0; i < file.header.size(); ++i) {
         columns_.Field(file.header[i], guess)
@@ -142,8 +145,9 @@ class TextIndexer {
       }
       return Status::OK();
     }
-    if (!document_.Parse(record.text).ok() || document_.root().kind() != JsonKind::kObject)
+    if (!document_.Parse(record.text).ok() || document_.root().kind() != JsonKind::kObject) {
       return Status::OK();
+    }
     return document_.root().ForEachMember([&](std::string_view name, const JsonNode& value) {
       columns_.Field(name, guess).AddJson(value);
       return columns_.fields.size() > kColumnsMax ? TooManyColumns(file) : Status::OK();
@@ -203,9 +207,9 @@ Result<std::vector<std::string>> ChooseColumns(
 // Whether the columns are those that every job writes, by name; text formats have no types to
 // compare.
 bool HasJobColumns(const ValueCounts& counts) {
-  const auto find = [&](std::string_view name) { return counts.field_names.Find(name, 0); };
-  if (!std::all_of(kJobColumns.begin(), kJobColumns.end(), find)) return false;
-  const ValueCounts& status = *counts.fields[*find(kJobColumns[0])];
+  const auto has = [&](std::string_view name) { return counts.FindField(name) != nullptr; };
+  if (!std::all_of(kJobColumns.begin(), kJobColumns.end(), has)) return false;
+  const ValueCounts& status = *counts.FindField(kJobColumns[0]);
   return status.strings == status.total();
 }
 
@@ -221,15 +225,16 @@ Status TypeTextColumns(const InputOptions& options, const ValueCounts& counts, S
       fields.push_back(MakeField(name, *declared));
       continue;
     }
-    const ValueCounts& column = *counts.fields[*counts.field_names.Find(name, fields.size())];
+    const ValueCounts& column = *counts.FindField(name);
     InferredType inferred = InferCsvType(column);
     if (is_json) {
       MS_ASSIGN_OR_RETURN(inferred, InferJsonType(column, name));
     } else if (format == FileFormat::kText) {
       inferred = {arrow::utf8(), 0};
     }
-    if (inferred.num_misfits > 0)
+    if (inferred.num_misfits > 0) {
       snapshot.fits.push_back({name, column.total(), inferred.num_misfits});
+    }
     fields.push_back(MakeField(name, inferred.type));
   }
   snapshot.schema = arrow::schema(std::move(fields));

@@ -370,8 +370,9 @@ TEST(SnapshotTest, AnotherJobsOutputGivesItsOkRows) {
 TEST(SnapshotTest, SamplesOfLargeInputsStillCountEveryRecord) {
   const TestFolder folder;
   std::string text;
-  for (int i = 0; i < 20000; ++i)
+  for (int i = 0; i < 20000; ++i) {
     text += "{\"n\":" + (i == 5000 ? std::string("\"odd\"") : std::to_string(i)) + "}\n";
+  }
   folder.Write("a.jsonl", text);
   const auto snapshot = TakeSnapshot(folder.Options({"a.jsonl"}), 3000, {});
   ASSERT_TRUE(snapshot.ok()) << snapshot.status();

@@ -51,8 +51,9 @@ class Cutter {
         continue;
       }
       std::int64_t take = std::min(end - first + 1, max_rows_ - open_.num_rows);
-      if (room < static_cast<double>(take))
+      if (room < static_cast<double>(take)) {
         take = std::max<std::int64_t>(static_cast<std::int64_t>(room), 1);
+      }
       if (!open_.ranges.empty() && open_.ranges.back().file == file) {
         open_.ranges.back().num_records += take;
       } else {

@@ -47,10 +47,14 @@ TEST(SplitTest, EveryRowIsInOneSplitInOrder) {
   std::mt19937 random(1);
   for (int round = 0; round < 200; ++round) {
     Snapshot snapshot;
-    for (int i = 0; i < 5; ++i)
-      snapshot.files.push_back(TextOf(random() % 9000, 1 + random() % 2000));
+    const auto up_to = [&](std::int64_t limit) {
+      return static_cast<std::int64_t>(random()) % limit;
+    };
+    for (int i = 0; i < 5; ++i) {
+      snapshot.files.push_back(TextOf(up_to(9000), 1 + random() % 2000));
+    }
     if (round % 2 == 0) snapshot.files[2].format = FileFormat::kParquet;
-    const std::int64_t max_rows = 1 + random() % 5000;
+    const std::int64_t max_rows = 1 + up_to(5000);
     const std::uint64_t max_bytes = 1 + random() % (1 << 22);
     std::int64_t number = 0;
     std::size_t file = 0;

@@ -20,8 +20,9 @@ namespace {
 constexpr std::size_t kExactDigits = 15;
 
 double NonFinite(std::string_view text) {
-  if (text == "NaN" || text == "nan" || text == "-NaN" || text == "-nan")
+  if (text == "NaN" || text == "nan" || text == "-NaN" || text == "-nan") {
     return std::numeric_limits<double>::quiet_NaN();
+  }
   const double infinity = std::numeric_limits<double>::infinity();
   return text[0] == '-' ? -infinity : infinity;
 }
@@ -68,8 +69,9 @@ Status TextColumn::AppendDouble(std::string_view text) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool plain = text.size() <= kExactDigits || text.find_first_of(".eE") != text.npos;
-  if (!plain || error != std::errc() || end != text.data() + text.size())
+  if (!plain || error != std::errc() || end != text.data() + text.size()) {
     return AppendJson(text, *builder_);
+  }
   return static_cast<arrow::DoubleBuilder&>(*builder_).Append(value);
 }
 
@@ -84,12 +86,14 @@ Status TextColumn::Append(const JsonNode& value) {
       if (kind == JsonKind::kNumber) return AppendDouble(value.text());
       break;
     case Conversion::kBool:
-      if (kind == JsonKind::kBool)
+      if (kind == JsonKind::kBool) {
         return static_cast<arrow::BooleanBuilder&>(*builder_).Append(value.boolean());
+      }
       break;
     case Conversion::kString:
-      if (kind == JsonKind::kString)
+      if (kind == JsonKind::kString) {
         return static_cast<arrow::StringBuilder&>(*builder_).Append(value.text());
+      }
       break;
     case Conversion::kJsonText:
       scratch_.clear();
@@ -117,8 +121,9 @@ Status TextColumn::Append(std::string_view cell, bool quoted) {
           cell[0] == 't' || cell[0] == 'T'
       );
     case Conversion::kDouble:
-      if (IsNonFinite(cell))
+      if (IsNonFinite(cell)) {
         return static_cast<arrow::DoubleBuilder&>(*builder_).Append(NonFinite(cell));
+      }
       if (ClassifyNumber(cell) == NumberKind::kNone) return misfit();
       return AppendDouble(cell);
     case Conversion::kInt64:

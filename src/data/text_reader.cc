@@ -54,10 +54,11 @@ class TextFileReader final : public FileReader {
 
   Status NextRecord() {
     MS_ASSIGN_OR_RETURN(const bool more, scanner_->Next(record_));
-    if (!more)
+    if (!more) {
       return Status::Invalid(
           file_.name, " has fewer records than when the job was made: it was changed"
       );
+    }
     ++next_record_;
     return Status::OK();
   }
@@ -97,8 +98,9 @@ Result<Framing> FindFraming(const InputFile& file) {
   MS_ASSIGN_OR_RETURN(const bool more, scanner.Next(line));
   if (!more) return Framing::kJsonLines;
   const std::size_t begin = line.text.find_first_not_of(" \t\r");
-  if (line.too_large || (begin != line.text.npos && line.text[begin] == '['))
+  if (line.too_large || (begin != line.text.npos && line.text[begin] == '[')) {
     return Framing::kJsonArray;
+  }
   return JsonDocument().Parse(line.text).ok() ? Framing::kJsonLines : Framing::kWhole;
 }
 

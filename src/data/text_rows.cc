@@ -34,12 +34,14 @@ class JsonRows final : public TextRows {
 
  private:
   Status AppendValues(const TextRecord& record) override {
-    if (record.unclosed)
+    if (record.unclosed) {
       return Fail("bad_json", record, "the file ends inside an array that is never closed");
+    }
     const Status parsed = document_.Parse(record.text);
     if (!parsed.ok()) return FailParse(record, parsed);
-    if (document_.root().kind() != JsonKind::kObject)
+    if (document_.root().kind() != JsonKind::kObject) {
       return Fail("bad_json", record, "the record is no JSON object");
+    }
     std::fill(values_.begin(), values_.end(), std::nullopt);
     std::size_t guess = 0;
     MS_RETURN_NOT_OK(document_.root().ForEachMember([&](std::string_view name,
@@ -52,19 +54,21 @@ class JsonRows final : public TextRows {
     }));
     for (std::size_t i = 0; i < values_.size(); ++i) {
       TextColumn& column = columns()[i];
-      const Status appended = values_[i] ? column.Append(*values_[i]) : column.AppendNull();
-      if (appended.ok()) [[likely]]
+      const std::optional<JsonNode>& value = values_[i];
+      const Status appended = value ? column.Append(*value) : column.AppendNull();
+      if (appended.ok()) [[likely]] {
         continue;
-      std::string value;
-      WriteJson(*values_[i], value);
-      return FailValue(record, column, appended, value);
+      }
+      std::string text;
+      if (value) WriteJson(*value, text);
+      return FailValue(record, column, appended, text);
     }
     return Status::OK();
   }
 
   Status FailParse(const TextRecord& record, const Status& parsed) {
     if (!parsed.IsInvalid()) return parsed;
-    const std::string why = parsed.message();
+    const std::string& why = parsed.message();
     const bool bad_text = why.find("UTF-8") != why.npos || why.find("surrogate") != why.npos;
     const bool too_deep = why.find("nests deeper") != why.npos;
     return Fail(
@@ -94,8 +98,9 @@ class CellRows final : public TextRows {
     if (delimiter) csv_.emplace(*delimiter);
     NameIndex names;
     for (const std::string& name : header) names.Add(name);
-    for (const TextColumn& column : this->columns())
+    for (const TextColumn& column : this->columns()) {
       places_.push_back(names.Find(column.name(), places_.size()));
+    }
   }
 
  private:
@@ -116,14 +121,16 @@ class CellRows final : public TextRows {
     const CsvRecord::Cell line{record.text, true};
     for (std::size_t i = 0; i < places_.size(); ++i) {
       TextColumn& column = columns()[i];
-      if (!places_[i]) {
+      const std::optional<std::size_t>& place = places_[i];
+      if (!place) {
         MS_RETURN_NOT_OK(column.AppendNull());
         continue;
       }
-      const CsvRecord::Cell& cell = csv_ ? csv_->cells()[*places_[i]] : line;
+      const CsvRecord::Cell& cell = csv_ ? csv_->cells()[*place] : line;
       const Status appended = column.Append(cell.text, cell.quoted);
-      if (appended.ok()) [[likely]]
-        continue;
+      if (appended.ok()) {
+        [[likely]] continue;
+      }
       std::string value;
       WriteJsonString(cell.text, value);
       return FailValue(record, column, appended, value);
@@ -139,8 +146,9 @@ class CellRows final : public TextRows {
 std::shared_ptr<arrow::Array> WithNulls(
     const arrow::Array& array, const std::vector<std::pair<std::int64_t, RowError>>& errors
 ) {
-  if (!arrow::internal::may_have_validity_bitmap(array.type_id()))
+  if (!arrow::internal::may_have_validity_bitmap(array.type_id())) {
     return arrow::MakeArray(array.data());
+  }
   auto data = array.data()->Copy();
   const std::int64_t bits = data->offset + data->length;
   auto bitmap = arrow::AllocateEmptyBitmap(bits).ValueOrDie();
@@ -153,7 +161,7 @@ std::shared_ptr<arrow::Array> WithNulls(
   for (const auto& [row, error] : errors) arrow::bit_util::ClearBit(out, data->offset + row);
   data->buffers[0] = std::move(bitmap);
   data->null_count = arrow::kUnknownNullCount;
-  return arrow::MakeArray(std::move(data));
+  return arrow::MakeArray(data);
 }
 
 }  // namespace
@@ -173,8 +181,9 @@ Status TextRows::Append(const TextRecord& record) {
     MS_RETURN_NOT_OK(AppendValues(record));
   }
   ++num_rows_;
-  if (errors_.empty() || errors_.back().first != num_rows_ - 1) [[likely]]
-    return Status::OK();
+  if (errors_.empty() || errors_.back().first != num_rows_ - 1) {
+    [[likely]] return Status::OK();
+  }
   for (TextColumn& column : columns_) {
     if (column.size() < num_rows_) MS_RETURN_NOT_OK(column.AppendNull());
   }
