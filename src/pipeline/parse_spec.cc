@@ -26,7 +26,8 @@ void InlineFiles(const JobSpec& spec, nlohmann::ordered_json& canonical) {
     if (generate == nullptr) continue;
     nlohmann::ordered_json& body = canonical["steps"][i]["generate"];
     if (generate->chat_template) body["chat_template"] = *generate->chat_template;
-    if (body.contains("structured_outputs") && body["structured_outputs"].contains("json")) {
+    if (generate->structured && body.contains("structured_outputs") &&
+        body["structured_outputs"].contains("json")) {
       body["structured_outputs"]["json"] = generate->structured->schema;
     }
   }

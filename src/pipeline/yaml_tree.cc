@@ -220,9 +220,10 @@ class TreeBuilder : public YAML::EventHandler {
         std::all_of(source.children.begin(), source.children.end(), [](const YamlNode& n) {
           return n.IsMap();
         });
-    if (!ok)
+    if (!ok) {
       report_(source.line, PathOf(Path(), "<<"), "must be an alias of a mapping, such as *base");
-    if (!ok) return;
+      return;
+    }
     std::set<std::string> own;
     for (const YamlNode& entry : map.children) own.insert(entry.key);
     for (YamlNode& base : source.children) {
@@ -291,8 +292,9 @@ std::optional<YamlFailure> CheckBytes(const std::string& text) {
   for (const std::string_view line : SplitLines(text)) {
     ++number;
     if (!IsValidUtf8(line)) return YamlFailure{number, {}, "is not valid UTF-8"};
-    if (line.find('\0') != std::string_view::npos)
+    if (line.find('\0') != std::string_view::npos) {
       return YamlFailure{number, {}, "holds a NUL byte"};
+    }
   }
   return std::nullopt;
 }
