@@ -108,10 +108,12 @@ void Generation::Next(
   if (!MaskLogits(logits, scratch.mask)) return;
   const double unit = RandomUnit(request_.random, static_cast<std::uint64_t>(num_generated()));
   const std::int32_t token = SampleToken(kernels, logits, request_.sampling, unit, scratch.sampler);
-  if (token == kBadLogits)
+  if (token == kBadLogits) {
     return Fail("bad_logits", "the model computed a value that is not a number");
-  if (token == kNoToken)
+  }
+  if (token == kNoToken) {
     return Fail("grammar_failed", "no token of the vocabulary fits the constraint");
+  }
   Take(token);
 }
 
@@ -197,8 +199,9 @@ Result<std::string> Generation::Text(std::span<const std::int32_t> answer) const
   if (!stop_) return text;
   const std::string_view stop = std::string_view(text_).substr(stop_->begin, stop_->length);
   std::size_t earlier = 0;
-  for (std::size_t at = text_.find(stop); at < stop_->begin; at = text_.find(stop, at + 1))
+  for (std::size_t at = text_.find(stop); at < stop_->begin; at = text_.find(stop, at + 1)) {
     ++earlier;
+  }
   const std::size_t begin = FindNth(text, stop, earlier);
   if (begin == std::string::npos) return text;
   text.resize(begin + (request_.sampling.include_stop_str_in_output ? stop.size() : 0));
@@ -218,7 +221,7 @@ Completion Generation::Complete() {
   if (!text.ok()) Fail("engine_failed", text.status().message());
   Completion completion;
   completion.id = request_.id;
-  completion.reason = *ended_;
+  completion.reason = ended_.value_or(FinishReason::kError);
   completion.tokens.assign(generated.begin(), generated.end());
   completion.text = std::move(text).ValueOr("");
   completion.prompt_tokens = static_cast<std::int64_t>(request_.prompt_tokens.size());

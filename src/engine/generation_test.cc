@@ -24,13 +24,13 @@ TEST(StopFinderTest, FindsTheFirstStopThatTheNewTextCompletes) {
 
 class GenerationTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() { model_ = OpenTinyLanguageModel({}); }
-  static void TearDownTestSuite() { model_.reset(); }
+  static void SetUpTestSuite() { tiny = OpenTinyLanguageModel({}); }
+  static void TearDownTestSuite() { tiny.reset(); }
 
-  std::int64_t vocabulary() const { return model_->checkpoint->config().vocabulary; }
+  std::int64_t vocabulary() const { return tiny->checkpoint->config().vocabulary; }
 
   std::vector<std::int32_t> Encode(const std::string& text) const {
-    return model_->tokenizer->Encode(text, false).ValueOrDie();
+    return tiny->tokenizer->Encode(text, false).ValueOrDie();
   }
 
   Request Ask(SamplingParams sampling) const {
@@ -42,7 +42,7 @@ class GenerationTest : public testing::Test {
     return request;
   }
 
-  Generation Start(Request request) const { return {model_, vocabulary(), 64, std::move(request)}; }
+  Generation Start(Request request) const { return {tiny, vocabulary(), 64, std::move(request)}; }
 
   /// Answers as `tokens` say, as long as the generation goes on.
   Completion Play(Request request, const std::vector<std::int32_t>& tokens) const {
@@ -72,9 +72,8 @@ class GenerationTest : public testing::Test {
     return tokens;
   }
 
-  static std::shared_ptr<const LanguageModel> model_;
+  static inline std::shared_ptr<const LanguageModel> tiny;
 };
-std::shared_ptr<const LanguageModel> GenerationTest::model_;
 
 TEST_F(GenerationTest, EndsAtAStopTokenWhichIsNoPartOfTheAnswer) {
   const Completion completion = Play(Ask({}), AnswerThenEnd("héllo"));
@@ -170,7 +169,7 @@ TEST_F(GenerationTest, BadRequestsFailByThemselves) {
 class GrammarGenerationTest : public GenerationTest {
  protected:
   std::shared_ptr<const Grammar> Choice(const std::string& choices) {
-    compiler_ = GrammarCompiler::Make(model_->tokenizer, model_->stop_tokens).ValueOrDie();
+    compiler_ = GrammarCompiler::Make(tiny->tokenizer, tiny->stop_tokens).ValueOrDie();
     return compiler_->Compile(Grammar::Kind::kChoice, choices).ValueOrDie();
   }
 
@@ -202,10 +201,12 @@ TEST_F(GrammarGenerationTest, BeginsAfterItsText) {
   request.grammar = Choice(R"(["yes"])");
   request.grammar_after = "b<|im_start|>";
   Generation generation = Start(request);
-  for (const std::int32_t token : {Encode("a")[0], 1, Encode("b")[0], 1})
+  for (const std::int32_t token : {Encode("a")[0], 1, Encode("b")[0], 1}) {
     Offer(generation, {token});
-  while (!generation.ended())
+  }
+  while (!generation.ended()) {
     Offer(generation, {2, Encode("q")[0], Encode("y")[0], Encode("e")[0], Encode("s")[0]});
+  }
   EXPECT_EQ(generation.Complete().text, "abyes");
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -58,7 +59,9 @@ int UsableCores() {
   int cores = sched_getaffinity(0, sizeof set, &set) == 0
                   ? CPU_COUNT(&set)
                   : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  if (const auto granted = CgroupCores()) cores = std::min(cores, static_cast<int>(*granted + 0.5));
+  if (const auto granted = CgroupCores()) {
+    cores = std::min(cores, static_cast<int>(std::lround(*granted)));
+  }
   return std::max(1, cores);
 }
 

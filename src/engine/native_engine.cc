@@ -83,8 +83,9 @@ class Batch {
       : parts_(std::move(parts)),
         logits_(Size(kLogitRows * parts_.model->logit_stride())),
         scratch_(Size(kLogitRows)) {
-    for (auto p = static_cast<std::int32_t>(parts_.cache.num_pages()); p > 0; --p)
+    for (auto p = static_cast<std::int32_t>(parts_.cache.num_pages()); p > 0; --p) {
       free_pages_.push_back(p - 1);
+    }
   }
 
   bool IsIdle() const { return running_.empty() && waiting_.empty(); }

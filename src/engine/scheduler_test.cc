@@ -13,6 +13,7 @@ using States = std::vector<SequenceState>;
 
 std::vector<std::pair<std::size_t, std::int64_t>> Work(const StepPlan& plan) {
   std::vector<std::pair<std::size_t, std::int64_t>> work;
+  work.reserve(plan.work.size());
   for (const StepPlan::Work& one : plan.work) work.emplace_back(one.sequence, one.tokens);
   return work;
 }

@@ -50,7 +50,7 @@ class ScriptedEngine final : public Engine {
         changed_ = false;
         due = TakeDue();
       }
-      if (!due.empty()) return Answer(std::move(due));
+      if (!due.empty()) return Answer(due);
       MutexLock lock(mutex_);
       const bool news =
           news_.wait_until(lock, stop, deadline, [this]() MS_REQUIRES(mutex_) { return changed_; });
@@ -92,7 +92,7 @@ class ScriptedEngine final : public Engine {
     return due;
   }
 
-  Result<std::vector<Completion>> Answer(std::deque<Entry> due) {
+  Result<std::vector<Completion>> Answer(const std::deque<Entry>& due) {
     std::vector<Completion> completions;
     for (const Entry& entry : due) {
       try {

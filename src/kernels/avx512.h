@@ -3,6 +3,11 @@
 
 #pragma once
 
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC bug 105593: its own intrinsics.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 
 #include <cstdint>

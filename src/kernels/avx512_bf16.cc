@@ -19,7 +19,8 @@ struct DotTile {
     // In pairs of bf16, which is a word.
     const std::int64_t stride = p.activation_stride / 2;
     const auto* a = static_cast<const std::uint32_t*>(p.activations) + row * stride;
-    const auto* panel = static_cast<const std::uint32_t*>(p.panel) + first * S::kWidth;
+    const auto* panel =
+        static_cast<const std::uint32_t*>(p.panel) + std::int64_t{first} * S::kWidth;
     for (std::int64_t k = 0; k < p.columns; k += 2, ++a, panel += kPanelRows) {
       const S::I w0 = S::LoadWords(panel);
       const S::I w1 = S::LoadWords(panel + S::kWidth);

@@ -12,6 +12,7 @@ namespace {
 
 std::vector<float> Values(WeightType type, const std::vector<int>& block, std::int64_t count) {
   std::vector<std::byte> bytes;
+  bytes.reserve(block.size());
   for (const int byte : block) bytes.push_back(static_cast<std::byte>(byte));
   std::vector<float> values(static_cast<std::size_t>(count));
   Dequantize(type, bytes.data(), count, values.data());

@@ -209,8 +209,9 @@ struct AttentionTile {
       for (; t < page_end; ++t, token += padded * Page::kBytes) {
         F values[kVectors];
 #pragma GCC unroll 2
-        for (int u = 0; u < kUnits; ++u)
+        for (std::int64_t u = 0; u < kUnits; ++u) {
           Page::LoadValues(token, d + u * 32, values + u * kUnitVectors);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
           const F weight = S::Set(scores[r * kBlockTokens + t]);

@@ -160,14 +160,15 @@ class LlamaLoader {
       const Matrix& matrix = *source.matrix;
       bytes = bytes + CheckedSize(static_cast<std::uint64_t>(matrix.panel_bytes)) *
                           static_cast<std::uint64_t>(matrix.num_panels);
-      if (HasBias(source))
+      if (HasBias(source)) {
         bytes = bytes + static_cast<std::uint64_t>(matrix.num_panels * kPanelRows * 4);
+      }
     }
     for (const Vector& vector : vectors_) {
       bytes =
           bytes + static_cast<std::uint64_t>(kernels::PaddedLength(vector.tensor->shape[0]) * 4);
     }
-    if (bytes.value()) model_.weights_ = kernels::HugeBuffer(*bytes.value());
+    model_.weights_ = kernels::HugeBuffer(bytes.value().value_or(0));
     if (model_.weights_.data() == nullptr) {
       return Status::OutOfMemory("not enough memory for the model's weights");
     }
@@ -276,8 +277,9 @@ Status FillRope(
   for (std::int64_t position = 0; position < context; ++position) {
     for (const double turn : rope.turns) {
       const double angle = static_cast<double>(position) * turn;
-      if (!std::isfinite(angle))
+      if (!std::isfinite(angle)) {
         return Status::Invalid("the model's RoPE frequencies are not finite");
+      }
       cosines.push_back(static_cast<float>(std::cos(angle) * rope.magnitude));
       sines.push_back(static_cast<float>(std::sin(angle) * rope.magnitude));
     }

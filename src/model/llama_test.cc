@@ -33,9 +33,9 @@ constexpr bool kSanitized = false;
 /// A model with a cache and a workspace, and sequences whose pages lie scattered in the cache.
 class Runner {
  public:
-  static constexpr std::int32_t kContext = 512;
+  static constexpr std::int64_t kContext = 512;
   static constexpr std::int32_t kSequences = 24;
-  static constexpr std::int32_t kPagesEach = kContext / 16;
+  static constexpr std::int32_t kPagesEach = 32;
 
   Runner(std::shared_ptr<const Checkpoint> checkpoint, Isa isa, Precision precision, int threads)
       : team_(threads),
@@ -43,9 +43,8 @@ class Runner {
                    std::move(checkpoint), kernels::GetKernels(isa, precision), kContext, team_
         )
                    .ValueOrDie()),
-        cache_(
-            KvCache::Make(model_->config(), model_->kernels(), kSequences * kPagesEach).ValueOrDie()
-        ),
+        cache_(KvCache::Make(model_->config(), model_->kernels(), kContext / 16 * kSequences)
+                   .ValueOrDie()),
         workspace_(Workspace::Make(*model_, kSequences * kContext / 4).ValueOrDie()) {
     for (std::int32_t p = 0; p < kPagesEach; ++p) {
       for (std::int32_t s = 0; s < kSequences; ++s) {
@@ -149,7 +148,7 @@ TEST_P(LlamaTest, LogitsDependOnNeitherChunksNorBatchNorThreads) {
   }
   for (const int threads : {1, 2, 3}) {
     Runner runner(checkpoint, GetParam().isa, GetParam().precision, threads);
-    for (const std::size_t chunk : {1, 7, 16, 33}) {
+    for (const std::size_t chunk : {1U, 7U, 16U, 33U}) {
       std::vector<Floats> logits;
       for (std::size_t at = 0; at < tokens.size(); at += chunk) {
         const auto end = std::min(at + chunk, tokens.size());
@@ -225,6 +224,7 @@ TEST(SmolLm2Test, GreedyTokensInF32AreTransformers) {
   Runner runner(OpenSmolLm2(), kernels::FastestIsa(), Precision::kF32, 2);
   const std::vector<json> cases = ReadLines("smollm2-golden.jsonl");
   std::vector<Runner::Work> work;
+  work.reserve(cases.size());
   for (std::size_t i = 0; i < cases.size(); ++i) {
     work.push_back({i, cases[i]["prompt_tokens"].get<Tokens>(), 0, 1});
   }
