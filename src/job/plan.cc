@@ -42,6 +42,7 @@ Json FileToJson(const InputFile& file) {
       {"hash", file.hash},
       {"records", file.num_records},
       {"positions", file.positions},
+      {"lines", file.lines},
       {"header", file.header}
   };
 }
@@ -57,6 +58,7 @@ InputFile FileFromJson(const Json& json) {
   file.hash = json.at("hash");
   file.num_records = json.at("records");
   file.positions = json.at("positions").get<std::vector<std::uint64_t>>();
+  file.lines = json.at("lines").get<std::vector<std::uint64_t>>();
   file.header = json.at("header").get<std::vector<std::string>>();
   return file;
 }
@@ -73,6 +75,7 @@ Result<Plan> FromJson(const Json& json) {
   for (const Json& file : json.at("files")) plan.snapshot.files.push_back(FileFromJson(file));
   MS_ASSIGN_OR_RETURN(plan.snapshot.schema, SchemaFromText(json.at("input_schema")));
   plan.snapshot.num_rows = json.at("rows");
+  plan.snapshot.is_job_output = json.at("is_job_output");
   for (const Json& ranges : json.at("splits")) {
     Split& split = plan.splits.emplace_back();
     split.number = static_cast<std::int64_t>(plan.splits.size()) - 1;
@@ -108,6 +111,7 @@ Result<Json> PlanToJson(const Plan& plan) {
   for (const Split& split : plan.splits) json["splits"].push_back(SplitToJson(split));
   MS_ASSIGN_OR_RETURN(json["input_schema"], SchemaToText(*plan.snapshot.schema));
   MS_ASSIGN_OR_RETURN(json["output_schema"], SchemaToText(*plan.output));
+  json["is_job_output"] = plan.snapshot.is_job_output;
   json["models"] = Json::object();
   for (const auto& [key, model] : plan.models) {
     json["models"][key] = {{"path", model.path}, {"compute", model.compute}, {"hash", model.hash}};
@@ -145,7 +149,7 @@ Result<InputOptions> InputOptionsOf(const JobSpec& spec) {
   if (spec.input.format) options.format = FormatFromName(*spec.input.format);
   for (const auto& [column, type] : spec.input.schema) {
     if (type == "json") {
-      options.schema.emplace_back(column, JsonTextField(column)->type());
+      options.schema.emplace_back(column, nullptr);
       continue;
     }
     MS_ASSIGN_OR_RETURN(std::shared_ptr<arrow::DataType> parsed, ParseType(type));
