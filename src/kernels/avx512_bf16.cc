@@ -21,10 +21,11 @@ struct DotTile {
     const auto* a = static_cast<const std::uint32_t*>(p.activations) + row * stride;
     const auto* panel =
         static_cast<const std::uint32_t*>(p.panel) + std::int64_t{first} * S::kWidth;
+    Prefetcher<PanelBf16<S>> prefetcher(p, row, kRows);
     for (std::int64_t k = 0; k < p.columns; k += 2, ++a, panel += kPanelRows) {
       const S::I w0 = S::LoadWords(panel);
       const S::I w1 = S::LoadWords(panel + S::kWidth);
-      Prefetch<PanelBf16<S>>(p.panel, k);
+      prefetcher.Step();
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const S::I x = _mm512_set1_epi32(static_cast<int>(a[r * stride]));

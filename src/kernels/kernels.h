@@ -39,9 +39,10 @@ struct PanelProduct {
   std::int64_t activation_stride;  // values
   std::int64_t rows;
   const void* panel;
-  std::int64_t columns;  // padded
-  const float* bias;     // [32], or null
-  float* output;         // [rows][output_stride]
+  const void* next_panel;  // to fetch meanwhile; any address will do
+  std::int64_t columns;    // padded
+  const float* bias;       // [32], or null
+  float* output;           // [rows][output_stride]
   std::int64_t output_stride;
   bool accumulate;
 };

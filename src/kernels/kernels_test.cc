@@ -112,6 +112,7 @@ class Product {
          .activation_stride = stride,
          .rows = rows,
          .panel = panel_.data(),
+         .next_panel = panel_.data(),
          .columns = stride,
          .bias = shape_.bias ? bias.data() : nullptr,
          .output = output.data(),

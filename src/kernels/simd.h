@@ -211,15 +211,32 @@ struct PanelBf16 {
   }
 };
 
-/// Fetches the two columns that stand some way after column k. The hardware's own prefetching halts
-/// at each page.
+/// Fetches, two columns at a time, what stands some way ahead in the panel into the first cache,
+/// and a tile's share of the next panel into the second. The hardware's own prefetching halts at
+/// each page.
 template <class Panel>
-[[gnu::always_inline]] inline void Prefetch(const void* panel, std::int64_t k) {
-  constexpr std::int64_t kAhead = 64;
-  const char* at = static_cast<const char*>(panel) + (k + kAhead) * Panel::kBytes;
+class Prefetcher {
+ public:
+  Prefetcher(const PanelProduct& p, std::int64_t row, std::int64_t rows)
+      : ahead_(static_cast<const char*>(p.panel) + 64 * Panel::kBytes),
+        next_(static_cast<const char*>(p.next_panel) + p.columns * Panel::kBytes * row / p.rows),
+        next_step_(2 * Panel::kBytes * rows / p.rows) {}
+
+  [[gnu::always_inline]] void Step() {
 #pragma GCC unroll 4
-  for (std::int64_t line = 0; line < 2 * Panel::kBytes; line += 64) __builtin_prefetch(at + line);
-}
+    for (std::int64_t line = 0; line < 2 * Panel::kBytes; line += 64) {
+      __builtin_prefetch(ahead_ + line, 0, 3);
+      __builtin_prefetch(next_ + line, 0, 2);
+    }
+    ahead_ += 2 * Panel::kBytes;
+    next_ += next_step_;
+  }
+
+ private:
+  const char* ahead_;
+  const char* next_;
+  const std::int64_t next_step_;
+};
 
 template <class Panel>
 std::int64_t PanelBytes(std::int64_t columns) {
@@ -276,12 +293,13 @@ struct FmaTile {
     StartSums<S, kRows, 2>(p.bias, first, sums);
     const std::int64_t stride = p.activation_stride;
     const float* a = static_cast<const float*>(p.activations) + row * stride;
+    Prefetcher<Panel> prefetcher(p, row, kRows);
     for (std::int64_t k = 0; k < p.columns; k += 2, a += 2) {
       typename S::F even[2];
       typename S::F odd[2];
       Panel::Load(p.panel, k, first, &even[0], &odd[0]);
       Panel::Load(p.panel, k, first + 1, &even[1], &odd[1]);
-      Prefetch<Panel>(p.panel, k);
+      prefetcher.Step();
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const typename S::F x = S::Set(a[r * stride]);

@@ -131,6 +131,22 @@ void LlamaModel::Norm(Workspace& w, const float* weight, kernels::Team& team) co
   );
 }
 
+/// Which panel a thread that does piece `piece` of a product will probably need next. Pieces are
+/// `width` panels each, and go through the matrix once a part. Matrices lie one after the other in
+/// the order of their use.
+const std::byte* LlamaModel::NextPanel(
+    const Matrix& matrix,
+    std::int64_t piece,
+    std::int64_t width,
+    std::int64_t parts,
+    const kernels::Team& team
+) {
+  const std::int64_t pieces = matrix.num_panels / width;
+  std::int64_t next = piece + team.size();
+  next = next < pieces * parts ? next % pieces : next - pieces * (parts - 1);
+  return matrix.panels + next * width * matrix.panel_bytes;
+}
+
 void LlamaModel::Multiply(
     const Matrix& matrix,
     const std::byte* activations,
@@ -155,6 +171,7 @@ void LlamaModel::Multiply(
            .activation_stride = matrix.columns,
            .rows = count,
            .panel = matrix.panels + panel * matrix.panel_bytes,
+           .next_panel = NextPanel(matrix, i, 1, parts, team),
            .columns = matrix.columns,
            .bias = matrix.bias != nullptr ? matrix.bias + panel * kPanelRows : nullptr,
            .output = output + first * panels * kPanelRows + panel * kPanelRows,
@@ -186,6 +203,7 @@ void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team)
              .activation_stride = matrix.columns,
              .rows = count,
              .panel = matrix.panels + panel * matrix.panel_bytes,
+             .next_panel = NextPanel(matrix, i, 2, parts, team) + half * matrix.panel_bytes,
              .columns = matrix.columns,
              .bias = matrix.bias != nullptr ? matrix.bias + panel * kPanelRows : nullptr,
              .output = outputs[half],

@@ -145,6 +145,13 @@ class LlamaModel {
   LlamaModel(std::shared_ptr<const Checkpoint> checkpoint, const kernels::Kernels& kernels);
 
   void Plan(std::span<const Chunk> chunks, Workspace& workspace) const;
+  static const std::byte* NextPanel(
+      const Matrix& matrix,
+      std::int64_t piece,
+      std::int64_t width,
+      std::int64_t parts,
+      const kernels::Team& team
+  );
   void Embed(Workspace& w, kernels::Team& team) const;
   void Norm(Workspace& w, const float* weight, kernels::Team& team) const;
   void Multiply(
