@@ -5,6 +5,7 @@
 
 #include "arrow/io/file.h"
 #include "arrow/ipc/reader.h"
+#include "data/bounded_pool.h"
 #include "data/file_reader.h"
 #include "data/listing.h"
 #include "data/plain_array.h"
@@ -20,8 +21,9 @@ class BatchSource {
     BatchSource source;
     arrow::ipc::IpcReadOptions options = arrow::ipc::IpcReadOptions::Defaults();
     options.use_threads = false;
+    options.memory_pool = BoundedPool();
     options.included_fields = std::move(columns);
-    MS_ASSIGN_OR_RETURN(auto input, arrow::io::ReadableFile::Open(file.path));
+    MS_ASSIGN_OR_RETURN(auto input, arrow::io::ReadableFile::Open(file.path, BoundedPool()));
     if (file.format == FileFormat::kArrowFile) {
       MS_ASSIGN_OR_RETURN(
           source.file_, arrow::ipc::RecordBatchFileReader::Open(std::move(input), options)

@@ -5,6 +5,7 @@
 
 #include "arrow/io/file.h"
 #include "arrow/table.h"
+#include "data/bounded_pool.h"
 #include "data/file_reader.h"
 #include "data/listing.h"
 #include "data/plain_array.h"
@@ -29,7 +30,7 @@ Result<std::unique_ptr<parquet::arrow::FileReader>> OpenReader(
     std::int64_t batch_rows,
     std::shared_ptr<parquet::FileMetaData> metadata
 ) {
-  parquet::ReaderProperties properties;
+  parquet::ReaderProperties properties(BoundedPool());
   properties.enable_buffered_stream();
   properties.set_buffer_size(kStreamBufferBytes);
   properties.set_thrift_string_size_limit(kThriftStringBytesMax);
@@ -39,10 +40,11 @@ Result<std::unique_ptr<parquet::arrow::FileReader>> OpenReader(
   arrow_properties.set_use_threads(false);
   arrow_properties.set_pre_buffer(false);
   arrow_properties.set_batch_size(batch_rows);
-  MS_ASSIGN_OR_RETURN(auto file, arrow::io::ReadableFile::Open(path));
+  MS_ASSIGN_OR_RETURN(auto file, arrow::io::ReadableFile::Open(path, BoundedPool()));
   parquet::arrow::FileReaderBuilder builder;
   MS_RETURN_NOT_OK(builder.Open(std::move(file), properties, std::move(metadata)));
   builder.properties(arrow_properties);
+  builder.memory_pool(BoundedPool());
   return builder.Build();
 }
 
