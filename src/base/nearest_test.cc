@@ -3,18 +3,23 @@
 
 #include <gtest/gtest.h>
 
-#include <vector>
-
 namespace millstream {
 namespace {
 
 TEST(NearestTest, FindsASlipOfThePenAndNothingFarther) {
-  const std::vector<std::string> keys = {"prompt", "model", "max_tokens"};
-  EXPECT_EQ(NearestName("promt", keys), "prompt");
-  EXPECT_EQ(NearestName("max_token", keys), "max_tokens");
-  EXPECT_EQ(NearestName("zebra", keys), std::nullopt);
+  const std::vector<std::string_view> keys = {"temperature", "top_p", "seed", "prompt"};
+  EXPECT_EQ(NearestName("temprature", keys), "temperature");
+  EXPECT_EQ(NearestName("topp", keys), "top_p");
+  EXPECT_EQ(NearestName("sede", keys), "seed");
+  EXPECT_EQ(NearestName("frequency", keys), "");
+  EXPECT_EQ(NearestName(std::string(1'000'000, 'x'), keys), "");
+}
+
+TEST(NearestTest, SuggestsTheNearestOrListsAFew) {
+  const std::vector<std::string> keys = {"prompt", "model"};
   EXPECT_EQ(DidYouMean("modle", keys), ": did you mean 'model'?");
-  EXPECT_EQ(DidYouMean("zebra", keys), ": there are 'prompt', 'model', 'max_tokens'");
+  EXPECT_EQ(DidYouMean("zebra", keys), ": there are 'prompt', 'model'");
+  EXPECT_EQ(DidYouMean("zebra", {}), "");
 }
 
 }  // namespace

@@ -226,17 +226,6 @@ class CsvRows {
 }  // namespace
 
 Result<std::unique_ptr<TableWriter>> MakeCsvWriter(const SchemaPtr& schema, SinkPtr sink) {
-  for (const auto& field : schema->fields()) {
-    if (HasJson(*field->type())) continue;
-    return Status::Invalid(
-        "column ",
-        field->name(),
-        " has type ",
-        TypeName(*field->type()),
-        ", which CSV cannot hold: ",
-        "leave it out, set another type, or choose format: arrow"
-    );
-  }
   return std::make_unique<CsvWriter>(*schema, std::move(sink));
 }
 

@@ -65,17 +65,6 @@ Status AppendMember(
 }  // namespace
 
 Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(const SchemaPtr& schema, SinkPtr sink) {
-  for (const auto& field : schema->fields()) {
-    if (HasJson(*field->type())) continue;
-    return Status::Invalid(
-        "column ",
-        field->name(),
-        " has type ",
-        TypeName(*field->type()),
-        ", which JSON cannot hold: ",
-        "leave it out, set another type, or choose format: arrow"
-    );
-  }
   return std::make_unique<JsonlWriter>(*schema, std::move(sink));
 }
 

@@ -4,7 +4,9 @@
 #include <array>
 #include <utility>
 
+#include "arrow/type.h"
 #include "data/format_files.h"
+#include "data/json_value.h"
 
 namespace millstream {
 namespace {
@@ -40,6 +42,27 @@ Result<OutputFormat> OutputFormatFromName(std::string_view name) {
   );
 }
 
+namespace {
+
+// Text formats hold what JSON can.
+Status CheckText(const arrow::Schema& schema, OutputFormat format) {
+  for (const auto& field : schema.fields()) {
+    if (HasJson(*field->type())) continue;
+    return Status::Invalid(
+        "column ",
+        field->name(),
+        " has type ",
+        TypeName(*field->type()),
+        ", which ",
+        OutputFormatName(format),
+        " cannot hold: leave it out, set another type, or choose format: arrow"
+    );
+  }
+  return Status::OK();
+}
+
+}  // namespace
+
 Result<std::unique_ptr<TableWriter>> MakeTableWriter(
     OutputFormat format, SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
 ) {
@@ -47,8 +70,10 @@ Result<std::unique_ptr<TableWriter>> MakeTableWriter(
     case OutputFormat::kParquet:
       return MakeParquetWriter(std::move(schema), std::move(sink), metadata);
     case OutputFormat::kJsonl:
+      MS_RETURN_NOT_OK(CheckText(*schema, format));
       return MakeJsonlWriter(schema, std::move(sink));
     case OutputFormat::kCsv:
+      MS_RETURN_NOT_OK(CheckText(*schema, format));
       return MakeCsvWriter(schema, std::move(sink));
     case OutputFormat::kArrow:
       return MakeArrowWriter(schema, std::move(sink), metadata);

@@ -194,7 +194,7 @@ TEST(WriterFormatTest, TypesThatAFormatCannotHoldAreNamed) {
   const auto intervals = arrow::schema({arrow::field("x", arrow::month_interval())});
   EXPECT_EQ(
       MakeTableWriter(OutputFormat::kCsv, intervals, sink, {}).status().message(),
-      "column x has type month_interval, which CSV cannot hold: leave it out, set another type, or "
+      "column x has type month_interval, which csv cannot hold: leave it out, set another type, or "
       "choose "
       "format: arrow"
   );

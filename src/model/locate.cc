@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/nearest.h"
 #include "model/checkpoint.h"
 
 namespace millstream {
@@ -164,38 +165,21 @@ std::vector<std::string> HubModels(const std::string& cache) {
   return ids;
 }
 
-/// Insertions, deletions and replacements between two names.
-std::size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
-/// The name most like `wanted`: one that holds it, else the one with the fewest edits; empty if
-/// none is near.
+/// The name most like `wanted`: one that holds it or is held by it, else the one with the fewest
+/// edits; empty if none is near.
 std::string Nearest(const std::string& wanted, const std::vector<std::string>& names) {
   const std::string low = Lower(wanted.substr(0, 200));
-  std::string nearest;
-  std::size_t best = std::max<std::size_t>(2, low.size() / 3) + 1;
+  std::vector<std::string> lows;
   for (const std::string& name : names) {
-    const std::string other = Lower(name);
-    const bool holds = low.size() >= 4 && (other.find(low) != std::string::npos ||
-                                           low.find(other) != std::string::npos);
-    const std::size_t distance = holds ? 1 : EditDistance(low, other);
-    if (distance < best) {
-      best = distance;
-      nearest = name;
-    }
+    lows.push_back(Lower(name));
+    const bool holds =
+        lows.back().find(low) != std::string::npos || low.find(lows.back()) != std::string::npos;
+    if (low.size() >= 4 && holds) return name;
   }
-  return nearest;
+  const std::vector<std::string_view> views(lows.begin(), lows.end());
+  const std::string_view nearest = NearestName(low, views);
+  const auto found = std::find(views.begin(), views.end(), nearest);
+  return found == views.end() ? "" : names[static_cast<std::size_t>(found - views.begin())];
 }
 
 /// Relative paths start at the base folder; "~/" is the home.

@@ -75,18 +75,6 @@ Result<Verdict> Judge(
   return verdict;
 }
 
-Status LeaveFailed(const RowBatch& batch, std::vector<FailedRow> failed, Emitter& out) {
-  if (failed.empty()) return Status::OK();
-  std::vector<std::int64_t> rows;
-  FinishedRows leaving{RowStatus::kError, {}, {}};
-  for (FailedRow& row : failed) {
-    rows.push_back(row.row);
-    leaving.errors.push_back(std::move(row.error));
-  }
-  MS_ASSIGN_OR_RETURN(leaving.batch, TakeRows(batch, rows));
-  return out.Leave(std::move(leaving));
-}
-
 class Filter final : public Operator {
  public:
   Filter(std::string step, std::shared_ptr<const Expression> expression)

@@ -57,23 +57,30 @@ std::int64_t BatchBytes(const RowBatch& batch) {
   return columns.ok() ? *columns : arrow::util::TotalBufferSize(*batch.columns);
 }
 
+Status LeaveFailed(const RowBatch& batch, std::vector<FailedRow> failed, Emitter& out) {
+  if (failed.empty()) return Status::OK();
+  std::vector<std::int64_t> rows;
+  FinishedRows leaving{RowStatus::kError, {}, {}};
+  for (FailedRow& row : failed) {
+    rows.push_back(row.row);
+    leaving.errors.push_back(std::move(row.error));
+  }
+  MS_ASSIGN_OR_RETURN(leaving.batch, TakeRows(batch, rows));
+  return out.Leave(std::move(leaving));
+}
+
 Result<RowBatch> PartRows(RowBatch batch, std::vector<FailedRow> failed, Emitter& out) {
   if (failed.empty()) return batch;
   std::vector<std::int64_t> good;
-  std::vector<std::int64_t> bad;
-  FinishedRows leaving{RowStatus::kError, {}, {}};
   auto next = failed.begin();
   for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
     if (next != failed.end() && next->row == row) {
-      bad.push_back(row);
-      leaving.errors.push_back(std::move(next->error));
       ++next;
     } else {
       good.push_back(row);
     }
   }
-  MS_ASSIGN_OR_RETURN(leaving.batch, TakeRows(batch, bad));
-  MS_RETURN_NOT_OK(out.Leave(std::move(leaving)));
+  MS_RETURN_NOT_OK(LeaveFailed(batch, std::move(failed), out));
   return TakeRows(batch, good);
 }
 

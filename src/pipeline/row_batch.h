@@ -79,7 +79,9 @@ struct FailedRow {
   RowError error;
 };
 
-/// Lets the failed rows (ascending) leave as errors and returns the others.
+/// Lets the failed rows (ascending) leave as errors.
+Status LeaveFailed(const RowBatch& batch, std::vector<FailedRow> failed, Emitter& out);
+/// The same, and returns the others.
 Result<RowBatch> PartRows(RowBatch batch, std::vector<FailedRow> failed, Emitter& out);
 
 }  // namespace millstream

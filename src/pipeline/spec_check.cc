@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/nearest.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "pipeline/spec_values.h"

@@ -95,7 +95,4 @@ std::string DescribeRange(const NumberRange& range);
 /// Why `value` is not in `range`, or nullopt.
 std::optional<std::string> RangeProblem(const NumberRange& range, double value);
 
-/// The nearest of `names` by edit distance, or an empty view if none is near.
-std::string_view NearestName(std::string_view name, std::span<const std::string_view> names);
-
 }  // namespace millstream

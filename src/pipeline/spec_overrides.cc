@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "base/nearest.h"
 #include "fmt/format.h"
 #include "pipeline/spec_check.h"
 #include "pipeline/spec_keys.h"

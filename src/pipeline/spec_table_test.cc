@@ -151,14 +151,5 @@ TEST(SpecTableTest, TheTemplateIsAJobForAnyInput) {
   EXPECT_EQ(spec->output.path, "out/a-labels");
 }
 
-TEST(SpecTableTest, TheNearestNameIsTheOneWithTheFewestEdits) {
-  const std::vector<std::string_view> names{"temperature", "top_k", "top_p", "seed"};
-  EXPECT_EQ(NearestName("temprature", names), "temperature");
-  EXPECT_EQ(NearestName("topp", names), "top_p");
-  EXPECT_EQ(NearestName("sede", names), "seed");
-  EXPECT_EQ(NearestName("frequency", names), "");
-  EXPECT_EQ(NearestName(std::string(1'000'000, 'x'), names), "");
-}
-
 }  // namespace
 }  // namespace millstream

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/nearest.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
