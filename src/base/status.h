@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <string>
 #include <utility>
 
 #include "arrow/result.h"
@@ -16,6 +17,11 @@ namespace millstream {
 using Status = arrow::Status;
 template <typename T>
 using Result = arrow::Result<T>;
+
+/// A failure that a person must look at: corruption, or an input or output that is not the pinned
+/// one. Exit code 4. Keeps its kind through WithMessage.
+Status Conflict(std::string message);
+bool IsConflict(const Status& status);
 
 }  // namespace millstream
 

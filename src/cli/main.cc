@@ -8,7 +8,9 @@
 #include "CLI/Formatter.hpp"
 #include "arrow/compute/initialize.h"
 #include "base/log.h"
+#include "base/nearest.h"
 #include "cli/commands.h"
+#include "fmt/format.h"
 #include "job/job.h"
 
 namespace millstream {
@@ -29,6 +31,13 @@ void WatchSignals(std::stop_source stop) {
     sigwait(&signals, &number);
     std::_Exit(static_cast<int>(ExitCode::kStopped));  // a second one does not wait
   }).detach();
+}
+
+int NoCommand(const CLI::App& app, std::string_view given) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  fmt::print(stderr, "millstream: no command '{}'{}\n", given, DidYouMean(given, names));
+  return static_cast<int>(ExitCode::kWrong);
 }
 
 int Main(int argc, char** argv) {
@@ -68,6 +77,8 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty())
+      return NoCommand(app, argv[1]);
     return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kWrong);
   }
   return context.exit_code;

@@ -92,9 +92,7 @@ class ArrowFileReader final : public FileReader {
 
  private:
   Status Changed() const {
-    return Status::Invalid(
-        file_.name, " has other rows than when the job was made: it was changed"
-    );
+    return Conflict(file_.name + " has other rows than when the job was made: it was changed");
   }
 
   Status Open() {

@@ -357,9 +357,8 @@ Status CheckFile(const InputFile& pinned) {
   InputFile now = pinned;
   MS_RETURN_NOT_OK(StatFile(now));
   const auto changed = [&] {
-    return Status::Invalid(
-        "input file ",
-        pinned.name,
+    return Conflict(
+        "input file " + pinned.name +
         " was changed since the job was made: its output would mix two inputs"
     );
   };

@@ -102,9 +102,7 @@ class ParquetFileReader final : public FileReader {
 
  private:
   Status Changed() const {
-    return Status::Invalid(
-        file_.name, " has other rows than when the job was made: it was changed"
-    );
+    return Conflict(file_.name + " has other rows than when the job was made: it was changed");
   }
 
   std::int64_t group_end() const { return group_starts_[static_cast<std::size_t>(group_) + 1]; }

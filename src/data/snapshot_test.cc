@@ -405,7 +405,7 @@ TEST(SnapshotTest, AChangedFileIsNotRead) {
   const auto snapshot = TakeSnapshot(options, {});
   ASSERT_TRUE(snapshot.ok());
   folder.Write("a.txt", "one\nmore\n");
-  EXPECT_TRUE(ReadRows(*snapshot, options, {}).status().IsInvalid());
+  EXPECT_TRUE(IsConflict(ReadRows(*snapshot, options, {}).status()));
 }
 
 TEST(SnapshotTest, StopsWhenAsked) {

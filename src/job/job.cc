@@ -275,11 +275,11 @@ Result<Preview> RunInMemory(
   MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job));
   monitor.Start(RowsOf(splits), {}, Views(engines));
   std::map<std::int64_t, FinishedSplit> done;
-  std::mutex mutex;
+  Mutex mutex;
   AssemblerOptions assembler_options = AssemblerOptionsOf(job);
   assembler_options.keep_skipped = true;
   Assembler assembler(assembler_options, splits, [&](FinishedSplit split) {
-    std::lock_guard lock(mutex);
+    MutexLock lock(mutex);
     done[split.split] = std::move(split);
     return Status::OK();
   });
@@ -307,8 +307,8 @@ Result<Preview> RunPreview(
 }
 
 ExitCode ExitCodeOf(const Status& status) {
-  if (status.IsCancelled()) return ExitCode::kStopped;
-  return status.IsIOError() ? ExitCode::kConflict : ExitCode::kWrong;
+  if (status.IsCancelled() || IsDiskFull(status)) return ExitCode::kStopped;
+  return IsConflict(status) ? ExitCode::kConflict : ExitCode::kWrong;
 }
 
 }  // namespace millstream

@@ -8,12 +8,12 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "engine/engine.h"
 #include "job/plan.h"
@@ -63,10 +63,10 @@ class JobMonitor {
   void End();
 
  private:
-  mutable std::mutex mutex_;
-  Progress progress_;
-  std::vector<const Engine*> engines_;
-  std::map<std::string, ErrorSample> errors_;
+  mutable Mutex mutex_;
+  Progress progress_ MS_GUARDED_BY(mutex_);
+  std::vector<const Engine*> engines_ MS_GUARDED_BY(mutex_);
+  std::map<std::string, ErrorSample> errors_ MS_GUARDED_BY(mutex_);
 };
 
 /// A job ready to run: spec, input and plan, bound. Nothing has been written.

@@ -21,27 +21,27 @@ EngineStats Sum(const std::vector<const Engine*>& engines) {
 }  // namespace
 
 JobMonitor::Progress JobMonitor::progress() const {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   Progress progress = progress_;
   if (!engines_.empty()) progress.tokens = Sum(engines_);
   return progress;
 }
 
 std::map<std::string, JobMonitor::ErrorSample> JobMonitor::errors() const {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   return errors_;
 }
 
 void JobMonitor::Start(
     std::int64_t rows_total, const RowCounts& before, std::vector<const Engine*> engines
 ) {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   progress_ = {rows_total, before, before, {}};
   engines_ = std::move(engines);
 }
 
 void JobMonitor::Count(const FinishedRows& rows, const std::vector<std::string>& files) {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   const std::int64_t count = rows.batch.num_rows();
   switch (rows.status) {
     case RowStatus::kOk:
@@ -65,7 +65,7 @@ void JobMonitor::Count(const FinishedRows& rows, const std::vector<std::string>&
 }
 
 void JobMonitor::End() {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   if (!engines_.empty()) progress_.tokens = Sum(engines_);
   engines_.clear();
 }

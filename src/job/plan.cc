@@ -134,7 +134,7 @@ Result<Plan> PlanFromJson(const Json& json) {
   try {
     return FromJson(json);
   } catch (const Json::exception&) {
-    return Status::IOError(
+    return Conflict(
         "the plan in the state folder is damaged or of another version: --restart starts anew"
     );
   }

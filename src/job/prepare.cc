@@ -4,6 +4,8 @@
 #include <numeric>
 #include <utility>
 
+#include "arrow/io/memory.h"
+#include "base/nearest.h"
 #include "data/reader.h"
 #include "engine/native_engine.h"
 #include "fmt/format.h"
@@ -37,7 +39,15 @@ Status OpenModels(PreparedJob& job) {
       return Status::Invalid(MistakeLine(job.spec, spec.place, status.message()));
     };
     auto path = LocateModel(spec.path, DefaultModelSearch(job.spec.folder));
-    if (!path.ok()) return wrong(path.status());
+    if (!path.ok()) {
+      std::vector<std::string> keys;
+      for (const auto& [key, unused] : job.spec.models) keys.push_back(key);
+      const bool is_key = job.spec.models.contains(generate->model);
+      const std::string hint = is_key || keys.empty() ? "" : DidYouMean(generate->model, keys);
+      return wrong(path.status().WithMessage(
+          path.status().message(), hint.empty() ? "" : "; of the names in `models`" + hint
+      ));
+    }
     auto& model = opened[*path];
     if (!model) {
       auto open = OpenLanguageModel(*path, "");
@@ -174,7 +184,7 @@ Result<PreparedJob> PrepareJob(
     MS_ASSIGN_OR_RETURN(Plan planned, PlanFromJson(job.ledger->plan()));
     MS_RETURN_NOT_OK(CheckSameJob(job, planned));
     if (Status unchanged = CheckUnchanged(planned.snapshot); !unchanged.ok()) {
-      return Status::IOError(unchanged.message());
+      return Conflict(unchanged.message());  // a file that is gone, too
     }
     job.plan = std::move(planned);
     job.resumed = true;
@@ -184,6 +194,10 @@ Result<PreparedJob> PrepareJob(
   MS_ASSIGN_OR_RETURN(const RowBatch sample, ReadSample(job));
   BindOptions bind{&job.models, job.plan.now_unix_seconds};
   MS_ASSIGN_OR_RETURN(job.bound, BindJob(job.spec, sample, bind));
+  // A column that the format cannot hold is found here, not at the first part.
+  MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
+  auto nowhere = std::make_shared<arrow::io::MockOutputStream>();
+  MS_RETURN_NOT_OK(MakeTableWriter(format, job.bound.output, std::move(nowhere), {}).status());
   if (!job.resumed) {
     job.plan.output = job.bound.output;
     job.plan.settings = job.bound.settings;

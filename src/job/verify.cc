@@ -53,7 +53,7 @@ Status CountBatch(
   const auto& record = static_cast<const arrow::Int64Array&>(*source.field(1));
   for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
     if (!walk.Find(file.GetView(row), record.Value(row))) {
-      return Status::IOError(fmt::format(
+      return Conflict(fmt::format(
           "{}: row of {} record {} is not in its split, or not once and in order",
           path,
           file.GetView(row),
@@ -68,7 +68,7 @@ Status CountBatch(
     else if (name == "skipped")
       ++counts.skipped;
     else
-      return Status::IOError(fmt::format(
+      return Conflict(fmt::format(
           "{}: _status '{}' of {} record {}", path, name, file.GetView(row), record.Value(row)
       ));
   }
@@ -81,7 +81,7 @@ Status Compare(const RowCounts& seen, const RowCounts& committed, const std::str
   const auto differs = [](std::int64_t a, std::int64_t b) { return a != 0 && a != b; };
   if (differs(seen.ok, committed.ok) || differs(seen.error, committed.error) ||
       differs(seen.skipped, committed.skipped)) {
-    return Status::IOError(fmt::format(
+    return Conflict(fmt::format(
         "{} holds {} ok, {} error, {} skipped rows; committed were {}, {}, {}",
         path,
         seen.ok,
@@ -151,7 +151,7 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
     RowCounts seen;
     MS_RETURN_NOT_OK(ReadPart(format, part_path, plan, split, digest ? &rows : nullptr, seen));
     if (part->second.total() != split.num_rows) {
-      return Status::IOError(fmt::format(
+      return Conflict(fmt::format(
           "{}: {} rows are committed, its split has {}",
           part_path,
           part->second.total(),
@@ -164,7 +164,7 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
   }
   for (const auto& [split, counts] : parts) {
     if (split >= static_cast<std::int64_t>(plan.splits.size())) {
-      return Status::IOError(ledger->layout().PartPath(split), " is of no split of the plan");
+      return Conflict(ledger->layout().PartPath(split) + " is of no split of the plan");
     }
   }
   result.complete = result.rows_missing == 0;

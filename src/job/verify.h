@@ -21,7 +21,7 @@ struct Verification {
 };
 
 /// Reads every part: each row must be one of its split, once and in order, and the counts must be
-/// those that were committed. IOError names the place of the first mismatch.
+/// those that were committed. A Conflict names the place of the first mismatch.
 Result<Verification> VerifyOutput(Storage& storage, const std::string& output, bool digest);
 
 }  // namespace millstream

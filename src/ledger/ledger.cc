@@ -18,7 +18,7 @@ constexpr std::string_view kPartPrefix = "part-";
 Result<Json> ReadJson(Storage& storage, const std::string& path) {
   MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(path, kMaxStateBytes));
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) return Status::IOError(path, " is damaged: it is no JSON");
+  if (json.is_discarded()) return Conflict(path + " is damaged: it is no JSON");
   return json;
 }
 
@@ -109,16 +109,14 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
           const bool taken, Exists(storage, Parent(layout.output), Leaf(layout.output))
       );
       if (taken)
-        return Status::AlreadyExists(
-            layout.output, " exists and is no output of Millstream: give another --output"
+        return Conflict(
+            layout.output + " exists and is no output of Millstream: give another --output"
         );
     } else {
       MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
       if (!files.empty()) {
-        return Status::AlreadyExists(
-            layout.output,
-            " is not empty and is no output of Millstream (",
-            layout.state,
+        return Conflict(
+            layout.output + " is not empty and is no output of Millstream (" + layout.state +
             "/job.json is missing): give another --output"
         );
       }
@@ -130,13 +128,13 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
   MS_ASSIGN_OR_RETURN(ledger->job_, ReadJson(storage, state + "/job.json"));
   const std::string plan = ledger->job_.value("plan", "");
   if (plan.empty() || plan.find('/') != std::string::npos)
-    return Status::IOError(state, "/job.json is damaged: it names no plan");
+    return Conflict(state + "/job.json is damaged: it names no plan");
   MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(state + "/" + plan, kMaxStateBytes));
   if (!plan.ends_with(HashOf(text)))
-    return Status::IOError(state, "/", plan, " is damaged: its hash is not the one in its name");
+    return Conflict(state + "/" + plan + " is damaged: its hash is not the one in its name");
   ledger->plan_ = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (ledger->plan_.is_discarded())
-    return Status::IOError(state, "/", plan, " is damaged: it is no JSON");
+    return Conflict(state + "/" + plan + " is damaged: it is no JSON");
   return ledger;
 }
 
@@ -159,8 +157,8 @@ Result<std::map<std::int64_t, RowCounts>> Ledger::Parts() const {
     const std::string path = layout_.PartPath(*split);
     const std::vector<std::string>& names = by_split[*split];
     if (names.empty())
-      return Status::IOError(
-          path, " has no intent in ", layout_.state, "/intents: it was not written by this job"
+      return Conflict(
+          path + " has no intent in " + layout_.state + "/intents: it was not written by this job"
       );
     std::string name = names.front();
     if (names.size() >

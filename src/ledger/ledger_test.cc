@@ -74,11 +74,12 @@ TEST_F(LedgerTest, TheOutputFolderHoldsPartsAlone) {
 
 TEST_F(LedgerTest, RefusesAForeignFolderAndADamagedPlan) {
   Write((folder_ / "out" / "notes.txt").string(), "mine");
-  EXPECT_TRUE(Ledger::Load(*storage_, layout_).status().IsAlreadyExists());
+  EXPECT_TRUE(IsConflict(Ledger::Load(*storage_, layout_).status()));
   std::filesystem::remove_all(folder_ / "out");
   auto ledger = Create();
   Write(layout_.state + "/" + ledger->job()["plan"].get<std::string>(), "{}");
   const Status damaged = Ledger::Load(*storage_, layout_).status();
+  EXPECT_TRUE(IsConflict(damaged));
   EXPECT_NE(damaged.message().find("damaged"), std::string::npos) << damaged;
 }
 

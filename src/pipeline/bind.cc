@@ -185,12 +185,12 @@ class Binder {
   }
 
   void Bind(const StepSpec& step, const FilterSpec& filter) {
-    if (auto expression = Compile(filter.expression, step.place))
+    if (auto expression = Compile(filter.expression, filter.place))
       Add(MakeFilter(step.id, std::move(expression)), step.place);
   }
 
   void Bind(const StepSpec& step, const CheckSpec& check) {
-    auto expression = Compile(check.that, step.place);
+    auto expression = Compile(check.that, check.place);
     if (!expression) return;
     const std::string message = check.message.value_or("the row does not pass " + check.that);
     Add(MakeCheck(step.id, std::move(expression), check.code, message), step.place);
@@ -212,58 +212,73 @@ class Binder {
 
   void Bind(const StepSpec& step, const SelectSpec& select) {
     std::vector<std::pair<std::string, std::string>> names;
-    for (const std::string& name : select.columns) {
-      if (Known(name, step.place)) names.emplace_back(name, name);
+    for (std::size_t i = 0; i < select.columns.size(); ++i) {
+      const std::string& name = select.columns[i];
+      if (Known(name, select.places[i])) names.emplace_back(name, name);
     }
     if (names.size() == select.columns.size()) Project(std::move(names), step.place);
   }
 
   void Bind(const StepSpec& step, const DropSpec& drop) {
-    for (const std::string& name : drop.columns) {
-      if (!Find(name))
-        Known(name, step.place);  // for its message: a dropped column need not be read
+    for (std::size_t i = 0; i < drop.columns.size(); ++i) {
+      // For its message alone: a dropped column need not be read.
+      if (!Find(drop.columns[i])) Known(drop.columns[i], drop.places[i]);
     }
     std::vector<std::pair<std::string, std::string>> names;
     for (const std::string& name : Names()) {
-      if (std::find(drop.columns.begin(), drop.columns.end(), name) == drop.columns.end())
+      if (std::find(drop.columns.begin(), drop.columns.end(), name) == drop.columns.end()) {
         names.emplace_back(name, name);
+      }
     }
     Project(std::move(names), step.place);
   }
 
   void Bind(const StepSpec& step, const RenameSpec& rename) {
-    for (const auto& [before, after] : rename.columns) Known(before, step.place);
+    std::map<std::string, std::string> after;
+    for (std::size_t i = 0; i < rename.columns.size(); ++i) {
+      Known(rename.columns[i].first, rename.places[i]);
+      after.insert(rename.columns[i]);
+    }
     std::vector<std::pair<std::string, std::string>> names;
     for (const std::string& name : Names()) {
-      const auto found =
-          std::find_if(rename.columns.begin(), rename.columns.end(), [&](const auto& pair) {
-            return pair.first == name;
-          });
-      names.emplace_back(name, found == rename.columns.end() ? name : found->second);
+      const auto found = after.find(name);
+      names.emplace_back(name, found == after.end() ? name : found->second);
     }
     Project(std::move(names), step.place);
+  }
+
+  // Where the key stands that a message begins with ("prompt: ...", "messages.content"), or the
+  // step.
+  static const SpecPlace& PlaceOf(const GenerateSpec& generate, std::string_view message) {
+    const std::size_t end = std::min(message.find_first_of(".: "), message.size());
+    const auto found = generate.places.find(std::string(message.substr(0, end)));
+    return found == generate.places.end() ? generate.place : found->second;
   }
 
   void Bind(const StepSpec& step, const GenerateSpec& generate) {
     const auto model = options_.models->find(generate.model);
     if (model == options_.models->end()) {
-      Mistake(step.place, fmt::format("model '{}' was not opened", generate.model));
+      Mistake(generate.place, fmt::format("model '{}' was not opened", generate.model));
       return;
     }
     for (const std::string& name : generate.truncate_columns) {
-      if (Known(name, step.place) && Find(name)->field->type()->id() != arrow::Type::STRING) {
-        Mistake(step.place, fmt::format("on_overflow.truncate: column '{}' is no string", name));
+      if (Known(name, PlaceOf(generate, "on_overflow")) &&
+          Find(name)->field->type()->id() != arrow::Type::STRING) {
+        Mistake(
+            PlaceOf(generate, "on_overflow"),
+            fmt::format("on_overflow.truncate: column '{}' is no string", name)
+        );
       }
     }
-    if (generate.messages_column) Known(*generate.messages_column, step.place);
+    if (generate.messages_column) Known(*generate.messages_column, PlaceOf(generate, "messages"));
     auto bound =
         GenerateStep::Bind(step.id, generate, model->second, spec_.seed, options_.now_unix_seconds);
     if (!bound.ok()) {
-      Mistake(step.place, bound.status());
+      Mistake(PlaceOf(generate, bound.status().message()), bound.status());
       return;
     }
     for (const auto& [key, expression] : (*bound)->expressions())
-      KnownNames(*expression, step.place);
+      KnownNames(*expression, PlaceOf(generate, key));
     for (const auto& field : (*bound)->fields()) {
       Put(field);
       if (Status status = AddPlaceholders(field); !status.ok()) Mistake(step.place, status);

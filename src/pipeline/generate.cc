@@ -100,8 +100,7 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
   MS_ASSIGN_OR_RETURN(
       step->sampling_, SamplingSettings::Resolve(spec.numbers, model.model->checkpoint->defaults)
   );
-  for (auto& expression : step->sampling_.expressions())
-    step->expressions_.emplace_back("", std::move(expression));
+  step->expressions_ = step->sampling_.expressions();
   for (std::int64_t token : spec.stop_token_ids) {
     if (token < 0 || token >= model.model->tokenizer->vocabulary_size()) {
       return Status::Invalid(fmt::format("stop_token_ids: the model has no token {}", token));

@@ -13,6 +13,7 @@
 #include "arrow/array/util.h"
 #include "base/mutex.h"
 #include "base/task_scope.h"
+#include "fmt/format.h"
 #include "pipeline/in_flight.h"
 
 namespace millstream {
@@ -192,14 +193,12 @@ class Run {
       MS_RETURN_NOT_OK(Process(0, std::move(batch)));
     }
     if (index != split.num_rows) {
-      return Status::IOError(
-          "the input changed while it was read: split ",
+      return Conflict(fmt::format(
+          "the input changed while it was read: split {} has {} records, planned were {}",
           split.number,
-          " has ",
           index,
-          " records, planned were ",
           split.num_rows
-      );
+      ));
     }
     return Status::OK();
   }
@@ -246,17 +245,12 @@ class Run {
       std::vector<PreparedRow> rows,
       std::stop_token stop
   ) {
-    FinishedRows failed{RowStatus::kError, {}, {}};
-    std::vector<std::int64_t> failed_rows;
+    std::vector<FailedRow> failed;
     for (PreparedRow& row : rows) {
-      if (!row.error) continue;
-      failed_rows.push_back(row.row);
-      failed.errors.push_back(*std::move(row.error));
+      if (row.error) failed.push_back({row.row, *std::move(row.error)});
     }
-    if (!failed_rows.empty()) {
-      MS_ASSIGN_OR_RETURN(failed.batch, TakeRows(*batch, failed_rows));
-      MS_RETURN_NOT_OK(sink_.Finish(std::move(failed)));
-    }
+    SegmentEnd end(*this, state.segment);
+    MS_RETURN_NOT_OK(LeaveFailed(*batch, std::move(failed), end));
     for (PreparedRow& row : rows) {
       if (row.requests.empty()) continue;
       const auto samples = static_cast<std::int64_t>(row.requests.size());

@@ -151,10 +151,11 @@ std::vector<ResolvedSetting> SamplingSettings::Describe(const std::string& step)
   return described;
 }
 
-std::vector<std::shared_ptr<const Expression>> SamplingSettings::expressions() const {
-  std::vector<std::shared_ptr<const Expression>> all;
+std::vector<std::pair<std::string, std::shared_ptr<const Expression>>>
+SamplingSettings::expressions() const {
+  std::vector<std::pair<std::string, std::shared_ptr<const Expression>>> all;
   for (const Number& number : numbers_) {
-    if (number.expression) all.push_back(number.expression);
+    if (number.expression) all.emplace_back(number.key->name, number.expression);
   }
   return all;
 }

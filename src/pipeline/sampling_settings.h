@@ -53,8 +53,8 @@ class SamplingSettings {
   ) const;
 
   std::vector<ResolvedSetting> Describe(const std::string& step) const;
-  /// Columns that per-row expressions read.
-  std::vector<std::shared_ptr<const Expression>> expressions() const;
+  /// The per-row expressions, each with its key.
+  std::vector<std::pair<std::string, std::shared_ptr<const Expression>>> expressions() const;
 
  private:
   struct Number {
