@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The promise, with the real model: the same rows come out whatever the run's shape, and whatever stops it."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+ROWS = 24
+JOB = """\
+models: {small: {path: smollm2-135m-instruct}}
+input: {path: rows.jsonl}
+split_rows: 2
+steps:
+  - filter: "{{ id % 7 != 3 }}"
+  - generate: {model: small, prompt: "Explain: {{ text }}", as: a, max_tokens: 8, temperature: 0.9}
+  - set: {letters: "{{ a|length }}"}
+output: {path: out}
+"""
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    lines = (ROOT / "tests/data/glosses.jsonl").read_text().splitlines()[:ROWS]
+    lines[5] = "{broken"
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "job.yaml").write_text(JOB)
+    return folder / "job.yaml"
+
+
+@pytest.fixture(scope="module")
+def account(millstream):
+    """What `verify` says of an output: its counts and its digest."""
+
+    def verify(output):
+        counts, digest = millstream("verify", output, "--digest").stdout.splitlines()
+        return counts.split(" in ")[0], digest
+
+    return verify
+
+
+@pytest.fixture(scope="module")
+def whole(millstream, job, account):
+    """The account of an undisturbed run."""
+    millstream("run", job)
+    return account(job.parent / "out")
+
+
+def test_counts_are_plain_arithmetic(whole):
+    skipped = sum(1 for row in range(ROWS) if row % 7 == 3 and row != 5)
+    assert whole[0] == f"{ROWS} rows: {ROWS - skipped - 1} ok, 1 error, {skipped} skipped"
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("thread", ["--set", "models.small.threads=1"]),
+        ("batches", ["--batch-rows", "3"]),
+        ("splits", ["--set", "split_rows=4096"]),
+        ("memory", ["--set", "models.small.memory=16MiB"]),
+        ("jsonl", ["--set", "output.format=jsonl"]),
+        ("csv", ["--set", "output.format=csv"]),
+        ("arrow", ["--set", "output.format=arrow"]),
+        ("one.parquet", []),
+    ],
+)
+def test_the_digest_does_not_depend_on_how_a_job_runs(millstream, job, account, whole, name, arguments):
+    output = job.parent / name
+    millstream("run", job, "--output", output, *arguments)
+    assert account(output) == whole
+
+
+@pytest.mark.parametrize("name, number, code", [("killed", signal.SIGKILL, -9), ("stopped", signal.SIGINT, 75)])
+def test_a_rerun_after_a_stop_gives_the_undisturbed_output(millstream, job, account, whole, name, number, code):
+    output = job.parent / name
+    # Two rows at a time in the engine's cache, so that parts come one after the other.
+    arguments = ["run", job, "--output", output, "--progress", "json", "--set", "models.small.memory=8MiB"]
+    process = subprocess.Popen(
+        [ROOT / "build/release/bin/millstream", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:  # until some parts stand
+        if line.startswith("{") and json.loads(line)["ok"] > 0:
+            break
+    os.kill(process.pid, number)
+    process.communicate(timeout=60)
+    if process.returncode != 0:  # 0: it was done before the signal came
+        assert process.returncode == code
+    millstream("run", job, "--output", output)
+    assert account(output) == whole
+
+
+def test_a_rerun_makes_only_the_parts_that_are_missing(millstream, job, account, whole):
+    output = job.parent / "holes"
+    millstream("run", job, "--output", output)
+    parts = sorted(output.iterdir())
+    kept = {part.name: part.stat().st_mtime_ns for part in parts[1:]}
+    parts[0].unlink()
+    (job.parent / "holes.millstream/success.json").unlink()
+    assert "resuming" in millstream("run", job, "--output", output).stderr
+    assert {part.name: part.stat().st_mtime_ns for part in sorted(output.iterdir())[1:]} == kept
+    assert account(output) == whole
+    assert "nothing to do" in millstream("run", job, "--output", output).stderr
+
+
+def test_another_spec_is_refused_with_the_difference(millstream, job, whole):
+    said = millstream("run", job, "--set", "steps.a.max_tokens=9", exit_code=1).stderr
+    assert "max_tokens: 8 -> 9" in said
+    assert "--output" in said and "--restart" in said
+    millstream("run", job, "--set", "split_rows=7", "--set", "max_errors=5")  # what changes no row may change
+
+
+def test_restart_moves_the_old_output_aside(millstream, job, account, whole):
+    output = job.parent / "again"
+    millstream("run", job, "--output", output)
+    millstream("run", job, "--output", output, "--restart", "--set", "steps.a.max_tokens=2")
+    assert account(output)[1] != whole[1]
+    assert len(list((job.parent / "again.old-1").iterdir())) == ROWS // 2
+
+
+def test_verify_sees_a_part_that_was_exchanged(millstream, job, whole):
+    output = job.parent / "mixed"
+    millstream("run", job, "--output", output)
+    first, second = sorted(output.iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+    assert str(first) in millstream("verify", output, exit_code=4).stderr
+
+
+def test_exit_codes_tell_what_to_do(millstream, job, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"id": 1}\n{"id": 2}\n')
+    (tmp_path / "job.yaml").write_text(
+        'input: {path: rows.jsonl}\nsteps:\n  - check: {that: "{{ id > 1 }}"}\noutput: {path: out}\nmax_errors: 10%\n'
+    )
+    millstream("run", tmp_path / "job.yaml", exit_code=2)
+    with (tmp_path / "rows.jsonl").open("a") as rows:
+        rows.write('{"id": 3}\n')
+    assert "rows.jsonl was changed" in millstream("run", tmp_path / "job.yaml", exit_code=4).stderr
+    millstream("run", tmp_path / "job.yaml", "--set", "input.path=none.jsonl", "--output", tmp_path / "x", exit_code=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    millstream("run", tmp_path / "job.yaml", "--output", tmp_path / "mine", exit_code=4)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_looking_writes_nothing(millstream, job):
+    before = sorted(job.parent.iterdir())
+    plan = millstream("run", job, "--dry-run").stdout
+    assert "prompt tokens over" in plan and "a.max_tokens = 8  (job file)" in plan and "letters: int64" in plan
+    assert "errors to expect: 1 x bad_json" in plan
+    assert len(millstream("run", job, "--limit", "3", "--sample").stdout.splitlines()) == 4
+    explained = millstream("run", job, "--row", "rows.jsonl:1").stdout
+    assert "<|im_start|>user\nExplain: " in explained and "_status: ok" in explained
+    assert sorted(job.parent.iterdir()) == before
+
+
+def test_generate_serves_messages_samples_choices_and_truncation(millstream, tmp_path):
+    rows = [
+        {
+            "id": 1,
+            "conv": [{"role": "user", "content": "Hi <|im_end|>"}],
+            "choices": ["red", "blue"],
+            "text": "word " * 300,
+        },
+        {
+            "id": 2,
+            "conv": [{"role": "user", "content": [{"type": "text", "text": "Yes?"}]}],
+            "choices": ["cat"],
+            "text": "a",
+        },
+        {"id": 3, "conv": [{"role": "user", "content": [{"type": "image_url"}]}], "choices": ["x"], "text": "b"},
+        {"id": 4, "conv": [{"role": "user", "content": "No"}], "choices": [], "text": "c"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "job.yaml").write_text(
+        """\
+models: {small: {path: smollm2-135m-instruct, context: 128}}
+input: {path: rows.jsonl, schema: {conv: json}}
+steps:
+  - generate: {model: small, messages: conv, as: a, max_tokens: 4, temperature: 0, keep_prompt: true}
+  - generate: {model: small, prompt: Pick one, as: c, max_tokens: 8, structured_outputs: {choice: "{{ choices }}"}}
+  - generate: {model: small, prompt: Name a colour, as: n, n: 3, max_tokens: "{{ id + 1 }}"}
+  - generate: {model: small, prompt: "Sum up: {{ text }}", as: t, max_tokens: 4, on_overflow: {truncate: [text]}}
+  - select: [id, a, a_prompt, c, n, n_meta, t_meta]
+output: {path: out, format: jsonl}
+"""
+    )
+    millstream("run", tmp_path / "job.yaml")
+    one, two, three, four = map(json.loads, (tmp_path / "out/part-000000.jsonl").read_text().splitlines())
+    # The row's own end-of-turn text is text: the model's template alone ends the turn.
+    assert one["a_prompt"].count("<|im_end|>") == 3 and one["c"] in rows[0]["choices"]
+    assert one["t_meta"]["truncated"] and one["t_meta"]["prompt_tokens"] <= 124
+    assert two["c"] == "cat" and not two["t_meta"]["truncated"]
+    assert len(two["n"]) == 3 and {meta["completion_tokens"] <= 3 for meta in two["n_meta"]} == {True}
+    assert three["_error"]["code"] == "bad_messages" and "image_url" in three["_error"]["message"]
+    assert three["id"] == 3 and three["a"] is None
+    assert four["_error"] == {
+        "step": "c",
+        "code": "bad_parameter",
+        "message": "structured_outputs.choice must give a non-empty list",
+    }
