@@ -229,7 +229,12 @@ std::vector<ResolvedSetting> GenerateStep::Describe() const {
   settings.push_back(
       {id_, "seed", fmt::format("{}", seed_), spec_.seed ? "job file" : "the job's seed"}
   );
-  settings.push_back({id_, "context", fmt::format("{}", model_.context), "model"});
+  settings.push_back(
+      {id_,
+       "context",
+       fmt::format("{}", model_.context),
+       model_.context == model_.model->context ? "model" : "job file"}
+  );
   return settings;
 }
 

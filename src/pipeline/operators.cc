@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/check.h"
 #include "pipeline/expression_columns.h"
 
 namespace millstream {
@@ -68,7 +67,12 @@ Result<Verdict> Judge(
       );
     } else {
       verdict.failed.push_back(
-          {row, {step, "not_boolean", "the expression's value is neither true nor false"}}
+          {row,
+           {step,
+            "not_boolean",
+            values.kinds[at] == Values::Kind::kUndefined
+                ? "the expression's value is null, neither true nor false: give it a default"
+                : "the expression's value is neither true nor false"}}
       );
     }
   }
@@ -140,7 +144,7 @@ class Project final : public Operator {
     arrow::ArrayVector arrays;
     for (const auto& [before, after] : columns_) {
       const int index = batch.columns->schema()->GetFieldIndex(before);
-      MS_CHECK(index >= 0);  // bind.cc has seen every name
+      if (index < 0) continue;  // an input column that nothing later needs, so it was not read
       fields.push_back(batch.columns->schema()->field(index)->WithName(after));
       arrays.push_back(batch.columns->column(index));
     }

@@ -74,14 +74,15 @@ std::span<const SamplingKey> SamplingKeys() {
 std::string SamplingProblem(const SamplingKey& key, double value) {
   if (std::isnan(value)) return fmt::format("{} must be a number", key.name);
   if (key.is_integer && value != std::floor(value))
-    return fmt::format("{} must be a whole number", key.name);
+    return fmt::format("{} must be a whole number, not {}", key.name, value);
   if (value < key.min || value > key.max || (key.min_is_open && value == key.min)) {
     return fmt::format(
-        "{} must be {} {} and at most {}",
+        "{} must be {} {} and at most {}, not {}",
         key.name,
         key.min_is_open ? "above" : "at least",
         key.min,
-        key.max
+        key.max,
+        value
     );
   }
   return {};
@@ -131,12 +132,15 @@ Result<std::vector<SamplingParams>> SamplingSettings::ForRows(
     MS_ASSIGN_OR_RETURN(const Values values, EvaluateOver(*number.expression, columns));
     for (std::size_t row = 0; row < params.size(); ++row) {
       const double value = NumberOf(values, row);
-      if (std::string problem = SamplingProblem(*number.key, value); problem.empty()) {
+      const auto at = static_cast<std::int64_t>(row);
+      if (values.kinds[row] == Values::Kind::kError) {
+        failed->push_back(
+            {at, {step, std::string(values.ErrorCode(row)), std::string(values.Text(row))}}
+        );
+      } else if (std::string problem = SamplingProblem(*number.key, value); problem.empty()) {
         Store(*number.key, value, params[row]);
       } else {
-        failed->push_back(
-            {static_cast<std::int64_t>(row), {step, "bad_parameter", std::move(problem)}}
-        );
+        failed->push_back({at, {step, "bad_parameter", std::move(problem)}});
       }
     }
   }

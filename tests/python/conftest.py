@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests share: the clone, and a way to run the release binary."""
 
+import json
 import os
 import pathlib
 import subprocess
 
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -20,5 +23,33 @@ def millstream():
         process = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert process.returncode == exit_code, process.stderr
         return process
+
+    return run
+
+
+def read_rows(path):
+    """The rows of an output, a folder or one file, by other readers than ours."""
+    if path.is_dir():
+        return [row for part in sorted(path.iterdir()) for row in read_rows(part)]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    return pyarrow.ipc.open_file(path).read_all().to_pylist()
+
+
+@pytest.fixture
+def run_rows(millstream, tmp_path):
+    """Runs a job's models and steps over rows, and returns what comes out; fails if a row is lost."""
+
+    def run(rows, steps, *arguments, **options):
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "job.yaml").write_text(
+            steps + "input: {path: rows.jsonl}\noutput: {path: out, rows: [ok, error, skipped]}\n"
+        )
+        millstream("run", tmp_path / "job.yaml", *arguments, **options)
+        found = read_rows(tmp_path / "out")
+        assert [row["_source"]["record"] for row in found] == list(range(1, len(rows) + 1))
+        return found
 
     return run
