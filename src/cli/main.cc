@@ -33,11 +33,30 @@ void WatchSignals(std::stop_source stop) {
   }).detach();
 }
 
-int NoCommand(const CLI::App& app, std::string_view given) {
+// No command, or one that there is not: `given` is what stands on the line instead.
+int NoCommand(const CLI::App& app, const std::vector<std::string>& given) {
+  if (given.empty()) {
+    fmt::print(stderr, "{}", app.help());
+    return static_cast<int>(ExitCode::kWrong);
+  }
+  if (given.front().starts_with('-')) {
+    fmt::print(
+        stderr, "millstream: {} goes after the command; see `millstream --help`\n", given.front()
+    );
+    return static_cast<int>(ExitCode::kWrong);
+  }
   std::vector<std::string> names;
   for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
-  fmt::print(stderr, "millstream: no command '{}'{}\n", given, DidYouMean(given, names));
+  fmt::print(
+      stderr, "millstream: no command '{}'{}\n", given.front(), DidYouMean(given.front(), names)
+  );
   return static_cast<int>(ExitCode::kWrong);
+}
+
+std::string FailureMessage(const CLI::App* app, const CLI::Error& error) {
+  std::string command = "millstream";
+  for (const CLI::App* given : app->get_subcommands()) command += " " + given->get_name();
+  return fmt::format("{}: {}; see `{} --help`\n", command, error.what(), command);
 }
 
 int Main(int argc, char** argv) {
@@ -74,11 +93,12 @@ int Main(int argc, char** argv) {
   AddModels(app, context);
   AddSchema(app, context);
   AddInit(app, context);
+  app.failure_message(FailureMessage);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty())
-      return NoCommand(app, argv[1]);
+    if (error.get_name() == "RequiredError" && app.get_subcommands().empty())
+      return NoCommand(app, app.remaining());
     return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kWrong);
   }
   return context.exit_code;

@@ -37,6 +37,8 @@ std::string Grouped(std::int64_t number);
 /// Prints a failed operation and returns its exit code.
 int Complain(const Status& status);
 void PrintSummary(const JobReport& report);
+/// The summary as the last event of `--progress json`.
+void PrintSummaryEvent(const JobReport& report);
 /// Prints up to `limit` rows, a column a field; long values are cut to the terminal.
 void PrintTable(
     const arrow::Schema& schema, const arrow::RecordBatchVector& batches, std::int64_t limit

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <utility>
 
 #include "cli/print.h"
 #include "fmt/format.h"
@@ -56,19 +57,25 @@ std::string Line(const JobMonitor::Progress& progress, const Rates& rates) {
   return line + "  " + rates.left + " left";
 }
 
+using Json = nlohmann::ordered_json;
+
+// One line, whatever bytes a message took over from a file.
+void PrintEvent(const Json& event) {
+  fmt::print(stderr, "{}\n", event.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
 void PrintJson(const JobMonitor::Progress& progress, const Rates& rates, double seconds) {
-  const nlohmann::ordered_json event = {
-      {"event", "progress"},
-      {"seconds", seconds},
-      {"rows_total", progress.rows_total},
-      {"ok", progress.rows.ok},
-      {"error", progress.rows.error},
-      {"skipped", progress.rows.skipped},
-      {"rows_per_second", rates.rows},
-      {"prompt_tokens", progress.tokens.prompt_tokens},
-      {"completion_tokens", progress.tokens.completion_tokens}
-  };
-  fmt::print(stderr, "{}\n", event.dump());
+  PrintEvent(
+      {{"event", "progress"},
+       {"seconds", seconds},
+       {"rows_total", progress.rows_total},
+       {"ok", progress.rows.ok},
+       {"error", progress.rows.error},
+       {"skipped", progress.rows.skipped},
+       {"rows_per_second", rates.rows},
+       {"prompt_tokens", progress.tokens.prompt_tokens},
+       {"completion_tokens", progress.tokens.completion_tokens}}
+  );
 }
 
 }  // namespace
@@ -81,6 +88,25 @@ std::string Grouped(std::int64_t number) {
     grouped += digits[i];
   }
   return grouped;
+}
+
+void PrintSummaryEvent(const JobReport& report) {
+  Json errors = Json::object();
+  for (const auto& [code, sample] : report.errors)
+    errors[code] = {{"count", sample.count}, {"example", sample.example}};
+  PrintEvent(
+      {{"event", "end"},
+       {"exit_code", static_cast<int>(report.exit)},
+       {"seconds", report.seconds},
+       {"ok", report.rows.ok},
+       {"error", report.rows.error},
+       {"skipped", report.rows.skipped},
+       {"prompt_tokens", report.tokens.prompt_tokens},
+       {"completion_tokens", report.tokens.completion_tokens},
+       {"cut_answers", report.cut_answers},
+       {"errors", std::move(errors)},
+       {"output", report.output}}
+  );
 }
 
 ProgressPrinter::ProgressPrinter(const JobMonitor& monitor, ProgressStyle style)

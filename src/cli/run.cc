@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <charconv>
 #include <memory>
 
 #include "base/log.h"
@@ -16,6 +17,21 @@ struct RunFlags {
   std::string progress = "auto", row;
   bool dry_run = false;
 };
+
+// A whole number, at least 1.
+CLI::Validator AtLeastOne() {
+  return {
+      [](std::string& text) {
+        std::int64_t count = 0;
+        const char* end = text.data() + text.size();
+        const bool is_number = std::from_chars(text.data(), end, count).ptr == end;
+        return is_number && count >= 1
+                   ? std::string()
+                   : fmt::format("must be a whole number, at least 1, not {}", text);
+      },
+      ""
+  };
+}
 
 // Splits NAME=VALUE.
 bool Split(
@@ -84,7 +100,7 @@ int Run(RunFlags& flags, const CommandContext& context) {
   if (!flags.row.empty()) {
     auto row = ExplainRow(*storage, flags.job, flags.row, monitor, say, context.stop);
     if (!row.ok()) return Complain(row.status());
-    fmt::print("prompt, as the model saw it:\n{}\n", row->prompt);
+    if (!row->prompt.empty()) fmt::print("prompt, as the model saw it:\n{}\n", row->prompt);
     PrintRecords(*row->preview.schema, row->preview.rows);
     return 0;
   }
@@ -96,7 +112,11 @@ int Run(RunFlags& flags, const CommandContext& context) {
     return RunJob(*storage, flags.job, monitor, say, context.stop);
   }();
   if (!report.ok()) return Complain(report.status());
-  PrintSummary(*report);
+  if (style == ProgressStyle::kJson) {
+    PrintSummaryEvent(*report);
+  } else {
+    PrintSummary(*report);
+  }
   return static_cast<int>(report->exit);
 }
 
@@ -117,29 +137,36 @@ void AddRun(CLI::App& app, CommandContext& context) {
   run->add_flag(
       "--restart", flags->job.restart, "Start anew: moves the old output and its state aside"
   );
-  run->add_flag("--dry-run", flags->dry_run, "Check everything and show the plan; write nothing");
-  run->add_option(
-         "--limit",
-         flags->job.limit,
-         "Only so many rows: a preview, printed unless --output is given"
+  auto* dry_run = run->add_flag(
+      "--dry-run", flags->dry_run, "Check everything and show the plan; write nothing"
+  );
+  auto* limit = run->add_option(
+                       "--limit",
+                       flags->job.limit,
+                       "Only so many rows: a preview, printed unless --output is given"
   )
-      ->type_name("N")
-      ->check(CLI::PositiveNumber);
-  run->add_flag("--sample", flags->job.spread, "With --limit: rows spread over the whole input");
+                    ->type_name("N")
+                    ->check(AtLeastOne());
+  run->add_flag("--sample", flags->job.spread, "With --limit: rows spread over the whole input")
+      ->needs(limit);
   run->add_option("--row", flags->row, "Run and explain one row; writes nothing")
-      ->type_name("FILE:RECORD");
-  run->add_option("--progress", flags->progress, "auto, json (events for machines) or none")
+      ->type_name("FILE:RECORD")
+      ->excludes(limit)
+      ->excludes(dry_run);
+  run->add_option(
+         "--progress", flags->progress, "auto, json (events on stderr, one a line) or none"
+  )
       ->check(CLI::IsMember({"auto", "json", "none"}));
   run->add_option(
          "--threads",
          flags->job.runner.threads,
          "Threads of jobs without a model (default: all cores)"
   )
-      ->check(CLI::PositiveNumber);
+      ->check(AtLeastOne());
   run->add_option(
          "--batch-rows", flags->job.runner.batch_rows, "Rows of a batch (changes no result)"
   )
-      ->check(CLI::PositiveNumber);
+      ->check(AtLeastOne());
   run->footer(
       "Examples:\n"
       "  millstream run job.yaml\n"
