@@ -40,8 +40,9 @@ class Pool final : public arrow::MemoryPool {
 }  // namespace
 
 arrow::MemoryPool* BoundedPool() {
-  static Pool pool;
-  return &pool;
+  // Never destroyed: at exit Arrow's own threads may still hold a buffer of it.
+  static Pool* const pool = new Pool();
+  return pool;
 }
 
 }  // namespace millstream
