@@ -10,7 +10,10 @@ target_compile_options(ms_compiler INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor
   $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>
   $<$<BOOL:${MS_WARNINGS_AS_ERRORS}>:-Werror>
-  -fstack-protector-strong -fcf-protection -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
+  -fstack-protector-strong -fcf-protection)
+if(NOT CCACHE) # it makes paths relative itself, and this clone's path as an option would hide its objects from others
+  target_compile_options(ms_compiler INTERFACE -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
+endif()
 target_compile_definitions(ms_compiler INTERFACE _GLIBCXX_ASSERTIONS)
 target_link_options(ms_compiler INTERFACE -pie -Wl,-z,relro,-z,now)
 
