@@ -10,10 +10,9 @@
 
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
-#include <optional>
 #include <stop_token>
 #include <utility>
+#include <vector>
 
 #include "base/mutex.h"
 
@@ -41,18 +40,16 @@ class Channel {
     return true;
   }
 
-  /// Blocks while the channel is empty. Returns nullopt once it is closed and drained, or when
-  /// `stop` is requested.
-  [[nodiscard]] std::optional<T> Pop(std::stop_token stop) {
+  /// Blocks while the channel is empty, then takes all it holds, in order. Returns nothing once it
+  /// is closed and drained, or when `stop` is requested.
+  [[nodiscard]] std::vector<T> PopAll(std::stop_token stop) {
     MutexLock lock(mutex_);
     not_empty_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
       return closed_ || !items_.empty();
     });
-    if (stop.stop_requested() || items_.empty()) return std::nullopt;
-    std::optional<T> item(std::move(items_.front()));
-    items_.pop_front();
-    not_full_.notify_one();
-    return item;
+    if (stop.stop_requested()) return {};
+    not_full_.notify_all();
+    return std::exchange(items_, {});
   }
 
   /// Ends the stream. Items already pushed can still be popped. Idempotent.
@@ -69,7 +66,7 @@ class Channel {
   Mutex mutex_;
   std::condition_variable_any not_full_;
   std::condition_variable_any not_empty_;
-  std::deque<T> items_ MS_GUARDED_BY(mutex_);
+  std::vector<T> items_ MS_GUARDED_BY(mutex_);
   bool closed_ MS_GUARDED_BY(mutex_) = false;
 };
 

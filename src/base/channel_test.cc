@@ -18,8 +18,12 @@ TEST(ChannelTest, DeliversEverythingInOrderThroughASmallBound) {
     channel.Close();
     return Status::OK();
   });
-  for (int i = 0; i < 1000; ++i) ASSERT_EQ(channel.Pop({}), i);
-  EXPECT_EQ(channel.Pop({}), std::nullopt);
+  int next = 0;
+  for (auto items = channel.PopAll({}); !items.empty(); items = channel.PopAll({})) {
+    EXPECT_LE(items.size(), 2U);
+    for (const int item : items) EXPECT_EQ(item, next++);
+  }
+  EXPECT_EQ(next, 1000);
   EXPECT_TRUE(scope.Join().ok());
 }
 
@@ -39,7 +43,8 @@ TEST(ChannelTest, StopWakesABlockedConsumer) {
   std::stop_source stop;
   TaskScope scope;
   scope.Spawn([&](std::stop_token) {
-    return channel.Pop(stop.get_token()) ? Status::Invalid("popped from nothing") : Status::OK();
+    return channel.PopAll(stop.get_token()).empty() ? Status::OK()
+                                                    : Status::Invalid("popped from nothing");
   });
   stop.request_stop();
   EXPECT_TRUE(scope.Join().ok());
@@ -49,7 +54,7 @@ TEST(TaskScopeTest, FirstFailureStopsTheOthersAndIsReturned) {
   Channel<int> never(1);
   TaskScope scope;
   scope.Spawn([&](std::stop_token stop) {
-    (void)never.Pop(stop);
+    (void)never.PopAll(stop);
     return Status::OK();
   });
   scope.Spawn([](std::stop_token) { return Status::IOError("disk gone"); });

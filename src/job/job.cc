@@ -9,6 +9,7 @@
 #include "fmt/format.h"
 #include "job/assembler.h"
 #include "job/hashing_stream.h"
+#include "job/publisher.h"
 
 namespace millstream {
 namespace {
@@ -62,9 +63,9 @@ std::map<std::string, std::string> PartMetadata(const Ledger& ledger, const Fini
   };
 }
 
-Status WritePart(
+Result<FinishedPart> WritePart(
     Storage& storage,
-    Ledger& ledger,
+    const Ledger& ledger,
     OutputFormat format,
     const std::shared_ptr<arrow::Schema>& schema,
     const FinishedSplit& split
@@ -78,7 +79,7 @@ Status WritePart(
   for (const auto& batch : split.batches) MS_RETURN_NOT_OK(writer->Write(*batch));
   MS_RETURN_NOT_OK(writer->Close());
   MS_RETURN_NOT_OK(stream->Close());
-  return ledger.PublishPart(split.split, temporary, stream->Hex(), split.counts);
+  return FinishedPart{split.split, temporary, stream->Hex(), split.counts};
 }
 
 // The parts of a single-file output, one after the other, as one file.
@@ -204,10 +205,17 @@ Status RunOpenSplits(
     MS_ASSIGN_OR_RETURN(engines, StartEngines(job));
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
-  Assembler assembler(AssemblerOptionsOf(job), open, [&](FinishedSplit split) {
-    return WritePart(storage, *job.ledger, format, job.plan.output, split);
+  Publisher publisher(*job.ledger);
+  Assembler assembler(AssemblerOptionsOf(job), open, [&](const FinishedSplit& split) -> Status {
+    MS_ASSIGN_OR_RETURN(
+        FinishedPart part, WritePart(storage, *job.ledger, format, job.plan.output, split)
+    );
+    return publisher.Add(std::move(part));
   });
-  MS_RETURN_NOT_OK(RunSplits(job, open, options, engines, monitor, assembler, stop));
+  const Status ran = RunSplits(job, open, options, engines, monitor, assembler, stop);
+  const Status published = publisher.Finish();  // also of a run that was stopped or failed
+  MS_RETURN_NOT_OK(ran);
+  MS_RETURN_NOT_OK(published);
   if (job.ledger->layout().is_single_file)
     MS_RETURN_NOT_OK(WriteSingleFile(storage, *job.ledger, format, job.plan));
   return Status::OK();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ledger/ledger.h"
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <utility>
@@ -14,6 +15,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 constexpr std::uint64_t kMaxStateBytes = 1ULL << 30;
 constexpr std::string_view kPartPrefix = "part-";
+constexpr std::string_view kIntentSuffix = ".json";
 
 Result<Json> ReadJson(Storage& storage, const std::string& path) {
   MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(path, kMaxStateBytes));
@@ -52,12 +54,15 @@ std::optional<std::int64_t> SplitOfPart(std::string_view name, std::string_view 
   return split;
 }
 
-RowCounts CountsOf(const Json& json) {
-  return {
-      json.value("ok", std::int64_t{0}),
-      json.value("error", std::int64_t{0}),
-      json.value("skipped", std::int64_t{0})
+// Whether this is an entry of an intent, whole.
+bool DescribesPart(const Json& json) {
+  const auto holds = [&](const char* key, auto type) {
+    const auto found = json.find(key);
+    return found != json.end() && ((*found).*type)();
   };
+  return holds("split", &Json::is_number_integer) && holds("hash", &Json::is_string) &&
+         holds("ok", &Json::is_number_integer) && holds("error", &Json::is_number_integer) &&
+         holds("skipped", &Json::is_number_integer);
 }
 
 }  // namespace
@@ -140,62 +145,79 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
 
 Result<std::map<std::int64_t, RowCounts>> Ledger::Parts() const {
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> parts, storage_.List(layout_.parts));
-  MS_ASSIGN_OR_RETURN(
-      const std::vector<StoredFile> intents, storage_.List(layout_.state + "/intents")
-  );
-  std::map<std::int64_t, std::vector<std::string>> by_split;
-  for (const StoredFile& intent : intents) {
-    std::int64_t split = 0;
-    const auto [end, error] =
-        std::from_chars(intent.name.data(), intent.name.data() + intent.name.size(), split);
-    if (error == std::errc() && *end == '-') by_split[split].push_back(intent.name);
-  }
+  MS_ASSIGN_OR_RETURN(const auto intended, Intended());
   std::map<std::int64_t, RowCounts> counts;
   for (const StoredFile& part : parts) {
     const std::optional<std::int64_t> split = SplitOfPart(part.name, layout_.suffix);
     if (!split) continue;
     const std::string path = layout_.PartPath(*split);
-    const std::vector<std::string>& names = by_split[*split];
-    if (names.empty())
+    const auto found = intended.find(*split);
+    if (found == intended.end())
       return Conflict(
           path + " has no intent in " + layout_.state + "/intents: it was not written by this job"
       );
-    std::string name = names.front();
-    if (names.size() >
-        1) {  // a crash between an intent and its part: the part's bytes tell which one came true
+    const std::map<std::string, RowCounts>& by_hash = found->second;
+    auto chosen = by_hash.begin();
+    if (by_hash.size() > 1) {  // a crash before a part was published: its bytes tell which it is
       MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
-      name = fmt::format("{:06d}-{}.json", *split, HashOf(bytes));
+      chosen = by_hash.find(HashOf(bytes));
+      if (chosen == by_hash.end())
+        return Conflict(
+            path + " was changed: no intent in " + layout_.state + "/intents has its hash"
+        );
     }
-    MS_ASSIGN_OR_RETURN(const Json intent, ReadJson(storage_, layout_.state + "/intents/" + name));
-    counts[*split] = CountsOf(intent);
+    counts[*split] = chosen->second;
   }
   return counts;
+}
+
+Result<std::map<std::int64_t, std::map<std::string, RowCounts>>> Ledger::Intended() const {
+  const std::string folder = layout_.state + "/intents";
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> intents, storage_.List(folder));
+  std::map<std::int64_t, std::map<std::string, RowCounts>> intended;
+  for (const StoredFile& file : intents) {
+    if (!file.name.ends_with(kIntentSuffix)) continue;  // one that was not published
+    const std::string path = folder + "/" + file.name;
+    MS_ASSIGN_OR_RETURN(const Json intent, ReadJson(storage_, path));
+    const auto parts = intent.find("parts");
+    if (parts == intent.end() || !std::all_of(parts->begin(), parts->end(), DescribesPart))
+      return Conflict(path + " is damaged");
+    for (const Json& part : *parts) {
+      intended[part["split"]][part["hash"]] = {part["ok"], part["error"], part["skipped"]};
+    }
+  }
+  return intended;
 }
 
 std::string Ledger::TemporaryPath(std::int64_t split) const {
   return fmt::format("{}/tmp/part-{:06d}{}", layout_.state, split, layout_.suffix);
 }
 
-Status Ledger::PublishPart(
-    std::int64_t split,
-    const std::string& temporary,
-    const std::string& hash,
-    const RowCounts& counts
-) {
-  const Json intent = {
-      {"split", split},
-      {"hash", hash},
-      {"ok", counts.ok},
-      {"error", counts.error},
-      {"skipped", counts.skipped}
-  };
-  const std::string name = fmt::format("{}/intents/{:06d}-{}.json", layout_.state, split, hash);
-  if (Status status = PublishBytes(storage_, name, intent.dump() + "\n");
-      !status.ok() && !status.IsAlreadyExists())
+Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
+  if (parts.empty()) return Status::OK();
+  Json intent = {{"parts", Json::array()}};
+  std::vector<Publication> files;
+  for (const FinishedPart& part : parts) {
+    intent["parts"].push_back(
+        {{"split", part.split},
+         {"hash", part.hash},
+         {"ok", part.counts.ok},
+         {"error", part.counts.error},
+         {"skipped", part.counts.skipped}}
+    );
+    files.push_back({part.path, layout_.PartPath(part.split)});
+  }
+  const std::string text = intent.dump() + "\n";
+  const std::string name = fmt::format(
+      "{}/intents/{:06d}-{}{}", layout_.state, parts.front().split, HashOf(text), kIntentSuffix
+  );
+  if (Status status = PublishBytes(storage_, name, text); !status.ok() && !status.IsAlreadyExists())
     return status;
-  const Status published = storage_.Publish(temporary, layout_.PartPath(split));
-  if (!published.IsAlreadyExists()) return published;
-  return storage_.Remove(temporary);
+  MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, storage_.PublishAll(files));
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (!moved[i]) MS_RETURN_NOT_OK(storage_.Remove(files[i].from));
+  }
+  return Status::OK();
 }
 
 Status Ledger::PublishOutput(const std::string& temporary) {

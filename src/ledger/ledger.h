@@ -4,10 +4,12 @@
 //
 // The output folder holds parts and nothing else; all of this stands beside it, in the state
 // folder:
-//   job.json            the spec's canonical form, versions, the plan's name; its creation is the
-//   job's birth plan-0000-<hash>    the pinned input, splits, schema and settings, as the job layer
-//   wrote them intents/<split>-<hash>.json   what a part holds, written before the part is
-//   published tmp/                unpublished files success.json        the final counts
+//   job.json           the spec's canonical form, versions, the plan's name; its creation is the
+//                      job's birth
+//   plan-0000-<hash>   the pinned input, splits, schema and settings, as the job layer wrote them
+//   intents/           what parts hold, written before they are published together
+//   tmp/               unpublished files
+//   success.json       the final counts
 
 #pragma once
 
@@ -48,6 +50,14 @@ struct RowCounts {
   friend bool operator==(const RowCounts&, const RowCounts&) = default;
 };
 
+/// A split's file, written and closed, not yet published.
+struct FinishedPart {
+  std::int64_t split = 0;
+  std::string path;
+  std::string hash;  // of its bytes, 16 hexadecimal digits of XXH3
+  RowCounts counts;
+};
+
 /// Thread-safe once created or loaded.
 class Ledger {
  public:
@@ -71,14 +81,9 @@ class Ledger {
 
   /// A name for an unpublished file of a split.
   std::string TemporaryPath(std::int64_t split) const;
-  /// Publishes a finished file as the split's part, after an intent that names its hash and counts.
-  /// A part that stands already is adopted and the file dropped.
-  Status PublishPart(
-      std::int64_t split,
-      const std::string& temporary,
-      const std::string& hash,
-      const RowCounts& counts
-  );
+  /// Publishes finished parts, after one intent that names their hashes and counts. A part that
+  /// stands already is adopted and the file dropped.
+  Status PublishParts(const std::vector<FinishedPart>& parts);
 
   /// Publishes a finished file as the single output file.
   Status PublishOutput(const std::string& temporary);
@@ -88,6 +93,9 @@ class Ledger {
 
  private:
   Ledger(Storage& storage, OutputLayout layout) : storage_(storage), layout_(std::move(layout)) {}
+
+  // The counts that intents give a split's part, by the part's hash.
+  Result<std::map<std::int64_t, std::map<std::string, RowCounts>>> Intended() const;
 
   Storage& storage_;
   const OutputLayout layout_;

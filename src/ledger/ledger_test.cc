@@ -51,12 +51,13 @@ TEST_F(LedgerTest, AJobIsBornOnceAndLoadedAsItWasWritten) {
 TEST_F(LedgerTest, APublishedPartNeverChangesAndItsCountsAreFoundAgain) {
   auto ledger = Create();
   Write(ledger->TemporaryPath(1), "first\n");
-  ASSERT_TRUE(ledger->PublishPart(1, ledger->TemporaryPath(1), "0000000000000001", {3, 1, 2}).ok());
+  const FinishedPart part{1, ledger->TemporaryPath(1), "0000000000000001", {3, 1, 2}};
+  ASSERT_TRUE(ledger->PublishParts({part}).ok());
   const auto parts = ledger->Parts();
   ASSERT_TRUE(parts.ok()) << parts.status();
   EXPECT_EQ(parts->at(1), (RowCounts{3, 1, 2}));
   Write(ledger->TemporaryPath(1), "second\n");
-  ASSERT_TRUE(ledger->PublishPart(1, ledger->TemporaryPath(1), "0000000000000001", {3, 1, 2}).ok());
+  ASSERT_TRUE(ledger->PublishParts({part}).ok());
   EXPECT_EQ(*storage_->Read(layout_.PartPath(1), 100), "first\n");
   EXPECT_FALSE(std::filesystem::exists(ledger->TemporaryPath(1)));
 }
@@ -64,7 +65,8 @@ TEST_F(LedgerTest, APublishedPartNeverChangesAndItsCountsAreFoundAgain) {
 TEST_F(LedgerTest, TheOutputFolderHoldsPartsAlone) {
   auto ledger = Create();
   Write(ledger->TemporaryPath(0), "row\n");
-  ASSERT_TRUE(ledger->PublishPart(0, ledger->TemporaryPath(0), "0000000000000001", {1, 0, 0}).ok());
+  ASSERT_TRUE(ledger->PublishParts({{0, ledger->TemporaryPath(0), "0000000000000001", {1, 0, 0}}}
+  ).ok());
   ASSERT_TRUE(ledger->WriteSuccess({{"ok", 1}}).ok());
   const auto files = storage_->List(layout_.output);
   ASSERT_TRUE(files.ok());

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -71,8 +72,16 @@ std::string ParentOf(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-Status SyncPath(const std::string& path, int flags) {
-  const FileDescriptor file(open(path.c_str(), flags | O_RDONLY | O_CLOEXEC));
+// Starts writing a file back, so that several are on their way before the first is waited for.
+Status StartSync(const std::string& path) {
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) return FileError(errno, "open", path);
+  (void)sync_file_range(file.get(), 0, 0, SYNC_FILE_RANGE_WRITE);  // Sync() tells if it failed
+  return Status::OK();
+}
+
+Status Sync(const std::string& path) {
+  const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0) return FileError(errno, "open", path);
   if (fsync(file.get()) != 0) return FileError(errno, "sync", path);
   return Status::OK();
@@ -114,13 +123,20 @@ class LocalStorage final : public Storage {
     return std::make_shared<LocalOutputStream>(fd, path);
   }
 
-  Status Publish(const std::string& from, const std::string& to) override {
-    MS_RETURN_NOT_OK(MakeFolders(ParentOf(to)));
-    MS_RETURN_NOT_OK(SyncPath(from, 0));
-    const int error = RenameWithoutReplacing(from, to);
-    if (error == EEXIST) return Status::AlreadyExists(to, " exists already");
-    if (error != 0) return FileError(error, "publish", to);
-    return SyncPath(ParentOf(to), O_DIRECTORY);
+  Result<std::vector<bool>> PublishAll(std::span<const Publication> files) override {
+    std::set<std::string> folders;
+    for (const Publication& file : files) folders.insert(ParentOf(file.to));
+    for (const std::string& folder : folders) MS_RETURN_NOT_OK(MakeFolders(folder));
+    for (const Publication& file : files) MS_RETURN_NOT_OK(StartSync(file.from));
+    for (const Publication& file : files) MS_RETURN_NOT_OK(Sync(file.from));
+    std::vector<bool> moved;
+    for (const Publication& file : files) {
+      const int error = RenameWithoutReplacing(file.from, file.to);
+      if (error != 0 && error != EEXIST) return FileError(error, "publish", file.to);
+      moved.push_back(error == 0);
+    }
+    for (const std::string& folder : folders) MS_RETURN_NOT_OK(Sync(folder));
+    return moved;
   }
 
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override {

@@ -11,6 +11,12 @@
 
 namespace millstream {
 
+Status Storage::Publish(const std::string& from, const std::string& to) {
+  const Publication file{from, to};
+  MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, PublishAll({&file, 1}));
+  return moved.front() ? Status::OK() : Status::AlreadyExists(to, " exists already");
+}
+
 Status PublishBytes(Storage& storage, const std::string& path, std::string_view bytes) {
   std::random_device random;
   const std::string unpublished = fmt::format("{}.{:08x}{:08x}.tmp", path, random(), random());

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,15 +22,24 @@ struct StoredFile {
   bool is_folder = false;
 };
 
+/// A finished file, and the name under which it is to stand.
+struct Publication {
+  std::string from, to;
+};
+
 /// Thread-safe.
 class Storage {
  public:
   virtual ~Storage() = default;
   /// Creates or truncates an unpublished file (its folders too) and writes to it.
   virtual Result<std::shared_ptr<arrow::io::OutputStream>> Create(const std::string& path) = 0;
-  /// Moves a finished file to its final name if nothing has that name. AlreadyExists otherwise, and
-  /// then `from` stays. What stands under the final name is whole, also after a power cut.
-  virtual Status Publish(const std::string& from, const std::string& to) = 0;
+  /// Moves finished files to their final names, each if nothing has that name; the result says
+  /// for each whether it was moved, and one that was not stays. What stands under a final name is
+  /// whole, also after a power cut. Many at once cost little more than one. After a failure any of
+  /// them may have been moved.
+  virtual Result<std::vector<bool>> PublishAll(std::span<const Publication> files) = 0;
+  /// The same for one file. AlreadyExists if it was not moved.
+  Status Publish(const std::string& from, const std::string& to);
   /// Reads a whole small file. `max_bytes` bounds it. IsNotFound if there is none.
   virtual Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) = 0;
   /// Lists a folder, sorted by name; empty if there is none.

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -17,9 +18,9 @@
 
 namespace millstream {
 
-/// Passes operations on to another storage and lets the nth fail. Counts every call, also each
-/// write and close of the streams it made, so that a test can let each operation of a run fail in
-/// turn. One thread.
+/// Passes operations on to another storage and lets the nth fail. Counts every call, each file of a
+/// PublishAll, and each write and close of the streams it made, so that a test can let each
+/// operation of a run fail in turn. Thread-safe, as the storage it wraps is.
 class FaultyStorage final : public Storage {
  public:
   /// `base` must outlive it.
@@ -40,9 +41,14 @@ class FaultyStorage final : public Storage {
     MS_ASSIGN_OR_RETURN(auto stream, base_.Create(path));
     return std::make_shared<FaultyStream>(std::move(stream), counter_, path);
   }
-  Status Publish(const std::string& from, const std::string& to) override {
-    MS_RETURN_NOT_OK(counter_->Next("publish", to));
-    return base_.Publish(from, to);
+  Result<std::vector<bool>> PublishAll(std::span<const Publication> files) override {
+    std::vector<bool> moved;
+    for (const Publication& file : files) {
+      MS_RETURN_NOT_OK(counter_->Next("publish", file.to));
+      MS_ASSIGN_OR_RETURN(const std::vector<bool> one, base_.PublishAll({&file, 1}));
+      moved.push_back(one.front());
+    }
+    return moved;
   }
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override {
     MS_RETURN_NOT_OK(counter_->Next("read", path));
@@ -59,7 +65,7 @@ class FaultyStorage final : public Storage {
 
  private:
   struct Counter {
-    int count = 0;
+    std::atomic<int> count = 0;
     int fail_at = 0;
     int error = 0;
 
