@@ -2,9 +2,11 @@
 // Parquet files: zstd, statistics, page checksums, and the Arrow schema beside Parquet's own, so
 // that types that Parquet lacks come back.
 #include <algorithm>
+#include <string>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include "arrow/array.h"
 #include "arrow/io/file.h"
@@ -32,32 +34,59 @@ std::shared_ptr<parquet::ArrowWriterProperties> ArrowProperties() {
   return parquet::ArrowWriterProperties::Builder().store_schema()->build();
 }
 
-// Whether some of the first values repeat so often that a dictionary of them pays. Text rarely
-// does, and finding that out costs the encoder as much as all the rest.
-template <typename BinaryArray>
-bool ValuesRepeat(const BinaryArray& array) {
+// Whether the first values repeat so often that a dictionary of them pays. Text and ids rarely do,
+// and finding that out costs the encoder as much as all the rest. `view(i)`: the bytes of a value.
+template <typename View>
+bool ValuesRepeat(const arrow::Array& array, View view) {
   constexpr std::int64_t kSampledMax = 256;
   std::unordered_set<std::string_view> distinct;
   std::int64_t sampled = 0;
   for (std::int64_t i = 0; i < array.length() && sampled < kSampledMax; ++i) {
     if (array.IsNull(i)) continue;
-    distinct.insert(array.GetView(i));
+    distinct.insert(view(i));
     ++sampled;
   }
   return static_cast<std::int64_t>(distinct.size()) * 2 <= sampled;
 }
 
-bool WantsDictionary(const arrow::Array& array) {
-  switch (array.type_id()) {
-    case Type::STRING:
-    case Type::BINARY:
-      return ValuesRepeat(static_cast<const arrow::BinaryArray&>(array));
-    case Type::LARGE_STRING:
-    case Type::LARGE_BINARY:
-      return ValuesRepeat(static_cast<const arrow::LargeBinaryArray&>(array));
-    default:
-      return true;
+bool ValuesRepeat(const arrow::Array& array) {
+  const Type::type id = array.type_id();
+  if (id == Type::STRING || id == Type::BINARY) {
+    const auto& texts = static_cast<const arrow::BinaryArray&>(array);
+    return ValuesRepeat(array, [&](std::int64_t i) { return texts.GetView(i); });
   }
+  if (id == Type::LARGE_STRING || id == Type::LARGE_BINARY) {
+    const auto& texts = static_cast<const arrow::LargeBinaryArray&>(array);
+    return ValuesRepeat(array, [&](std::int64_t i) { return texts.GetView(i); });
+  }
+  if (!arrow::is_primitive(id) || array.type()->bit_width() < 8) return true;
+  const auto width = static_cast<std::size_t>(array.type()->bit_width() / 8);
+  const char* values = reinterpret_cast<const char*>(array.data()->GetValues<std::uint8_t>(1, 0));
+  return ValuesRepeat(array, [&](std::int64_t i) {
+    return std::string_view(values + static_cast<std::size_t>(array.offset() + i) * width, width);
+  });
+}
+
+// Chooses the encoding of a column, and of the fields in it, by the values it begins with.
+void ChooseEncoding(
+    const arrow::Array& array,
+    std::vector<std::string> path,
+    parquet::WriterProperties::Builder& properties
+) {
+  if (array.type_id() == Type::STRUCT) {
+    const auto& structs = static_cast<const arrow::StructArray&>(array);
+    for (int i = 0; i < structs.num_fields(); ++i) {
+      std::vector<std::string> inner = path;
+      inner.push_back(structs.struct_type()->field(i)->name());
+      ChooseEncoding(*structs.field(i), std::move(inner), properties);
+    }
+    return;
+  }
+  if (ValuesRepeat(array)) return;
+  const auto column = std::make_shared<parquet::schema::ColumnPath>(std::move(path));
+  properties.disable_dictionary(column);
+  if (arrow::is_integer(array.type_id()))
+    properties.encoding(column, parquet::Encoding::DELTA_BINARY_PACKED);
 }
 
 class ParquetWriter final : public TableWriter {
@@ -89,11 +118,7 @@ class ParquetWriter final : public TableWriter {
     properties.compression(parquet::Compression::ZSTD)->compression_level(kZstdLevel);
     properties.max_row_group_length(kRowGroupRowsMax)->enable_page_checksum();
     for (int i = 0; first != nullptr && i < first->num_columns(); ++i) {
-      if (!WantsDictionary(*first->column(i))) {
-        properties.disable_dictionary(
-            parquet::schema::ColumnPath({schema_->field(i)->name()}).ToDotString()
-        );
-      }
+      ChooseEncoding(*first->column(i), {schema_->field(i)->name()}, properties);
     }
     MS_ASSIGN_OR_RETURN(
         writer_,
