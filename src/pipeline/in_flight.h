@@ -21,7 +21,7 @@ class InFlight {
   InFlight(const InFlight&) = delete;
   InFlight& operator=(const InFlight&) = delete;
 
-  /// Opens a split of so many rows. Splits are opened in order.
+  /// Opens a split of so many rows.
   void Open(std::int64_t split, std::int64_t rows);
   /// Blocks until `bytes` more fit, or the split is the oldest open one. False if `stop` is
   /// requested.
