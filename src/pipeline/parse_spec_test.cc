@@ -65,6 +65,12 @@ TEST(ParseSpecTest, ReadsTheExampleWithDefaults) {
   EXPECT_EQ(spec.lines.at("steps[2].generate.max_tokens"), 13);
 }
 
+TEST(ParseSpecTest, AJobWithoutAModelHasLargerSplits) {
+  const auto spec = Parse("input: a.csv\nsteps: [{set: {x: 1}}]\noutput: out\n");
+  ASSERT_TRUE(spec.ok()) << spec.status().message();
+  EXPECT_EQ(spec->split_rows, 16384);
+}
+
 TEST(ParseSpecTest, ReportsEveryMistakeWithFileLineAndPath) {
   std::string text = kGlosses;
   text.replace(text.find("max_tokens"), 10, "max_new_tokens");

@@ -157,7 +157,7 @@ struct JobSpec {
   std::vector<StepSpec> steps;
   OutputSpec output;
   std::optional<ErrorLimit> max_errors;  // none: no limit, any number of failed rows is complete
-  std::int64_t split_rows = 4096;
+  std::int64_t split_rows = 0;           // as given, else by whether a step has a model
   std::int64_t seed = 0;
   /// The whole spec after vars and --set, in one form: shorthands as mappings, files that it names
   /// (schemas, chat templates) by their content, defaults and what changes no row (name,

@@ -379,8 +379,13 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   if (const YamlNode* output = root.Find("output")) BuildOutput(*output, spec, mistakes);
   if (const YamlNode* steps = root.Find("steps")) BuildSteps(*steps, spec, mistakes);
   if (const YamlNode* limit = root.Find("max_errors")) spec.max_errors = ErrorLimitOf(*limit);
+  // A split without a model is computed in milliseconds: less is lost with it than its file costs.
+  const bool has_model = std::any_of(spec.steps.begin(), spec.steps.end(), [](const auto& step) {
+    return std::holds_alternative<GenerateSpec>(step.body);
+  });
+  spec.split_rows = has_model ? 4096 : 16384;
   if (const YamlNode* rows = root.Find("split_rows")) {
-    spec.split_rows = IntegerOf(*rows).value_or(4096);
+    if (const auto given = IntegerOf(*rows)) spec.split_rows = *given;
   }
   if (const YamlNode* seed = root.Find("seed")) spec.seed = IntegerOf(*seed).value_or(0);
 }

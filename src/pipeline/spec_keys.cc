@@ -251,7 +251,7 @@ constexpr SpecKey kJobKeys[] = {
      .changes_rows = false},
     {.name = "split_rows",
      .shape = {.scalar = kInteger, .range = Between(1, 1e6)},
-     .default_value = "4096",
+     .default_note = "4096; 16384 for a job without a model",
      .doc = "Input rows per output part, at most. No value depends on it.",
      .example = "1000"},
     {.name = "seed",
