@@ -12,6 +12,7 @@
 #include "pipeline/expression_columns.h"
 #include "pipeline/operators.h"
 #include "pipeline/output_type.h"
+#include "pipeline/reasoning.h"
 #include "pipeline/request_key.h"
 
 namespace millstream {
@@ -424,7 +425,8 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
       request.sampling.ignore_eos = spec_.ignore_eos;
       request.random = SampleKey(seed_, slice.rows[row].id, id_, sample);
       request.grammar = grammar;
-      if (grammar && spec_.split_reasoning) request.grammar_after = "</think>";
+      if (grammar && spec_.split_reasoning && !PromptEndsReasoning(out.prompt))
+        request.grammar_after = kThinkEnd;
     }
   }
   return prepared;

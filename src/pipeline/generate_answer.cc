@@ -9,34 +9,10 @@
 #include "data/json_value.h"
 #include "pipeline/generate.h"
 #include "pipeline/operators.h"
+#include "pipeline/reasoning.h"
 
 namespace millstream {
 namespace {
-
-constexpr std::string_view kThinkBegin = "<think>";
-constexpr std::string_view kThinkEnd = "</think>";
-
-std::string_view Trimmed(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(" \t\r\n");
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
-}
-
-// The parts of an answer before and after the end of its reasoning. An answer cut within it is all
-// reasoning.
-struct SplitText {
-  std::string_view reasoning, answer;
-};
-
-SplitText SplitReasoning(std::string_view text) {
-  std::string_view rest = text;
-  const bool begins = Trimmed(rest).starts_with(kThinkBegin);
-  if (begins) rest.remove_prefix(rest.find(kThinkBegin) + kThinkBegin.size());
-  const std::size_t end = rest.find(kThinkEnd);
-  if (end != std::string_view::npos)
-    return {Trimmed(rest.substr(0, end)), Trimmed(rest.substr(end + kThinkEnd.size()))};
-  return begins ? SplitText{Trimmed(rest), {}} : SplitText{{}, text};
-}
 
 // Appends each sample of a row: to the builder itself, or to the list it builds.
 template <typename Append>
@@ -80,9 +56,15 @@ std::optional<RowError> GenerateStep::Judge(const AnsweredRow& answer) const {
       if (spec_.length_error)
         return RowError{id_, "max_tokens_reached", "the answer reached max_tokens"};
     }
+    if (spec_.structured && spec_.split_reasoning && !AnswerHasBegun(answer.prompt, sample.text)) {
+      return RowError{
+          id_, "invalid_output", "the model ended before </think>, where the constraint begins"
+      };
+    }
     if (answer_is_json_) {
-      const std::string_view text = spec_.split_reasoning ? SplitReasoning(sample.text).answer
-                                                          : std::string_view(sample.text);
+      const std::string_view text = spec_.split_reasoning
+                                        ? SplitReasoning(answer.prompt, sample.text).answer
+                                        : std::string_view(sample.text);
       if (!note_.empty() && answer_type_->id() == arrow::Type::STRING) continue;
       auto builder = arrow::MakeBuilder(answer_type_);
       if (!builder.ok()) continue;
@@ -115,11 +97,11 @@ Status GenerateStep::Collect(RowBatch batch, const std::vector<AnsweredRow>& ans
     }
     std::size_t next = 0;
     const auto append_text = [&](bool reasoning) {
-      return [this,
-              reasoning,
-              as_text](arrow::ArrayBuilder& builder, const Completion& sample) -> Status {
-        const SplitText parts =
-            spec_.split_reasoning ? SplitReasoning(sample.text) : SplitText{{}, sample.text};
+      return [this, &answer, reasoning, as_text](
+                 arrow::ArrayBuilder& builder, const Completion& sample
+             ) -> Status {
+        const SplitText parts = spec_.split_reasoning ? SplitReasoning(answer.prompt, sample.text)
+                                                      : SplitText{{}, sample.text};
         if (reasoning) return static_cast<arrow::StringBuilder&>(builder).Append(parts.reasoning);
         if (as_text) return static_cast<arrow::StringBuilder&>(builder).Append(parts.answer);
         return AppendJson(parts.answer, builder);

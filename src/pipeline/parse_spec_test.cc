@@ -141,7 +141,6 @@ steps:
       continue_final_message: true
       add_special_tokens: false
       parse_special: true
-      structured_outputs: {choice: [yes, 1.0, null, ~, "x y", é]}
       on_overflow: {truncate: text, side: left}
       on_length: error
       reasoning: split
@@ -150,6 +149,7 @@ steps:
   - rename: {old: new}
   - filter: "{{ x }}"
   - filter: "{{ y }}"
+  - generate: {model: b, raw_prompt: "a", as: label, structured_outputs: {choice: [yes, 1.0, null, ~, "x y", é]}}
 output: {path: out/rows.jsonl, rows: [skipped]}
 max_errors: 12
 split_rows: 1000000
@@ -208,7 +208,7 @@ TEST(ParseSpecTest, ReadsEveryKeyOfGenerate) {
   );
   EXPECT_EQ(generate.add_special_tokens, false);
   EXPECT_EQ(
-      generate.structured->choices,
+      std::get<GenerateSpec>(all->steps.back().body).structured->choices,
       (std::vector<std::string>{"yes", "1.0", "null", "~", "x y", "é"})
   );
   EXPECT_FALSE(generate.overflow_error);

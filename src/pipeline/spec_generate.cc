@@ -328,6 +328,10 @@ class GenerateBuilder {
       without_template("chat_template_kwargs");
       without_template("continue_final_message");
     }
+    for (const std::string_view key : {"stop", "stop_token_ids", "min_tokens", "ignore_eos"}) {
+      if (spec_.structured && Has(key))
+        Mistake(key, "has no effect with a constraint, which says where the answer ends");
+    }
     const auto constant = [this](const std::string& key) -> std::optional<double> {
       const auto found = spec_.numbers.find(key);
       if (found == spec_.numbers.end()) return std::nullopt;
