@@ -159,7 +159,11 @@ Status AddPath(const std::string& given, const fs::path& base, std::vector<fs::p
   const fs::file_status status = fs::status(path, error);
   if (fs::is_directory(status)) {
     MS_RETURN_NOT_OK(AddFolder(path, 0, files));
-    if (files.size() == before) return Status::IOError("input folder ", given, " holds no files");
+    if (files.size() == before) {
+      return Status::IOError(
+          "input folder ", given, " holds no files; names that begin with . or _ do not count"
+      );
+    }
   } else if (fs::exists(status)) {
     if (!fs::is_regular_file(status)) {
       return Status::IOError("input ", given, " is no regular file");
@@ -231,6 +235,16 @@ const Magic* FindMagic(std::string_view start) {
   return found == kMagics.end() ? nullptr : &*found;
 }
 
+const char* AdviceOn(std::string_view seems, bool format_is_given) {
+  if (seems == "an empty file") return "";
+  if (seems == "UTF-16 text") return ": convert it to UTF-8";
+  if (seems == "gzip data") return ": its name must end in .gz";
+  if (seems == "zstd data") return ": its name must end in .zst";
+  if (seems == "a ZIP archive") return ": unpack it first";
+  return format_is_given ? ": change `format:` below `input:`"
+                         : ": rename it, or set `format:` below `input:`";
+}
+
 // Whether the file begins as its name says. Settles whether an `.arrow` file is a file or a stream.
 Status CheckStart(InputFile& file, bool format_is_given) {
   MS_ASSIGN_OR_RETURN(const std::string start, ReadStart(file.path, 16));
@@ -247,7 +261,8 @@ Status CheckStart(InputFile& file, bool format_is_given) {
         format_is_given ? " is given as " : " has the suffix of ",
         expected,
         " and seems to be ",
-        seems
+        seems,
+        AdviceOn(seems, format_is_given)
     );
   };
   if (file.compression != Compression::kNone) {
@@ -396,7 +411,8 @@ Result<std::vector<InputFile>> ListInput(const InputOptions& options) {
         " and ",
         file.name,
         " is ",
-        FormatName(file.format)
+        FormatName(file.format),
+        "; name the files of one format by a pattern such as data/*.jsonl"
     );
   }
   return files;

@@ -196,6 +196,13 @@ TEST_F(GrammarGenerationTest, RunsOutOfTokensWithLength) {
   EXPECT_EQ(generation.Complete().reason, FinishReason::kLength);
 }
 
+TEST_F(GrammarGenerationTest, FailsOnAResumedAnswerThatTheGrammarDoesNotAllow) {
+  Request request = Ask({});
+  request.grammar = Choice(R"(["yes"])");
+  request.generated_tokens = Encode("no");
+  EXPECT_EQ(Start(request).Complete().error_code, "grammar_failed");
+}
+
 TEST_F(GrammarGenerationTest, BeginsAfterItsText) {
   Request request = Ask({});
   request.grammar = Choice(R"(["yes"])");

@@ -69,3 +69,23 @@ def test_case(millstream, tmp_path, case):
         assert list(map(json.dumps, rows)) == [json.dumps(json.loads(line)) for line in expected_rows.splitlines()]
     for name, text in expected_files.items():
         assert (tmp_path / name).read_text() == text
+
+
+# Codes that no job, row or model of a person brings about, and where they are shown instead.
+ENGINE_CODES = {
+    "invalid_request": "src/engine/generation_test.cc",
+    "grammar_failed": "src/engine/generation_test.cc",
+    "engine_failed": "src/engine/generation.cc",  # not shown: no token of a model fails to decode
+}
+
+
+def test_each_error_code_has_a_case():
+    documented = re.findall(r"^\| `(\w+)`", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    shown = set()
+    for case in CASES:
+        shown |= set(re.findall(r'"code": "(\w+)"', sections(case.read_text()).get("rows", "")))
+    tables = (ROOT / "tests/python/test_bad_input.py").read_text()
+    shown |= {code for code in documented if f'"{code}"' in tables}
+    assert set(documented) - shown == set(ENGINE_CODES)
+    for code, test in ENGINE_CODES.items():
+        assert f'"{code}"' in (ROOT / test).read_text()
