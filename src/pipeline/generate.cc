@@ -96,10 +96,10 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
   step->id_ = id;
   step->spec_ = spec;
   step->model_ = model;
-  step->seed_ = spec.seed.value_or(job_seed);
   step->now_ = now_unix_seconds;
   MS_ASSIGN_OR_RETURN(
-      step->sampling_, SamplingSettings::Resolve(spec.numbers, model.model->checkpoint->defaults)
+      step->sampling_,
+      SamplingSettings::Resolve(spec.numbers, model.model->checkpoint->defaults, job_seed)
   );
   step->expressions_ = step->sampling_.expressions();
   for (std::int64_t token : spec.stop_token_ids) {
@@ -227,9 +227,6 @@ Status GenerateStep::CompileConstraint() {
 std::vector<ResolvedSetting> GenerateStep::Describe() const {
   std::vector<ResolvedSetting> settings = sampling_.Describe(id_);
   settings.push_back({id_, "n", fmt::format("{}", spec_.n), spec_.n == 1 ? "default" : "job file"});
-  settings.push_back(
-      {id_, "seed", fmt::format("{}", seed_), spec_.seed ? "job file" : "the job's seed"}
-  );
   settings.push_back(
       {id_,
        "context",
@@ -370,7 +367,7 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
   Errors errors(slice.rows.size());
   std::vector<FailedRow> failed;
   MS_ASSIGN_OR_RETURN(
-      const std::vector<SamplingParams> sampling, sampling_.ForRows(*slice.columns, id_, &failed)
+      const std::vector<RowSettings> settings, sampling_.ForRows(*slice.columns, id_, &failed)
   );
   for (FailedRow& row : failed)
     SetError(&errors, static_cast<std::size_t>(row.row), std::move(row.error));
@@ -394,7 +391,7 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
     if (out.error) continue;
     out.prompt = texts[row];
     MS_ASSIGN_OR_RETURN(std::vector<std::int32_t> tokens, Encode(texts[row]));
-    const std::int64_t room = model_.context - sampling[row].max_tokens;
+    const std::int64_t room = model_.context - settings[row].sampling.max_tokens;
     if (static_cast<std::int64_t>(tokens.size()) > room) {
       if (spec_.overflow_error) {
         out.error = RowError{
@@ -403,7 +400,7 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
             fmt::format(
                 "{} prompt tokens and max_tokens {} exceed the context of {}",
                 tokens.size(),
-                sampling[row].max_tokens,
+                settings[row].sampling.max_tokens,
                 model_.context
             )
         };
@@ -418,12 +415,12 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
     for (std::int64_t sample = 0; sample < spec_.n; ++sample) {
       Request& request = out.requests.emplace_back();
       request.prompt_tokens = tokens;
-      request.sampling = sampling[row];
+      request.sampling = settings[row].sampling;
       request.sampling.stop = spec_.stop;
       request.sampling.stop_token_ids = stop_tokens_;
       request.sampling.include_stop_str_in_output = spec_.include_stop_str_in_output;
       request.sampling.ignore_eos = spec_.ignore_eos;
-      request.random = SampleKey(seed_, slice.rows[row].id, id_, sample);
+      request.random = SampleKey(settings[row].seed, slice.rows[row].id, id_, sample);
       request.grammar = grammar;
       if (grammar && spec_.split_reasoning && !PromptEndsReasoning(out.prompt))
         request.grammar_after = kThinkEnd;

@@ -108,7 +108,6 @@ class GenerateStep {
   std::string id_;
   GenerateSpec spec_;
   BoundModel model_;
-  std::int64_t seed_ = 0;
   std::int64_t now_ = 0;
   SamplingSettings sampling_;
   std::vector<std::int32_t> stop_tokens_;

@@ -135,7 +135,7 @@ steps:
       include_stop_str_in_output: true
       ignore_eos: true
       n: 3
-      seed: -9223372036854775808
+      seed: -9007199254740992
       chat_template: chatml.jinja
       chat_template_kwargs: {enable_thinking: false, level: 3, name: "3"}
       continue_final_message: true
@@ -201,7 +201,7 @@ TEST(ParseSpecTest, ReadsEveryKeyOfGenerate) {
   EXPECT_EQ(generate.stop_token_ids, (std::vector<std::int64_t>{2, 7}));
   EXPECT_TRUE(generate.include_stop_str_in_output && generate.ignore_eos && generate.parse_special);
   EXPECT_EQ(generate.n, 3);
-  EXPECT_EQ(generate.seed, std::numeric_limits<std::int64_t>::min());
+  EXPECT_EQ(std::get<double>(generate.numbers.at("seed").value), -kLargestSeed);
   EXPECT_TRUE(generate.chat_template->starts_with("{% for m in messages %}"));
   EXPECT_EQ(
       generate.chat_template_kwargs.dump(), R"({"enable_thinking":false,"level":3,"name":"3"})"

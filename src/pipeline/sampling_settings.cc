@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kMostTokens = 1 << 24;
 
-constexpr std::array<SamplingKey, 9> kKeys = {{
+constexpr std::array<SamplingKey, 10> kKeys = {{
     {"max_tokens", 512, 1, kMostTokens, true, false},
     {"min_tokens", 0, 0, kMostTokens, true, false},
     {"temperature", 1, 0, 100, false, false},
@@ -23,6 +23,7 @@ constexpr std::array<SamplingKey, 9> kKeys = {{
     {"repetition_penalty", 1, 0, 100, false, true},
     {"presence_penalty", 0, -2, 2, false, false},
     {"frequency_penalty", 0, -2, 2, false, false},
+    {"seed", 0, -kLargestSeed, kLargestSeed, true, false},
 }};
 
 std::optional<double> ModelWish(const GenerationDefaults& model, std::string_view name) {
@@ -38,8 +39,10 @@ std::optional<double> ModelWish(const GenerationDefaults& model, std::string_vie
   return std::nullopt;
 }
 
-void Store(const SamplingKey& key, double value, SamplingParams& params) {
+void Store(const SamplingKey& key, double value, RowSettings& settings) {
   const auto whole = static_cast<std::int64_t>(value);
+  SamplingParams& params = settings.sampling;
+  if (key.name == "seed") settings.seed = whole;
   if (key.name == "max_tokens") params.max_tokens = whole;
   if (key.name == "min_tokens") params.min_tokens = whole;
   if (key.name == "temperature") params.temperature = value;
@@ -89,7 +92,9 @@ std::string SamplingProblem(const SamplingKey& key, double value) {
 }
 
 Result<SamplingSettings> SamplingSettings::Resolve(
-    const std::map<std::string, NumberSetting>& given, const GenerationDefaults& model
+    const std::map<std::string, NumberSetting>& given,
+    const GenerationDefaults& model,
+    std::int64_t job_seed
 ) {
   SamplingSettings settings;
   for (const SamplingKey& key : kKeys) {
@@ -97,6 +102,10 @@ Result<SamplingSettings> SamplingSettings::Resolve(
     if (const std::optional<double> wish = ModelWish(model, key.name)) {
       number.constant = *wish;
       number.source = model.source;
+    }
+    if (key.name == "seed") {
+      number.constant = static_cast<double>(job_seed);
+      number.source = "the job's seed";
     }
     if (const auto found = given.find(std::string(key.name)); found != given.end()) {
       number.source = "job file";
@@ -113,24 +122,26 @@ Result<SamplingSettings> SamplingSettings::Resolve(
       if (std::string problem = SamplingProblem(key, number.constant); !problem.empty()) {
         return Status::Invalid(problem, " (from ", number.source, ")");
       }
-      number.shown = fmt::format("{}", number.constant);
+      number.shown = number.key->is_integer
+                         ? fmt::format("{}", static_cast<std::int64_t>(number.constant))
+                         : fmt::format("{}", number.constant);
     }
     settings.numbers_.push_back(std::move(number));
   }
   return settings;
 }
 
-Result<std::vector<SamplingParams>> SamplingSettings::ForRows(
+Result<std::vector<RowSettings>> SamplingSettings::ForRows(
     const arrow::RecordBatch& columns, const std::string& step, std::vector<FailedRow>* failed
 ) const {
-  std::vector<SamplingParams> params(static_cast<std::size_t>(columns.num_rows()));
+  std::vector<RowSettings> settings(static_cast<std::size_t>(columns.num_rows()));
   for (const Number& number : numbers_) {
     if (!number.expression) {
-      for (SamplingParams& row : params) Store(*number.key, number.constant, row);
+      for (RowSettings& row : settings) Store(*number.key, number.constant, row);
       continue;
     }
     MS_ASSIGN_OR_RETURN(const Values values, EvaluateOver(*number.expression, columns));
-    for (std::size_t row = 0; row < params.size(); ++row) {
+    for (std::size_t row = 0; row < settings.size(); ++row) {
       const double value = NumberOf(values, row);
       const auto at = static_cast<std::int64_t>(row);
       if (values.kinds[row] == Values::Kind::kError) {
@@ -138,13 +149,13 @@ Result<std::vector<SamplingParams>> SamplingSettings::ForRows(
             {at, {step, std::string(values.ErrorCode(row)), std::string(values.Text(row))}}
         );
       } else if (std::string problem = SamplingProblem(*number.key, value); problem.empty()) {
-        Store(*number.key, value, params[row]);
+        Store(*number.key, value, settings[row]);
       } else {
         failed->push_back({at, {step, "bad_parameter", std::move(problem)}});
       }
     }
   }
-  return params;
+  return settings;
 }
 
 std::vector<ResolvedSetting> SamplingSettings::Describe(const std::string& step) const {

@@ -38,17 +38,24 @@ struct ResolvedSetting {
   std::string step, name, value, source;  // source: "job file", "generation_config.json", "default"
 };
 
+struct RowSettings {
+  SamplingParams sampling;
+  std::int64_t seed = 0;
+};
+
 /// The resolved numeric settings of one generate step. Immutable; thread-safe.
 class SamplingSettings {
  public:
-  /// Job file first, then the model's own wishes, then the neutral default.
+  /// Job file first, then the model's own wishes, then the neutral default or the job's seed.
   static Result<SamplingSettings> Resolve(
-      const std::map<std::string, NumberSetting>& given, const GenerationDefaults& model
+      const std::map<std::string, NumberSetting>& given,
+      const GenerationDefaults& model,
+      std::int64_t job_seed
   );
 
   /// The settings of each row of a batch. A row whose value is missing or out of range is named in
   /// `failed`.
-  Result<std::vector<SamplingParams>> ForRows(
+  Result<std::vector<RowSettings>> ForRows(
       const arrow::RecordBatch& columns, const std::string& step, std::vector<FailedRow>* failed
   ) const;
 

@@ -96,6 +96,9 @@ struct StructuredSpec {
   SpecPlace place;
 };
 
+/// Seeds lie between minus this and this: each is a double, exactly.
+inline constexpr double kLargestSeed = 9007199254740992;
+
 struct GenerateSpec {
   std::string model;  // key of `models:`, or a name, path or id
   std::optional<std::string>
@@ -111,7 +114,6 @@ struct GenerateSpec {
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
   std::int64_t n = 1;
-  std::optional<std::int64_t> seed;
   nlohmann::ordered_json chat_template_kwargs = nlohmann::ordered_json::object();
   std::optional<std::string> chat_template;  // the file's text
   bool continue_final_message = false;

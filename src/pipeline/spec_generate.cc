@@ -125,7 +125,7 @@ class GenerateBuilder {
   }
 
   void BuildNumbers() {
-    constexpr std::array<std::string_view, 9> kNumbers{
+    constexpr std::array<std::string_view, 10> kNumbers{
         "max_tokens",
         "min_tokens",
         "temperature",
@@ -134,14 +134,14 @@ class GenerateBuilder {
         "min_p",
         "repetition_penalty",
         "presence_penalty",
-        "frequency_penalty"
+        "frequency_penalty",
+        "seed"
     };
     for (const std::string_view key : kNumbers) {
       const YamlNode* node = node_.Find(key);
       if (node == nullptr || !node->IsScalar()) continue;
       AddNumber(key, *node);
     }
-    if (const YamlNode* seed = node_.Find("seed")) spec_.seed = IntegerOf(*seed);
     if (const YamlNode* n = node_.Find("n")) spec_.n = IntegerOf(*n).value_or(1);
     spec_.stop = TextsAt(node_, "stop");
     if (const YamlNode* ids = node_.Find("stop_token_ids")) {

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "pipeline/spec_foreign.h"
+#include "pipeline/spec.h"
 #include "pipeline/spec_shapes.h"
 
 namespace millstream {
@@ -262,7 +263,7 @@ constexpr SpecKey kGenerateKeys[] = {
      .doc = "Answers per row; above 1 the output column is a list.",
      .example = "3"},
     {.name = "seed",
-     .shape = {.scalar = kInteger},
+     .shape = {.scalar = kRowInteger, .range = Between(-kLargestSeed, kLargestSeed)},
      .default_note = "the job's",
      .doc = "Seed of the random draws. Each row has a stream of its own all the same.",
      .example = "7"},

@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "pipeline/spec_foreign.h"
+#include "pipeline/spec.h"
 #include "pipeline/spec_shapes.h"
 
 namespace millstream {
@@ -255,7 +256,7 @@ constexpr SpecKey kJobKeys[] = {
      .doc = "Input rows per output part, at most. No value depends on it.",
      .example = "1000"},
     {.name = "seed",
-     .shape = {.scalar = kInteger},
+     .shape = {.scalar = kInteger, .range = Between(-kLargestSeed, kLargestSeed)},
      .default_value = "0",
      .doc = "Seed of every random draw.",
      .example = "42"},
@@ -306,7 +307,7 @@ std::span<const SpecSection* const> AllSections() {
 
 std::string DescribeRange(const NumberRange& range) {
   std::string words;
-  if (range.min > -kUnbounded) {
+  if (range.min > -kMostTokens) {
     words = fmt::format("{} {}", range.min_open ? "above" : "at least", range.min);
   }
   if (range.max < kMostTokens) {

@@ -224,6 +224,18 @@ def test_samples_are_lists_with_draws_of_their_own(run_rows):
     assert again == first
 
 
+def test_a_seed_of_each_row(run_rows):
+    keys = {"prompt": "Invent a name", "temperature": 1.5, "max_tokens": 8}
+    rows = [{"s": 5}, {"s": 6}, {"s": 1.5}, {"s": 1e17}]
+    five, six, fraction, large = run_rows(rows, MODELS + "steps:\n" + generate("a", **keys, seed="{{ s }}"))
+    five_again, six_of_five = run_rows(
+        [{"s": 5}, {"s": 6}], MODELS + "seed: 5\nsteps:\n" + generate("a", **keys), "--restart"
+    )
+    assert five["a"] == five_again["a"] and six["a"] != six_of_five["a"]
+    for row, problem in [(fraction, "whole number"), (large, "at most 9007199254740992")]:
+        assert error_of(row) == ("a", "bad_parameter") and problem in row["_error"]["message"]
+
+
 def test_one_failed_sample_fails_the_row(run_rows):
     steps = generate(
         "a",
