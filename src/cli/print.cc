@@ -40,6 +40,8 @@ std::string Cell(const arrow::Array& array, std::int64_t row, bool one_line) {
       std::replace_if(
           text.begin(), text.end(), [](char c) { return c == '\n' || c == '\t' || c == '\r'; }, ' '
       );
+  } else if (!arrow::is_nested(array.type_id()) && text.starts_with('"')) {
+    text = text.substr(1, text.size() - 2);  // a date, a time, bytes
   }
   std::erase_if(text, [](char c) {
     return static_cast<unsigned char>(c) < 0x20 && c != '\n';

@@ -54,6 +54,15 @@ class Binder {
     for (const StepSpec& step : spec_.steps) {
       std::visit([&](const auto& body) { Bind(step, body); }, step.body);
     }
+    for (const auto& account : AccountFields()) {
+      if (Find(account->name()) == nullptr) continue;
+      Mistake(
+          {0, "input"},
+          fmt::format(
+              "column '{}' is one that every output has: drop it or rename it", account->name()
+          )
+      );
+    }
     if (!mistakes_.empty()) return Status::Invalid(fmt::format("{}", fmt::join(mistakes_, "\n")));
     arrow::FieldVector fields;
     for (const Column& column : columns_) {
@@ -247,12 +256,16 @@ class Binder {
     Project(std::move(names), step.place);
   }
 
-  // Where the key stands that a message begins with ("prompt: ...", "messages.content"), or the
-  // step.
-  static const SpecPlace& PlaceOf(const GenerateSpec& generate, std::string_view message) {
-    const std::size_t end = std::min(message.find_first_of(".: "), message.size());
-    const auto found = generate.places.find(std::string(message.substr(0, end)));
+  static const SpecPlace& PlaceOf(const GenerateSpec& generate, const std::string& key) {
+    const auto found = generate.places.find(key);
     return found == generate.places.end() ? generate.place : found->second;
+  }
+
+  // A mistake that begins with its key ("prompt: ..."), told at that key's place.
+  void MistakeOfKey(const GenerateSpec& generate, const std::string& message) {
+    const std::string key = message.substr(0, message.find_first_of(".: "));
+    const bool is_key = generate.places.contains(key) && message.substr(key.size(), 2) == ": ";
+    Mistake(PlaceOf(generate, key), is_key ? message.substr(key.size() + 2) : message);
   }
 
   void Bind(const StepSpec& step, const GenerateSpec& generate) {
@@ -266,7 +279,7 @@ class Binder {
           Find(name)->field->type()->id() != arrow::Type::STRING) {
         Mistake(
             PlaceOf(generate, "on_overflow"),
-            fmt::format("on_overflow.truncate: column '{}' is no string", name)
+            fmt::format("truncate: column '{}' is no string", name)
         );
       }
     }
@@ -274,11 +287,11 @@ class Binder {
     auto bound =
         GenerateStep::Bind(step.id, generate, model->second, spec_.seed, options_.now_unix_seconds);
     if (!bound.ok()) {
-      Mistake(PlaceOf(generate, bound.status().message()), bound.status());
+      MistakeOfKey(generate, bound.status().message());
       return;
     }
     for (const auto& [key, expression] : (*bound)->expressions())
-      KnownNames(*expression, PlaceOf(generate, key));
+      KnownNames(*expression, PlaceOf(generate, key.substr(0, key.find('.'))));
     for (const auto& field : (*bound)->fields()) {
       Put(field);
       if (Status status = AddPlaceholders(field); !status.ok()) Mistake(step.place, status);

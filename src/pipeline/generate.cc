@@ -101,6 +101,8 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
       step->sampling_,
       SamplingSettings::Resolve(spec.numbers, model.model->checkpoint->defaults, job_seed)
   );
+  if (std::string problem = step->sampling_.ContextProblem(model.context); !problem.empty())
+    return Status::Invalid(problem);
   step->expressions_ = step->sampling_.expressions();
   for (std::int64_t token : spec.stop_token_ids) {
     if (token < 0 || token >= model.model->tokenizer->vocabulary_size()) {

@@ -158,6 +158,17 @@ Result<std::vector<RowSettings>> SamplingSettings::ForRows(
   return settings;
 }
 
+std::string SamplingSettings::ContextProblem(std::int64_t context) const {
+  const Number& most = numbers_.front();  // max_tokens: see kKeys
+  if (most.expression || most.constant < static_cast<double>(context)) return {};
+  return fmt::format(
+      "max_tokens: {} ({}) leaves no room for a prompt in the context of {}",
+      most.shown,
+      most.source,
+      context
+  );
+}
+
 std::vector<ResolvedSetting> SamplingSettings::Describe(const std::string& step) const {
   std::vector<ResolvedSetting> described;
   for (const Number& number : numbers_) {

@@ -59,6 +59,9 @@ class SamplingSettings {
       const arrow::RecordBatch& columns, const std::string& step, std::vector<FailedRow>* failed
   ) const;
 
+  /// What is wrong with a max_tokens of all rows, whatever their prompts; or empty.
+  std::string ContextProblem(std::int64_t context) const;
+
   std::vector<ResolvedSetting> Describe(const std::string& step) const;
   /// The per-row expressions, each with its key.
   std::vector<std::pair<std::string, std::shared_ptr<const Expression>>> expressions() const;

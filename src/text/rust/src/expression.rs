@@ -85,6 +85,9 @@ impl Expression {
             env.set_formatter(|out, _, value| Ok(write!(out, "{}", printable(value)?).map_err(Error::from)?));
         }
         check_known(&env, &usage, source, offset)?;
+        // A name that is never called is a column's: a null one must not fall back on a function.
+        let is_called = |name: &String| usage.functions.iter().any(|(function, _)| function == name);
+        usage.names.iter().filter(|&name| !is_called(name)).for_each(|name| env.remove_global(name));
         let compiled = match single {
             Some((inner, _)) if !is_prompt => {
                 let expression = env
@@ -111,7 +114,7 @@ impl Expression {
         };
         Ok(Expression {
             single: compiled,
-            names: own_names(&env, &usage).join("\n"),
+            names: own_names(&usage).join("\n"),
             row_columns: usage.row_columns.join("\n"),
             uses_row: usage.names.iter().any(|name| name == "row"),
             is_single: single.is_some(),
@@ -175,8 +178,10 @@ impl Expression {
     /// A null in a single expression makes it null; anything else that fails is an error of the row.
     fn put_error(&self, error: &Error, rows: &Rows, row: usize, out: &mut Output) {
         let missing = rows.last_missing();
-        let of_null = error.kind() == ErrorKind::UndefinedError
-            || (error.kind() == ErrorKind::InvalidOperation && missing.is_some());
+        let calls_null = error.kind() == ErrorKind::UnknownMethod
+            && error.detail().is_some_and(|detail| detail.starts_with("undefined has"));
+        let undefined = error.kind() == ErrorKind::UndefinedError || calls_null;
+        let of_null = undefined || (error.kind() == ErrorKind::InvalidOperation && missing.is_some());
         if self.single.is_some() && of_null {
             out.kinds[row] = UNDEFINED;
             return;
@@ -185,8 +190,8 @@ impl Expression {
         let (code, what) = match (error.kind(), missing) {
             (ErrorKind::OutOfFuel, _) => (TEMPLATE_LIMIT, env::describe(error)),
             (ErrorKind::WriteFailure, _) => (TEMPLATE_LIMIT, "the text is too long".into()),
-            (ErrorKind::UndefinedError, Some(name)) => (UNDEFINED_VALUE, format!("{name:?} is null or undefined")),
-            (ErrorKind::UndefinedError, None) => (UNDEFINED_VALUE, "a value is null or undefined".into()),
+            (_, Some(name)) if undefined => (UNDEFINED_VALUE, format!("{name:?} is null or undefined")),
+            (_, None) if undefined => (UNDEFINED_VALUE, "a value is null or undefined".into()),
             _ => (TEMPLATE_ERROR, env::describe(error)),
         };
         out.kinds[row] = ERROR;
@@ -291,9 +296,8 @@ impl std::io::Write for Bounded<'_> {
 }
 
 /// The columns that it reads: no globals, no `row`.
-fn own_names<'a>(env: &Environment, usage: &'a Usage) -> Vec<&'a str> {
-    let is_global = |name: &str| env.globals().any(|(global, _)| global == name);
-    usage.names.iter().map(String::as_str).filter(|&name| name != "row" && !is_global(name)).collect()
+fn own_names(usage: &Usage) -> Vec<&str> {
+    usage.names.iter().map(String::as_str).filter(|&name| name != "row").collect()
 }
 
 fn check_known(env: &Environment, usage: &Usage, source: &str, offset: usize) -> Result<(), String> {

@@ -177,10 +177,14 @@ impl Answer {
     }
 }
 
-/// The first line of what the crate says; the rest is about its insides.
+/// The first line of what the crate says, and the reason of a regular expression's; the rest is about its insides.
 fn short(error: impl ToString) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().chars().take(300).collect()
+    let mut short = text.lines().next().unwrap_or_default().to_string();
+    if let Some(reason) = text.lines().find_map(|line| line.trim().strip_prefix("error: ")) {
+        short = format!("{short} {reason}");
+    }
+    short.chars().take(300).collect()
 }
 
 /// A schema as the crate takes it: compact JSON, and nothing from elsewhere.
