@@ -239,7 +239,8 @@ Result<JobReport> RunJob(
   report.output = job.ledger->layout().output;
   MS_ASSIGN_OR_RETURN(const std::vector<Split> open, OpenSplits(job, &report.rows_before));
   MS_ASSIGN_OR_RETURN(const auto success, job.ledger->Success());
-  report.had_nothing_to_do = success.has_value() && open.empty();
+  MS_ASSIGN_OR_RETURN(const bool stands, job.ledger->OutputStands());
+  report.had_nothing_to_do = success.has_value() && open.empty() && stands;
   report.rows = report.rows_before;
   if (job.resumed) {
     say(fmt::format(

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/verify.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <string_view>
 
 #include "arrow/array/array_binary.h"
 #include "arrow/array/array_nested.h"
@@ -75,24 +77,41 @@ Status CountBatch(
   return Status::OK();
 }
 
-// Counts that the part shows must be the committed ones; a status that the output leaves out shows
-// none.
-Status Compare(const RowCounts& seen, const RowCounts& committed, const std::string& path) {
-  const auto differs = [](std::int64_t a, std::int64_t b) { return a != 0 && a != b; };
-  if (differs(seen.ok, committed.ok) || differs(seen.error, committed.error) ||
-      differs(seen.skipped, committed.skipped)) {
-    return Conflict(fmt::format(
-        "{} holds {} ok, {} error, {} skipped rows; committed were {}, {}, {}",
-        path,
-        seen.ok,
-        seen.error,
-        seen.skipped,
-        committed.ok,
-        committed.error,
-        committed.skipped
-    ));
-  }
-  return Status::OK();
+nlohmann::ordered_json OutputSpec(const Ledger& ledger) {
+  const auto spec = ledger.job().find("spec");
+  if (spec == ledger.job().end() || !spec->contains("output")) return {};
+  return (*spec)["output"];
+}
+
+// What a file of these committed counts shows: nothing of a status that the output leaves out.
+RowCounts Shown(const Ledger& ledger, const RowCounts& committed) {
+  const nlohmann::ordered_json output = OutputSpec(ledger);
+  const auto rows = output.find("rows");
+  const auto shown = [&](std::string_view status, std::int64_t count) {
+    const bool shows = rows == output.end()
+                           ? status != "skipped"
+                           : std::find(rows->begin(), rows->end(), status) != rows->end();
+    return shows ? count : 0;
+  };
+  return {
+      shown("ok", committed.ok),
+      shown("error", committed.error),
+      shown("skipped", committed.skipped)
+  };
+}
+
+Status Compare(const RowCounts& seen, const RowCounts& expected, const std::string& path) {
+  if (seen == expected) return Status::OK();
+  return Conflict(fmt::format(
+      "{} holds {} ok, {} error, {} skipped rows; committed were {}, {}, {}",
+      path,
+      seen.ok,
+      seen.error,
+      seen.skipped,
+      expected.ok,
+      expected.error,
+      expected.skipped
+  ));
 }
 
 Status ReadPart(
@@ -114,10 +133,32 @@ Status ReadPart(
   }
 }
 
-Result<OutputFormat> FormatOfJob(const Ledger& ledger) {
-  const auto spec = ledger.job().value("spec", nlohmann::ordered_json::object());
-  const auto output = spec.value("output", nlohmann::ordered_json::object());
-  return OutputFormatFromName(output.is_object() ? output.value("format", "parquet") : "parquet");
+// As the spec states it, else as the file's suffix does.
+Result<OutputFormat> FormatOfJob(const Ledger& ledger, const std::string& suffix) {
+  const nlohmann::ordered_json output = OutputSpec(ledger);
+  if (output.contains("format") && output["format"].is_string())
+    return OutputFormatFromName(output["format"].get<std::string>());
+  const auto of_suffix = OutputFormatFromName(suffix.empty() ? suffix : suffix.substr(1));
+  return of_suffix.ok() ? of_suffix : OutputFormatFromName("parquet");
+}
+
+// The single file, which holds the rows of all parts.
+Status VerifyFile(
+    const Ledger& ledger,
+    OutputFormat format,
+    const Plan& plan,
+    const RowCounts& committed,
+    RowDigest* digest
+) {
+  const std::string& path = ledger.layout().output;
+  MS_ASSIGN_OR_RETURN(const bool stands, ledger.OutputStands());
+  if (!stands) return Conflict(path + " is gone: run the job again to write it from its parts");
+  Split all;
+  for (const Split& split : plan.splits)
+    all.ranges.insert(all.ranges.end(), split.ranges.begin(), split.ranges.end());
+  RowCounts seen;
+  MS_RETURN_NOT_OK(ReadPart(format, path, plan, all, digest, seen));
+  return Compare(seen, Shown(ledger, committed), path);
 }
 
 }  // namespace
@@ -133,12 +174,14 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
     return Status::Invalid(
         path, " is no output of Millstream: ", path, ".millstream/job.json is missing"
     );
-  MS_ASSIGN_OR_RETURN(const OutputFormat format, FormatOfJob(*ledger));
+  MS_ASSIGN_OR_RETURN(const OutputFormat format, FormatOfJob(*ledger, suffix));
   MS_ASSIGN_OR_RETURN(
       ledger, Ledger::Load(storage, OutputLayout::Of(path, std::string(OutputFormatSuffix(format))))
   );
   MS_ASSIGN_OR_RETURN(const Plan plan, PlanFromJson(ledger->plan()));
   MS_ASSIGN_OR_RETURN(const auto parts, ledger->Parts());
+  MS_ASSIGN_OR_RETURN(const auto success, ledger->Success());
+  const bool is_one_file = ledger->layout().is_single_file && success.has_value();
   RowDigest rows(plan.output);
   Verification result;
   for (const Split& split : plan.splits) {
@@ -148,8 +191,11 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
       continue;
     }
     const std::string part_path = ledger->layout().PartPath(split.number);
-    RowCounts seen;
-    MS_RETURN_NOT_OK(ReadPart(format, part_path, plan, split, digest ? &rows : nullptr, seen));
+    if (!is_one_file) {
+      RowCounts seen;
+      MS_RETURN_NOT_OK(ReadPart(format, part_path, plan, split, digest ? &rows : nullptr, seen));
+      MS_RETURN_NOT_OK(Compare(seen, Shown(*ledger, part->second), part_path));
+    }
     if (part->second.total() != split.num_rows) {
       return Conflict(fmt::format(
           "{}: {} rows are committed, its split has {}",
@@ -158,7 +204,6 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
           split.num_rows
       ));
     }
-    MS_RETURN_NOT_OK(Compare(seen, part->second, part_path));
     result.counts += part->second;
     ++result.parts;
   }
@@ -168,6 +213,8 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
     }
   }
   result.complete = result.rows_missing == 0;
+  if (is_one_file)
+    MS_RETURN_NOT_OK(VerifyFile(*ledger, format, plan, result.counts, digest ? &rows : nullptr));
   if (digest) result.digest = rows.Hex();
   return result;
 }

@@ -115,14 +115,14 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
       );
       if (taken)
         return Conflict(
-            layout.output + " exists and is no output of Millstream: give another --output"
+            layout.output + " exists and is no output of Millstream: choose another path"
         );
     } else {
       MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
       if (!files.empty()) {
         return Conflict(
             layout.output + " is not empty and is no output of Millstream (" + layout.state +
-            "/job.json is missing): give another --output"
+            "/job.json is missing): choose another path"
         );
       }
     }
@@ -218,6 +218,11 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
     if (!moved[i]) MS_RETURN_NOT_OK(storage_.Remove(files[i].from));
   }
   return Status::OK();
+}
+
+Result<bool> Ledger::OutputStands() const {
+  if (!layout_.is_single_file) return true;
+  return Exists(storage_, Parent(layout_.output), Leaf(layout_.output));
 }
 
 Status Ledger::PublishOutput(const std::string& temporary) {

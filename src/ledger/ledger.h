@@ -85,6 +85,8 @@ class Ledger {
   /// stands already is adopted and the file dropped.
   Status PublishParts(const std::vector<FinishedPart>& parts);
 
+  /// Whether what a reader opens stands, once all parts do: the single file, if the output is one.
+  Result<bool> OutputStands() const;
   /// Publishes a finished file as the single output file.
   Status PublishOutput(const std::string& temporary);
 

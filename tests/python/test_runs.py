@@ -154,3 +154,22 @@ def test_looking_writes_nothing(millstream, job):
     explained = millstream("run", job, "--row", "rows.jsonl:1").stdout
     assert "<|im_start|>user\nExplain: " in explained and "_status: ok" in explained
     assert sorted(job.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv", "arrow"])
+def test_verify_reads_the_single_file_itself(millstream, tmp_path, suffix):
+    (tmp_path / "rows.txt").write_text("a\nb\nskip\n")
+    (tmp_path / "job.yaml").write_text(
+        f"input: rows.txt\nsplit_rows: 1\nsteps: [{{filter: \"{{{{ text != 'skip' }}}}\"}}]\noutput: out.{suffix}\n"
+    )
+    output = tmp_path / f"out.{suffix}"
+    millstream("run", tmp_path / "job.yaml")
+    whole = millstream("verify", output, "--digest").stdout
+    assert whole.startswith("3 rows: 2 ok, 0 error, 1 skipped")
+    output.unlink()
+    assert "is gone: run the job again" in millstream("verify", output, exit_code=4).stderr
+    millstream("run", tmp_path / "job.yaml")
+    assert millstream("verify", output, "--digest").stdout == whole
+    output.write_bytes((tmp_path / f"out.{suffix}.millstream/parts/part-000000.{suffix}").read_bytes())
+    said = millstream("verify", output, exit_code=4).stderr
+    assert "holds 1 ok, 0 error, 0 skipped rows; committed were 2, 0, 0" in said
