@@ -94,7 +94,11 @@ Status MakeFolders(const std::string& folder) {
   for (const fs::path& component : fs::path(folder)) {
     made /= component;
     const mode_t mode = component.extension() == ".millstream" ? kOwnerOnly : kByUmask;
-    if (mkdir(made.c_str(), mode) == 0 || errno == EEXIST) continue;
+    if (mkdir(made.c_str(), mode) == 0) {
+      MS_RETURN_NOT_OK(Sync(ParentOf(made.string())));  // or a power cut takes it with all in it
+      continue;
+    }
+    if (errno == EEXIST) continue;
     const int error = errno;
     std::error_code ignored;
     if (!fs::is_directory(made, ignored)) {
