@@ -41,6 +41,3 @@ target_link_libraries(ms_text_rust INTERFACE Threads::Threads ${CMAKE_DL_LIBS} m
 if(MS_BUILD_TESTS)
   find_package(GTest REQUIRED)
 endif()
-if(MS_BUILD_BENCHMARKS)
-  find_package(benchmark REQUIRED)
-endif()

@@ -1,11 +1,11 @@
-# ms_folder(NAME DEPENDS targets...): a library of all .cc files here but *_test.cc, *_bench.cc and main.cc,
+# ms_folder(NAME DEPENDS targets...): a library of all .cc files here but *_test.cc and main.cc,
 # and a test program NAME_test of all *_test.cc files.
 function(ms_folder name)
   cmake_parse_arguments(ARG "" "" "DEPENDS;TEST_DEPENDS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc *.h)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
-  list(FILTER sources EXCLUDE REGEX "(_test|_bench|/main)\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "(_test|/main)\\.cc$")
   set(code ${sources})
   list(FILTER code INCLUDE REGEX "\\.cc$")
   if(code)
