@@ -103,16 +103,18 @@ void DescribePlan(const PreparedJob& job, std::string& out) {
 Status DescribePrompts(const GenerateStep& step, const Collect& collect, std::string& out) {
   std::vector<std::int64_t> lengths;
   std::map<std::string, std::int64_t> errors = collect.errors;
-  std::int64_t shown = 0, truncated = 0;
+  std::int64_t shown = 0, over = 0, truncated = 0;
   for (const RowBatch& batch : collect.batches) {
     MS_ASSIGN_OR_RETURN(const auto rows, step.Prepare(batch, 0, batch.num_rows()));
     for (const PreparedRow& row : rows) {
+      if (row.prompt_tokens > 0) lengths.push_back(row.prompt_tokens);
+      const bool overflows = row.error && row.error->code == "context_overflow";
+      over += row.truncated || overflows ? 1 : 0;
       truncated += row.truncated ? 1 : 0;
       if (row.error) {
         ++errors[row.error->code];
         continue;
       }
-      lengths.push_back(static_cast<std::int64_t>(row.requests.front().prompt_tokens.size()));
       if (shown++ < kShownPrompts)
         out += fmt::format("prompt {} of step {}\n{}\n", shown, step.id(), row.prompt);
     }
@@ -128,6 +130,11 @@ Status DescribePrompts(const GenerateStep& step, const Collect& collect, std::st
         at(0.5),
         at(0.95),
         lengths.back()
+    );
+    out += fmt::format(
+        "over the context with max_tokens: {} of them ({:.1f} %)\n",
+        over,
+        100.0 * static_cast<double>(over) / static_cast<double>(lengths.size())
     );
   }
   if (truncated > 0)

@@ -393,8 +393,9 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
     if (out.error) continue;
     out.prompt = texts[row];
     MS_ASSIGN_OR_RETURN(std::vector<std::int32_t> tokens, Encode(texts[row]));
+    out.prompt_tokens = static_cast<std::int64_t>(tokens.size());
     const std::int64_t room = model_.context - settings[row].sampling.max_tokens;
-    if (static_cast<std::int64_t>(tokens.size()) > room) {
+    if (out.prompt_tokens > room) {
       if (spec_.overflow_error) {
         out.error = RowError{
             id_,

@@ -31,6 +31,7 @@ struct PreparedRow {
   std::int64_t row = 0;  // in its batch
   std::optional<RowError> error;
   std::vector<Request> requests;  // n of them; ids not yet given
+  std::int64_t prompt_tokens = 0;  // before any cut; 0 if it was not rendered
   bool truncated = false;
   std::string prompt;  // as a person reads it, after the chat template
 };

@@ -369,3 +369,16 @@ def test_a_job_reads_the_answers_of_another(run_rows, millstream, tmp_path):
     millstream("run", tmp_path / "next.yaml")
     (row,) = read_rows(tmp_path / "next.jsonl")
     assert row["text"] == "t" and row["b"] == f"x{row['a_meta']['completion_tokens']}"
+
+
+def test_dry_run_shows_the_lengths_of_prompts_and_what_exceeds_the_context(millstream, tmp_path):
+    rows = [{"text": " a" * count} for count in (10, 20, 30, 49, 50, 51, 500)] + [{"text": None}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "job.yaml").write_text(
+        "models: {small: {path: smollm2-135m-instruct, context: 100}}\ninput: rows.jsonl\noutput: out\nsteps:\n"
+        + generate("a", raw_prompt="{{ text }}", max_tokens=50)
+    )
+    plan = millstream("run", tmp_path / "job.yaml", "--dry-run").stdout
+    assert "prompt tokens over 7 sampled rows: p50 49, p95 51, max 500\n" in plan
+    assert "over the context with max_tokens: 2 of them (28.6 %)\n" in plan
+    assert "errors to expect: 2 x context_overflow" in plan and "errors to expect: 1 x undefined_value" in plan
