@@ -49,13 +49,13 @@ std::string Cell(const arrow::Array& array, std::int64_t row, bool one_line) {
   return text;
 }
 
-std::size_t TerminalWidth() {
+}  // namespace
+
+std::size_t TerminalWidth(int descriptor) {
   winsize size{};
-  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20) return size.ws_col;
+  if (ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 20) return size.ws_col;
   return 120;
 }
-
-}  // namespace
 
 int Complain(const Status& status) {
   fmt::print(stderr, "millstream: {}\n", status.message());
@@ -131,7 +131,7 @@ void PrintTable(
     for (std::size_t i = 0; i < cells.size(); ++i) widths[i] = std::max(widths[i], Width(cells[i]));
   }
   // The widest column gives way until the line fits.
-  const std::size_t room = TerminalWidth();
+  const std::size_t room = TerminalWidth(STDOUT_FILENO);
   const auto total = [&] {
     std::size_t sum = 0;
     for (std::size_t w : widths) sum += w + 2;

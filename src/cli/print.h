@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -32,6 +34,8 @@ class ProgressPrinter {
   std::jthread thread_;
 };
 
+/// Columns of the terminal on a file descriptor; 120 if it is none.
+std::size_t TerminalWidth(int descriptor);
 /// "61,440".
 std::string Grouped(std::int64_t number);
 /// Prints a failed operation and returns its exit code.

@@ -57,6 +57,20 @@ std::string Line(const JobMonitor::Progress& progress, const Rates& rates) {
   return line + "  " + rates.left + " left";
 }
 
+// A bar and its line, or what of the line fits: a wrapped one could not be written over.
+std::string Bar(const JobMonitor::Progress& progress, const Rates& rates, std::size_t width) {
+  constexpr std::int64_t kBarWidth = 24;
+  const std::int64_t full = progress.rows.total() * kBarWidth / progress.rows_total;
+  std::string line = Line(progress, rates);
+  const std::string bar = fmt::format(
+      "[{}{}] ",
+      std::string(static_cast<std::size_t>(full), '#'),
+      std::string(static_cast<std::size_t>(kBarWidth - full), '.')
+  );
+  if (bar.size() + line.size() < width) line.insert(0, bar);
+  return line.substr(0, width - 1);
+}
+
 using Json = nlohmann::ordered_json;
 
 // One line, whatever bytes a message took over from a file.
@@ -133,15 +147,7 @@ void ProgressPrinter::Loop(std::stop_token stop) {
     if (style_ == ProgressStyle::kJson) {
       PrintJson(progress, rates, seconds);
     } else if (bar && progress.rows_total > 0) {
-      constexpr std::int64_t kWidth = 24;
-      const std::int64_t full = progress.rows.total() * kWidth / progress.rows_total;
-      fmt::print(
-          stderr,
-          "\r\033[K[{}{}] {}",
-          std::string(static_cast<std::size_t>(full), '#'),
-          std::string(static_cast<std::size_t>(kWidth - full), '.'),
-          Line(progress, rates)
-      );
+      fmt::print(stderr, "\r\033[K{}", Bar(progress, rates, TerminalWidth(STDERR_FILENO)));
       std::fflush(stderr);
     } else if (!bar && !stop.stop_requested() && Clock::now() >= next_line &&
                progress.rows_total > 0) {

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as people and programs use it."""
 
+import fcntl
 import json
+import os
+import pty
 import re
+import struct
+import subprocess
+import termios
 
 import pytest
 import yaml
@@ -181,3 +187,22 @@ def test_models_lists_what_there_is(millstream):
     said = millstream("models").stdout
     found = re.search(r"^smollm2-135m-instruct +([\d.]+) MB  llama, context 8,192\n +(/.*\.gguf)$", said, re.MULTILINE)
     assert found and float(found[1]) > 50
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_bar_stays_on_one_line_of_the_terminal(job, width):
+    terminal, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    process = subprocess.Popen([ROOT / "build/release/bin/millstream", "run", job], stderr=ours, stdout=ours)
+    os.close(ours)
+    said = b""
+    while True:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # the program closed its end
+            break
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    bars = [line for line in re.split("\r\x1b\\[K", said.decode()) if "rows/s" in line and "done:" not in line]
+    assert bars and "79 ok 1 error" in bars[-1] and all(len(line) < width for line in bars)
+    assert all(line.startswith("[####") == (width == 200) for line in bars)
