@@ -33,6 +33,13 @@ CLI::Validator AtLeastOne() {
   };
 }
 
+// A path that a shell's empty variable did not take away.
+CLI::Validator NotEmpty() {
+  return {
+      [](std::string& text) { return text.empty() ? std::string("is empty") : std::string(); }, ""
+  };
+}
+
 // Splits NAME=VALUE.
 bool Split(
     const std::vector<std::string>& pairs, std::vector<std::pair<std::string, std::string>>* out
@@ -133,7 +140,8 @@ void AddRun(CLI::App& app, CommandContext& context) {
   run->add_option("--var", flags->vars, "Give a variable of the job file: --var lang=French")
       ->type_name("NAME=VALUE");
   run->add_option("--output", flags->job.overrides.output, "Write elsewhere than the job file says")
-      ->type_name("PATH");
+      ->type_name("PATH")
+      ->check(NotEmpty());
   run->add_flag(
       "--restart", flags->job.restart, "Start anew: moves the old output and its state aside"
   );

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import termios
@@ -66,12 +67,13 @@ def test_help_has_examples(millstream):
         ("run job.yaml --progress xml", "xml not in {auto,json,none}"),
         ("run job.yaml --row a.jsonl:1 --limit 2", "excludes"),
         ("run job.yaml --set limit", "'limit' is not NAME=VALUE"),
+        ("run job.yaml --output ''", "--output: is empty"),
         ("run none.yaml", "none.yaml: there is no such file"),
         ("verify nowhere", "nowhere is no output of Millstream"),
     ],
 )
 def test_a_wrong_command_line_says_what_to_change(millstream, line, message):
-    assert message in millstream(*line.split(), exit_code=1).stderr
+    assert message in millstream(*shlex.split(line), exit_code=1).stderr
 
 
 def test_set_var_and_output_change_the_job(millstream, job):
