@@ -32,7 +32,8 @@ Status OpenModels(PreparedJob& job) {
     if (generate == nullptr || job.models.contains(generate->model)) continue;
     ModelSpec spec;
     spec.path = generate->model;
-    spec.place = step.place;
+    const auto place = generate->places.find("model");
+    spec.place = place == generate->places.end() ? step.place : place->second;
     if (const auto found = job.spec.models.find(generate->model); found != job.spec.models.end())
       spec = found->second;
     const auto wrong = [&](const Status& status) {
