@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <random>
 #include <utility>
 
 #include "base/mutex.h"
@@ -14,7 +15,8 @@ namespace {
 
 class ScriptedEngine final : public Engine {
  public:
-  explicit ScriptedEngine(ScriptedEngineOptions options) : options_(std::move(options)) {
+  explicit ScriptedEngine(ScriptedEngineOptions options)
+      : options_(std::move(options)), shuffle_(options_.seed) {
     if (options_.die_after == 0) death_ = Status::IOError("engine died: as scripted");
   }
 
@@ -82,13 +84,15 @@ class ScriptedEngine final : public Engine {
       limit =
           std::min(limit, static_cast<std::size_t>(options_.die_after - stats_.requests_finished));
     }
+    if (options_.order == FinishOrder::kShuffled)
+      std::shuffle(waiting_.begin(), waiting_.end(), shuffle_);
+    if (options_.order == FinishOrder::kReversed) std::reverse(waiting_.begin(), waiting_.end());
     std::deque<Entry> due, rest;
-    if (options_.reverse) std::reverse(waiting_.begin(), waiting_.end());
     for (Entry& entry : waiting_) {
       (due.size() < limit && IsDue(entry) ? due : rest).push_back(std::move(entry));
     }
     waiting_ = std::move(rest);
-    if (options_.reverse) std::reverse(waiting_.begin(), waiting_.end());
+    if (options_.order == FinishOrder::kReversed) std::reverse(waiting_.begin(), waiting_.end());
     return due;
   }
 
@@ -137,8 +141,9 @@ class ScriptedEngine final : public Engine {
 
   mutable Mutex mutex_;
   std::condition_variable_any news_;
-  std::deque<Entry> waiting_ MS_GUARDED_BY(mutex_);  // in order of submission
-  bool changed_ MS_GUARDED_BY(mutex_) = false;       // since the last look at waiting_
+  std::deque<Entry> waiting_ MS_GUARDED_BY(mutex_);  // in order of submission, if not shuffled
+  std::mt19937_64 shuffle_ MS_GUARDED_BY(mutex_);
+  bool changed_ MS_GUARDED_BY(mutex_) = false;  // since the last look at waiting_
   Status death_ MS_GUARDED_BY(mutex_) = Status::OK();
   EngineStats stats_ MS_GUARDED_BY(mutex_);
 };

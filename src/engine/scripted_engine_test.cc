@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <thread>
 
@@ -52,13 +53,29 @@ TEST(ScriptedEngineTest, AnswersByItsScriptAndCounts) {
 
 TEST(ScriptedEngineTest, FinishesInReverseAndInPartsWhenTold) {
   ScriptedEngineOptions options = EchoId();
-  options.reverse = true;
+  options.order = FinishOrder::kReversed;
   options.per_poll = 2;
   auto engine = MakeScriptedEngine(options);
   for (RequestId id = 1; id <= 3; ++id) engine->Submit(MakeRequest(id));
   EXPECT_EQ(PollIds(*engine), (std::vector<RequestId>{3, 2}));
   EXPECT_EQ(PollIds(*engine), (std::vector<RequestId>{1}));
   EXPECT_EQ(PollIds(*engine), (std::vector<RequestId>{}));
+}
+
+TEST(ScriptedEngineTest, FinishesEachOnceInAnOrderThatItsSeedNames) {
+  const auto order = [](std::uint64_t seed) {
+    ScriptedEngineOptions options = EchoId();
+    options.order = FinishOrder::kShuffled;
+    options.seed = seed;
+    auto engine = MakeScriptedEngine(options);
+    for (RequestId id = 1; id <= 8; ++id) engine->Submit(MakeRequest(id));
+    return PollIds(*engine);
+  };
+  std::vector<RequestId> ids = order(1);
+  EXPECT_EQ(ids, order(1));
+  EXPECT_NE(ids, order(2));
+  std::sort(ids.begin(), ids.end());
+  EXPECT_EQ(ids, (std::vector<RequestId>{1, 2, 3, 4, 5, 6, 7, 8}));
 }
 
 TEST(ScriptedEngineTest, HangsUntilCancelled) {
