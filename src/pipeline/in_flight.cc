@@ -40,4 +40,9 @@ void InFlight::Finish(std::int64_t split, std::int64_t rows) {
   changed_.notify_all();
 }
 
+bool InFlight::idle() const {
+  MutexLock lock(mutex_);
+  return open_.empty() && bytes_ == 0;
+}
+
 }  // namespace millstream

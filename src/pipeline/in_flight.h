@@ -30,6 +30,8 @@ class InFlight {
   void Grow(std::int64_t split, std::int64_t bytes);
   /// Counts rows of a split as finished; the last one closes the split and frees its bytes.
   void Finish(std::int64_t split, std::int64_t rows);
+  /// Whether every split that was opened is closed, and no byte is counted.
+  [[nodiscard]] bool idle() const;
 
  private:
   struct OpenSplit {
@@ -38,7 +40,7 @@ class InFlight {
   };
   const std::int64_t limit_bytes_;
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::condition_variable_any changed_;
   std::map<std::int64_t, OpenSplit> open_ MS_GUARDED_BY(mutex_);
   std::int64_t bytes_ MS_GUARDED_BY(mutex_) = 0;

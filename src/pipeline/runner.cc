@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "arrow/array/util.h"
+#include "base/check.h"
 #include "base/mutex.h"
 #include "base/task_scope.h"
 #include "fmt/format.h"
@@ -118,7 +119,9 @@ class Run {
       scope.Spawn([this, engine](std::stop_token token) { return Drain(*engine, token); });
     }
     MS_RETURN_NOT_OK(scope.Join());
-    return stop.stop_requested() ? Status::Cancelled("stopped on request") : Status::OK();
+    if (stop.stop_requested()) return Status::Cancelled("stopped on request");
+    MS_CHECK(in_flight_.idle());  // or rows were lost on the way
+    return Status::OK();
   }
 
  private:
@@ -233,11 +236,8 @@ class Run {
         MS_RETURN_NOT_OK(SubmitRows(state, batch, std::move(rows), stop));
       }
     }
-    {
-      MutexLock lock(state.mutex);
-      state.feeder_done = true;
-    }
-    EndIfDone(state);
+    MutexLock lock(state.mutex);
+    state.feeder_done = true;
     return Status::OK();
   }
 
@@ -354,7 +354,8 @@ class Run {
     return Status::OK();
   }
 
-  // Ends the next step's input once this one has nothing left.
+  // Ends the next step's input once this one has nothing left. The drainer's alone to say: it may
+  // hold rows that are neither pending nor in the next queue yet.
   void EndIfDone(StepState& state) {
     {
       MutexLock lock(state.mutex);
@@ -387,7 +388,12 @@ class Run {
 Status RunPipeline(
     const RunnerInput& input, const RunnerOptions& options, RowSink& sink, std::stop_token stop
 ) {
-  return Run(input, options, sink).Execute(std::move(stop));
+  // Without a row there is nothing to do for an engine, and none may have been started.
+  const bool has_rows =
+      std::any_of(input.splits.begin(), input.splits.end(), [](const Split& split) {
+        return split.num_rows > 0;
+      });
+  return has_rows ? Run(input, options, sink).Execute(std::move(stop)) : Status::OK();
 }
 
 Status RunOperators(
