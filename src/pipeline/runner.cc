@@ -164,22 +164,29 @@ class Run {
     SplitReader reader(
         *input_.snapshot, *input_.input, input_.job->input_columns, options_.batch_rows
     );
-    // Runs of consecutive splits, so that readers of one file seldom skip what another reads; short
-    // enough that all end at about the same time.
-    constexpr std::size_t kRunMax = 16;
-    const std::size_t count = input_.splits.size();
-    const std::size_t run =
-        std::clamp<std::size_t>(count / (8 * static_cast<std::size_t>(NumReaders())), 1, kRunMax);
-    for (std::size_t begin = next_split_.fetch_add(run); begin < count;
-         begin = next_split_.fetch_add(run)) {
-      for (const Split& split : input_.splits.subspan(begin, std::min(run, count - begin))) {
+    for (auto run = TakeRun(); !run.empty(); run = TakeRun()) {
+      for (const Split& split : run) {
         if (stop.stop_requested()) return Status::OK();
-        in_flight_.Open(split.number, split.num_rows);
         MS_RETURN_NOT_OK(ReadSplit(reader, split, stop));
       }
     }
     if (--readers_left_ == 0 && !steps_.empty()) EndInput(0);
     return Status::OK();
+  }
+
+  // A reader's next splits, opened; none when all are taken. Runs of consecutive ones, so that
+  // readers of one file seldom skip what another reads; short enough that all end at about the same
+  // time.
+  std::span<const Split> TakeRun() {
+    constexpr std::size_t kRunMax = 16;
+    const std::size_t count = input_.splits.size();
+    const std::size_t run =
+        std::clamp<std::size_t>(count / (8 * static_cast<std::size_t>(NumReaders())), 1, kRunMax);
+    MutexLock lock(next_mutex_);
+    const auto splits = input_.splits.subspan(next_split_, std::min(run, count - next_split_));
+    next_split_ += splits.size();
+    for (const Split& split : splits) in_flight_.Open(split.number, split.num_rows);
+    return splits;
   }
 
   Status ReadSplit(SplitReader& reader, const Split& split, std::stop_token stop) {
@@ -380,7 +387,9 @@ class Run {
   std::vector<std::unique_ptr<StepState>> steps_;
   std::atomic<RequestId> next_request_ = 1;
   std::atomic<int> readers_left_ = 0;
-  std::atomic<std::size_t> next_split_ = 0;
+
+  Mutex next_mutex_;
+  std::size_t next_split_ MS_GUARDED_BY(next_mutex_) = 0;
 };
 
 }  // namespace

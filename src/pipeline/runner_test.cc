@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "fmt/format.h"
 #include "pipeline/testing.h"
 #include "storage/testing.h"
@@ -47,6 +50,41 @@ TEST(RunnerTest, AccountsForEachRowOnceForAnyThreadsBatchesSplitsAndBudget) {
       }
     }
   }
+}
+
+// Notes how many rows are in it at once.
+class Crowd final : public Operator {
+ public:
+  explicit Crowd(std::atomic<std::int64_t>& most) : most_(most) {}
+  Status Process(RowBatch batch, Emitter& out) const override {
+    const std::int64_t now = inside_ += batch.num_rows();
+    for (int i = 0; i < 20; ++i) std::this_thread::yield();  // let the others come
+    std::int64_t most = most_;
+    while (most < now && !most_.compare_exchange_weak(most, now)) {
+    }
+    inside_ -= batch.num_rows();
+    return out.Emit(std::move(batch));
+  }
+
+ private:
+  std::atomic<std::int64_t>& most_;
+  mutable std::atomic<std::int64_t> inside_ = 0;
+};
+
+TEST(RunnerTest, WithoutBudgetOnlyTheOldestSplitIsReadHoweverManyReaders) {
+  const TempFolder folder;
+  std::string lines;
+  for (int i = 0; i < 600; ++i) lines += "{\"id\": 1, \"text\": \"a\"}\n";
+  const auto job = TestJob::Make(folder.path(), lines, "  - filter: \"{{ id > 0 }}\"\n");
+  ASSERT_TRUE(job.ok()) << job.status();
+  std::atomic<std::int64_t> most = 0;
+  (*job)->bound.segments[0].operators.push_back(std::make_unique<Crowd>(most));
+  RecordedRows rows;
+  const RunnerOptions options{/*threads=*/4, /*batch_rows=*/1, /*budget_bytes=*/1};
+  const Status status = (*job)->Run(options, 2, {}, rows);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(rows.rows().size(), 600U);
+  EXPECT_EQ(most, 1);
 }
 
 }  // namespace
