@@ -136,5 +136,37 @@ TEST(FaultyStorageTest, PublishBytesLeavesAllOrNothingWhicheverOperationFails) {
   EXPECT_EQ(local->List(folder.path()).ValueOrDie().size(), 1U);
 }
 
+TEST(FaultyStorageTest, AFailureMayComeLateOrForGood) {
+  const auto local = MakeLocalStorage();
+  const TempFolder folder;
+  const auto bytes_after = [&](Fault fault, const std::string& name, bool* next_fails) {
+    FaultyStorage faulty(*local);
+    faulty.FailAt(2, EIO, fault);
+    const auto stream = faulty.Create(folder / name).ValueOrDie();
+    EXPECT_FALSE(stream->Write("12", 2).ok());
+    *next_fails = !stream->Close().ok();
+    return local->Read(folder / name, 10).ValueOrDie();
+  };
+  bool next_fails = false;
+  EXPECT_EQ(bytes_after(Fault::kFails, "once", &next_fails), "1");
+  EXPECT_FALSE(next_fails);
+  EXPECT_EQ(bytes_after(Fault::kFailsLate, "late", &next_fails), "12");
+  EXPECT_FALSE(next_fails);
+  EXPECT_EQ(bytes_after(Fault::kFailsForGood, "good", &next_fails), "1");
+  EXPECT_TRUE(next_fails);
+}
+
+TEST(FaultyStorageTest, CallsBeforeTheOperationAskedFor) {
+  const auto local = MakeLocalStorage();
+  FaultyStorage storage(*local);
+  const TempFolder folder;
+  bool called = false;
+  storage.CallAt(2, [&] { called = true; });
+  ASSERT_TRUE(storage.Remove(folder / "a").ok());
+  EXPECT_FALSE(called);
+  ASSERT_TRUE(storage.Remove(folder / "a").ok());
+  EXPECT_TRUE(called);
+}
+
 }  // namespace
 }  // namespace millstream

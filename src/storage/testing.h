@@ -4,19 +4,29 @@
 
 #pragma once
 
-#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "base/mutex.h"
 #include "storage/storage.h"
 
 namespace millstream {
+
+/// What happens to an operation that is to fail.
+enum class Fault {
+  kFails,         // it does nothing; a write keeps the first half of its bytes
+  kFailsLate,     // it is done, and yet reports the failure
+  kFailsForGood,  // as kFails, and so do all later ones: what a crash at this place leaves behind
+};
 
 /// Passes operations on to another storage and lets the nth fail. Counts every call, each file of a
 /// PublishAll, and each write and close of the streams it made, so that a test can let each
@@ -26,51 +36,88 @@ class FaultyStorage final : public Storage {
   /// `base` must outlive it.
   explicit FaultyStorage(Storage& base) : base_(base) {}
 
-  /// Lets operation number `n` from now, counted from 1, fail with `error`. A write keeps the first
-  /// half of its bytes.
-  void FailAt(int n, int error = EIO) {
+  /// Lets operation number `n` from now, counted from 1, fail with `error`.
+  void FailAt(int n, int error = EIO, Fault fault = Fault::kFails) {
+    MutexLock lock(counter_->mutex);
     counter_->fail_at = counter_->count + n;
     counter_->error = error;
+    counter_->fault = fault;
   }
-  int num_operations() const { return counter_->count; }
+  /// Calls `act` before operation number `n` from now.
+  void CallAt(int n, std::function<void()> act) {
+    MutexLock lock(counter_->mutex);
+    counter_->call_at = counter_->count + n;
+    counter_->act = std::move(act);
+  }
+  int num_operations() const {
+    MutexLock lock(counter_->mutex);
+    return counter_->count;
+  }
   /// Whether the failure asked for has happened.
-  bool has_failed() const { return counter_->fail_at > 0 && counter_->count >= counter_->fail_at; }
+  bool has_failed() const {
+    MutexLock lock(counter_->mutex);
+    return counter_->fail_at > 0 && counter_->count >= counter_->fail_at;
+  }
 
   Result<std::shared_ptr<arrow::io::OutputStream>> Create(const std::string& path) override {
-    MS_RETURN_NOT_OK(counter_->Next("create", path));
-    MS_ASSIGN_OR_RETURN(auto stream, base_.Create(path));
-    return std::make_shared<FaultyStream>(std::move(stream), counter_, path);
+    const auto create = [&]() -> Result<std::shared_ptr<arrow::io::OutputStream>> {
+      MS_ASSIGN_OR_RETURN(auto stream, base_.Create(path));
+      return std::make_shared<FaultyStream>(std::move(stream), counter_, path);
+    };
+    return counter_->Count("create", path, create);
   }
   Result<std::vector<bool>> PublishAll(std::span<const Publication> files) override {
     std::vector<bool> moved;
     for (const Publication& file : files) {
-      MS_RETURN_NOT_OK(counter_->Next("publish", file.to));
-      MS_ASSIGN_OR_RETURN(const std::vector<bool> one, base_.PublishAll({&file, 1}));
+      MS_ASSIGN_OR_RETURN(const std::vector<bool> one, counter_->Count("publish", file.to, [&] {
+        return base_.PublishAll({&file, 1});
+      }));
       moved.push_back(one.front());
     }
     return moved;
   }
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override {
-    MS_RETURN_NOT_OK(counter_->Next("read", path));
-    return base_.Read(path, max_bytes);
+    return counter_->Count("read", path, [&] { return base_.Read(path, max_bytes); });
   }
   Result<std::vector<StoredFile>> List(const std::string& folder) override {
-    MS_RETURN_NOT_OK(counter_->Next("list", folder));
-    return base_.List(folder);
+    return counter_->Count("list", folder, [&] { return base_.List(folder); });
   }
   Status Remove(const std::string& path) override {
-    MS_RETURN_NOT_OK(counter_->Next("remove", path));
-    return base_.Remove(path);
+    return counter_->Count("remove", path, [&] { return base_.Remove(path); });
   }
 
  private:
   struct Counter {
-    std::atomic<int> count = 0;
-    int fail_at = 0;
-    int error = 0;
+    mutable Mutex mutex;
+    int count MS_GUARDED_BY(mutex) = 0;
+    int fail_at MS_GUARDED_BY(mutex) = 0;
+    int error MS_GUARDED_BY(mutex) = 0;
+    Fault fault MS_GUARDED_BY(mutex) = Fault::kFails;
+    int call_at MS_GUARDED_BY(mutex) = 0;
+    std::function<void()> act MS_GUARDED_BY(mutex);
 
-    Status Next(const char* operation, const std::string& path) {
-      return ++count == fail_at ? FileError(error, operation, path) : Status::OK();
+    // Does an operation, or lets it fail.
+    template <typename Operation>
+    std::invoke_result_t<Operation> Count(
+        const char* name, const std::string& path, Operation operation
+    ) {
+      std::function<void()> call;
+      bool fails = false;
+      bool is_done = true;
+      int with = 0;
+      {
+        MutexLock lock(mutex);
+        ++count;
+        if (count == call_at) call = act;
+        fails =
+            count == fail_at || (fault == Fault::kFailsForGood && fail_at > 0 && count > fail_at);
+        is_done = !fails || fault == Fault::kFailsLate;
+        with = error;
+      }
+      if (call) call();
+      if (!fails) return operation();
+      if (is_done) (void)operation();
+      return FileError(with, name, path);
     }
   };
 
@@ -85,14 +132,22 @@ class FaultyStorage final : public Storage {
 
     using arrow::io::OutputStream::Write;
     Status Write(const void* data, std::int64_t num_bytes) override {
-      const Status status = counter_->Next("write", path_);
-      if (!status.ok()) (void)base_->Write(data, num_bytes / 2);
-      return status.ok() ? base_->Write(data, num_bytes) : status;
+      bool is_written = false;
+      const Status status = counter_->Count("write", path_, [&] {
+        is_written = true;
+        return base_->Write(data, num_bytes);
+      });
+      if (!is_written) (void)base_->Write(data, num_bytes / 2);
+      return status;
     }
     Status Close() override {
-      const Status status = counter_->Next("close", path_);
-      const Status closed = base_->Close();
-      return status.ok() ? closed : status;
+      bool is_closed = false;
+      const Status status = counter_->Count("close", path_, [&] {
+        is_closed = true;
+        return base_->Close();
+      });
+      if (!is_closed) (void)base_->Close();
+      return status;
     }
     bool closed() const override { return base_->closed(); }
     Result<std::int64_t> Tell() const override { return base_->Tell(); }
