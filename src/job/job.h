@@ -27,6 +27,9 @@ namespace millstream {
 /// How a command ends: the exit codes of design.md.
 enum class ExitCode { kComplete = 0, kWrong = 1, kTooManyErrors = 2, kConflict = 4, kStopped = 75 };
 
+/// Starts an engine for a model.
+using EngineMaker = std::function<Result<std::unique_ptr<Engine>>(const BoundModel&)>;
+
 /// What to do, beyond the job file.
 struct JobOptions {
   std::string file;
@@ -35,6 +38,7 @@ struct JobOptions {
   std::int64_t limit = 0;  // rows; 0: all
   bool spread = false;     // of a limit: rows spread over the input
   RunnerOptions runner;
+  EngineMaker make_engine;  // in place of the native one, for tests
 };
 
 /// What a run is doing. Thread-safe: written by the run, read by whoever shows it.
@@ -77,6 +81,7 @@ struct PreparedJob {
   BoundJob bound;
   std::map<std::string, BoundModel> models;  // by the name that steps use
   std::map<std::string, ModelSpec> model_specs;
+  EngineMaker make_engine;         // the options'
   std::unique_ptr<Ledger> ledger;  // of an earlier run, or null
   bool resumed = false;
 };

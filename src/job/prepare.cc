@@ -170,6 +170,7 @@ Result<PreparedJob> PrepareJob(
     std::stop_token stop
 ) {
   PreparedJob job;
+  job.make_engine = options.make_engine;
   MS_ASSIGN_OR_RETURN(job.spec, ParseJobFile(options.file, options.overrides));
   MS_ASSIGN_OR_RETURN(job.input, InputOptionsOf(job.spec));
   if (use_output) {
@@ -226,7 +227,10 @@ Result<JobEngines> StartEngines(const PreparedJob& job) {
     );
     Engine*& engine = by_settings[settings];
     if (engine == nullptr) {
-      MS_ASSIGN_OR_RETURN(std::unique_ptr<Engine> started, MakeNativeEngine(model.model, options));
+      MS_ASSIGN_OR_RETURN(
+          std::unique_ptr<Engine> started,
+          job.make_engine ? job.make_engine(model) : MakeNativeEngine(model.model, options)
+      );
       engine = started.get();
       engines.owned.push_back(std::move(started));
     }

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <fstream>
+#include <set>
+
+#include "arrow/compute/initialize.h"
+#include "fmt/format.h"
+#include "job/testing.h"
+#include "job/verify.h"
+
+namespace millstream {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A kind of output that a job may write.
+struct Shape {
+  const char* name;
+  const char* suffix;  // of the output's path: one file, or none: a folder of parts
+  const char* format;
+  bool has_model;
+};
+
+class JobTest : public testing::TestWithParam<Shape> {
+ protected:
+  static void SetUpTestSuite() { ASSERT_TRUE(arrow::compute::Initialize().ok()); }
+
+  std::string Fresh() { return fmt::format("out{}{}", ++outputs_, GetParam().suffix); }
+
+  JobOptions OptionsFor(const std::string& output, std::int64_t batch_rows = 1024) const {
+    JobOptions options = job_.OptionsFor(output, GetParam().format);
+    options.runner.threads = 2;
+    options.runner.batch_rows = batch_rows;
+    return options;
+  }
+  bool IsParquet() const { return std::string(GetParam().format) == "parquet"; }
+  std::vector<std::string> Expected() const { return SmallJob::Expected(GetParam().has_model); }
+
+  // What stands is whole: each row once and in order, all accounts the same, nothing else beside
+  // the parts.
+  void ExpectWhole(const std::string& output) {
+    const std::vector<std::string> expected = Expected();
+    if (!IsParquet()) {
+      EXPECT_EQ(job_.Found(output), expected);
+    }
+    const auto verified = VerifyOutput(*local_, job_.PathOf(output), true);
+    ASSERT_TRUE(verified.ok()) << verified.status();
+    EXPECT_TRUE(verified->complete);
+    EXPECT_EQ(verified->counts, SmallJob::Counts(expected));
+    if (digest_.empty()) digest_ = verified->digest;
+    EXPECT_EQ(verified->digest, digest_);
+    const auto success = local_->Read(job_.PathOf(output) + ".millstream/success.json", 4096);
+    ASSERT_TRUE(success.ok()) << success.status();
+    const auto manifest = nlohmann::json::parse(*success);
+    EXPECT_EQ(manifest["ok"], verified->counts.ok);
+    EXPECT_EQ(manifest["error"], verified->counts.error);
+    EXPECT_EQ(manifest["skipped"], verified->counts.skipped);
+    EXPECT_EQ(manifest["rows"], SmallJob::kRows);
+    if (!fs::is_directory(job_.PathOf(output))) return;
+    for (const auto& entry : fs::directory_iterator(job_.PathOf(output)))
+      EXPECT_TRUE(entry.path().filename().string().starts_with("part-")) << entry.path();
+  }
+
+  // What stands after a failure is true, if not whole.
+  void ExpectNothingFalse(const std::string& output) {
+    if (fs::exists(job_.PathOf(output) + ".millstream/job.json")) {
+      const auto verified = VerifyOutput(*local_, job_.PathOf(output), false);
+      EXPECT_TRUE(verified.ok()) << verified.status();
+    }
+    if (IsParquet()) return;
+    const std::vector<std::string> found = job_.Found(output), expected = Expected();
+    EXPECT_TRUE(
+        std::includes(expected.begin(), expected.end(), found.begin(), found.end(), ByRecord)
+    );
+  }
+
+  // Completes what an earlier run left, and then finds nothing to do.
+  void ExpectRerunCompletes(const std::string& output) {
+    const auto second = RunQuietly(*local_, OptionsFor(output));
+    ASSERT_TRUE(second.ok()) << second.status();
+    EXPECT_EQ(second->exit, ExitCode::kComplete);
+    EXPECT_EQ(second->rows, SmallJob::Counts(Expected()));
+    ExpectWhole(output);
+    const auto third = RunQuietly(*local_, OptionsFor(output));
+    ASSERT_TRUE(third.ok()) << third.status();
+    EXPECT_TRUE(third->had_nothing_to_do);
+    EXPECT_EQ(third->rows, SmallJob::Counts(Expected()));
+  }
+
+  static bool ByRecord(const std::string& a, const std::string& b) {
+    const int first = std::stoi(a), second = std::stoi(b);
+    return first != second ? first < second : a < b;
+  }
+
+  const SmallJob job_{GetParam().has_model};
+  const std::unique_ptr<Storage> local_ = MakeLocalStorage();
+  std::string digest_;
+  int outputs_ = 0;
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes,
+    JobTest,
+    testing::Values(
+        Shape{"Folder", "", "jsonl", false},
+        Shape{"File", ".jsonl", "jsonl", false},
+        Shape{"Parquet", "", "parquet", false},
+        Shape{"Model", "", "jsonl", true}
+    ),
+    [](const auto& shape) { return shape.param.name; }
+);
+
+TEST_P(JobTest, AnUndisturbedRunGivesEachRowOnceAndTrueCounts) {
+  const std::string output = Fresh();
+  const auto report = RunQuietly(*local_, OptionsFor(output));
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->exit, ExitCode::kComplete);
+  EXPECT_EQ(report->rows, SmallJob::Counts(Expected()));
+  ExpectWhole(output);
+}
+
+// The digests of the rerun are compared to each other and to the first run that nothing disturbed.
+TEST_P(JobTest, WhicheverStorageOperationFailsARerunCompletesTheRows) {
+  for (const Fault fault : {Fault::kFails, Fault::kFailsLate, Fault::kFailsForGood}) {
+    if (IsParquet() && fault != Fault::kFails) continue;  // the files differ, not the account
+    for (int n = 1;; ++n) {
+      SCOPED_TRACE(fmt::format("operation {}, fault {}", n, static_cast<int>(fault)));
+      const std::string output = Fresh();
+      FaultyStorage faulty(*local_);
+      faulty.FailAt(n, ENOSPC, fault);
+      const auto first = RunQuietly(faulty, OptionsFor(output, /*batch_rows=*/3));
+      EXPECT_TRUE(first.ok() || faulty.has_failed()) << first.status();
+      if (first.ok()) {
+        ExpectWhole(output);
+      } else {
+        EXPECT_EQ(ExitCodeOf(first.status()), ExitCode::kStopped) << first.status();
+        ExpectNothingFalse(output);
+      }
+      ExpectRerunCompletes(output);
+      if (HasFatalFailure() || !faulty.has_failed()) break;
+    }
+  }
+}
+
+// Outputs that the tests read on their own.
+using TextJobTest = JobTest;
+INSTANTIATE_TEST_SUITE_P(
+    Shapes,
+    TextJobTest,
+    testing::Values(
+        Shape{"Folder", "", "jsonl", false},
+        Shape{"File", ".jsonl", "jsonl", false},
+        Shape{"Model", "", "jsonl", true}
+    ),
+    [](const auto& shape) { return shape.param.name; }
+);
+
+TEST_P(TextJobTest, AStopAtAnyStorageOperationKeepsWhatStandsAndARerunCompletesIt) {
+  bool was_partly_done = false;
+  for (int n = 1;; ++n) {
+    SCOPED_TRACE(n);
+    const std::string output = Fresh();
+    FaultyStorage storage(*local_);
+    std::stop_source stop;
+    storage.CallAt(n, [&] { stop.request_stop(); });
+    const auto first = RunQuietly(storage, OptionsFor(output, /*batch_rows=*/3), stop.get_token());
+    const ExitCode exit = first.ok() ? first->exit : ExitCodeOf(first.status());
+    EXPECT_TRUE(exit == ExitCode::kStopped || exit == ExitCode::kComplete) << first.status();
+    ExpectNothingFalse(output);
+    if (exit == ExitCode::kStopped && first.ok()) {
+      EXPECT_FALSE(fs::exists(job_.PathOf(output) + ".millstream/success.json"));
+      was_partly_done |= first->rows.total() > 0 && first->rows.total() < SmallJob::kRows;
+    }
+    ExpectRerunCompletes(output);
+    if (HasFatalFailure() || n > storage.num_operations()) break;
+  }
+  EXPECT_TRUE(was_partly_done);
+}
+
+TEST_P(TextJobTest, ARestartThatFailsAnywhereLosesNeitherTheOldRowsNorTheNew) {
+  constexpr int kMoves = 8;  // the operations before the new run begins, and some
+  for (const Fault fault : {Fault::kFails, Fault::kFailsLate}) {
+    for (int n = 1; n <= kMoves; ++n) {
+      SCOPED_TRACE(fmt::format("operation {}, fault {}", n, static_cast<int>(fault)));
+      const std::string output = Fresh();
+      ASSERT_TRUE(RunQuietly(*local_, OptionsFor(output)).ok());
+      FaultyStorage faulty(*local_);
+      faulty.FailAt(n, EIO, fault);
+      JobOptions options = OptionsFor(output);
+      options.restart = true;
+      const auto restarted = RunQuietly(faulty, options);
+      EXPECT_TRUE(restarted.ok() || faulty.has_failed()) << restarted.status();
+      ExpectRerunCompletes(output);
+      const std::string aside = output + ".old-1";
+      if (fs::exists(job_.PathOf(aside))) {
+        EXPECT_EQ(job_.Found(aside), Expected());
+      }
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+using ModelJobTest = JobTest;
+INSTANTIATE_TEST_SUITE_P(
+    Model,
+    ModelJobTest,
+    testing::Values(Shape{"Model", "", "jsonl", true}),
+    [](const auto& shape) { return shape.param.name; }
+);
+
+TEST_P(ModelJobTest, AnEngineThatDiesOrAStopAfterAnyAnswerCostsNoRow) {
+  for (const bool dies : {true, false}) {
+    for (int answers = 0;; ++answers) {
+      SCOPED_TRACE(fmt::format("{} answers, {}", answers, dies ? "death" : "stop"));
+      const std::string output = Fresh();
+      std::stop_source stop;
+      std::atomic<int> given = 0;
+      JobOptions options = OptionsFor(output);
+      options.make_engine = [&](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+        ScriptedEngineOptions script;
+        script.answer = [&, model = bound.model](const Request& request) {
+          if (++given > answers && !dies) stop.request_stop();
+          return SmallJob::Answer(request, *model);
+        };
+        script.per_poll = 1;
+        script.max_requests = 3;
+        if (dies) script.die_after = answers;
+        return MakeScriptedEngine(std::move(script));
+      };
+      const auto first = RunQuietly(*local_, options, stop.get_token());
+      const bool is_whole = first.ok() && first->exit == ExitCode::kComplete;
+      if (dies && !is_whole) {
+        EXPECT_EQ(first.status().message(), "engine died: as scripted");
+      } else if (!is_whole) {
+        ASSERT_TRUE(first.ok()) << first.status();
+        EXPECT_EQ(first->exit, ExitCode::kStopped);
+      }
+      ExpectNothingFalse(output);
+      ExpectRerunCompletes(output);
+      if (HasFatalFailure() || is_whole) break;
+    }
+  }
+}
+
+TEST_P(ModelJobTest, AnEngineThatDoesNotStartEndsTheRunBeforeAnyPart) {
+  const std::string output = Fresh();
+  JobOptions options = OptionsFor(output);
+  options.make_engine = [](const BoundModel&) -> Result<std::unique_ptr<Engine>> {
+    return Status::OutOfMemory("no room for the weights");
+  };
+  EXPECT_EQ(RunQuietly(*local_, options).status().message(), "no room for the weights");
+  EXPECT_TRUE(job_.Found(output).empty());
+  ExpectRerunCompletes(output);
+}
+
+class JobExitTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { ASSERT_TRUE(arrow::compute::Initialize().ok()); }
+
+  ExitCode Run(const std::string& output, const std::string& max_errors) {
+    JobOptions options = job_.OptionsFor(output, "jsonl");
+    options.overrides.sets.emplace_back("max_errors", max_errors);
+    const auto report = RunQuietly(*local_, options);
+    EXPECT_TRUE(report.ok()) << report.status();
+    return report.ok() ? report->exit : ExitCodeOf(report.status());
+  }
+
+  const SmallJob job_{false};
+  const std::unique_ptr<Storage> local_ = MakeLocalStorage();
+};
+
+TEST_F(JobExitTest, MoreErrorsThanTheLimitIsAnExitCodeAlsoOfARerun) {
+  const RowCounts counts = SmallJob::Counts(SmallJob::Expected(false));
+  const double percent =
+      100.0 * static_cast<double>(counts.error) / static_cast<double>(counts.ok + counts.error);
+  EXPECT_EQ(Run("a", std::to_string(counts.error)), ExitCode::kComplete);
+  EXPECT_EQ(Run("a", std::to_string(counts.error - 1)), ExitCode::kTooManyErrors);
+  EXPECT_EQ(Run("b", fmt::format("{}%", percent - 0.01)), ExitCode::kTooManyErrors);
+  EXPECT_EQ(Run("b", fmt::format("{}%", percent + 0.01)), ExitCode::kComplete);
+  // The rows are there all the same.
+  EXPECT_EQ(job_.Found("b"), SmallJob::Expected(false));
+}
+
+TEST_F(JobExitTest, AnotherSpecIsRefusedAndTouchesNothing) {
+  ASSERT_EQ(Run("a", "100"), ExitCode::kComplete);
+  const auto before = local_->List(job_.PathOf("a.millstream")).ValueOrDie();
+  JobOptions options = job_.OptionsFor("a", "jsonl");
+  options.overrides.sets.emplace_back("steps.title.title", "'{{ text|lower }}'");
+  const Status refused = RunQuietly(*local_, options).status();
+  EXPECT_EQ(ExitCodeOf(refused), ExitCode::kWrong);
+  EXPECT_NE(
+      refused.message().find(R"("{{ text|upper }}" -> "{{ text|lower }}")"), std::string::npos
+  ) << refused;
+  EXPECT_EQ(job_.Found("a"), SmallJob::Expected(false));
+  EXPECT_EQ(local_->List(job_.PathOf("a.millstream")).ValueOrDie().size(), before.size());
+  // Anew, the old rows stand aside.
+  options.restart = true;
+  const auto report = RunQuietly(*local_, options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_NE(job_.Found("a"), SmallJob::Expected(false));
+  EXPECT_EQ(job_.Found("a.old-1"), SmallJob::Expected(false));
+}
+
+TEST_P(JobTest, AnInputWithoutRowsIsCompleteWithOneEmptyPart) {
+  std::ofstream(job_.folder() + "/rows.jsonl", std::ios::trunc);
+  const std::string output = Fresh();
+  JobOptions options = OptionsFor(output);
+  options.overrides.sets.emplace_back("input.schema", "{id: int64, text: string}");
+  const auto report = RunQuietly(*local_, options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->exit, ExitCode::kComplete);
+  EXPECT_EQ(report->rows, RowCounts());
+  const auto verified = VerifyOutput(*local_, job_.PathOf(output), true);
+  ASSERT_TRUE(verified.ok()) << verified.status();
+  EXPECT_TRUE(verified->complete);
+  EXPECT_EQ(verified->parts, 1);
+}
+
+// A crash between the last part and the manifest: all rows stand, and no engine is started.
+TEST_P(JobTest, ARerunThatFindsAllPartsWritesTheManifestWithoutAnEngine) {
+  const std::string output = Fresh();
+  JobOptions options = OptionsFor(output);
+  ASSERT_TRUE(RunQuietly(*local_, options).ok());
+  ASSERT_TRUE(local_->Remove(job_.PathOf(output) + ".millstream/success.json").ok());
+  options.make_engine = [](const BoundModel&) -> Result<std::unique_ptr<Engine>> {
+    return Status::Invalid("started");
+  };
+  const auto report = RunQuietly(*local_, options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->rows, SmallJob::Counts(Expected()));
+  ExpectWhole(output);
+}
+
+TEST_F(JobExitTest, VerifyHoldsASingleFileAgainstItsPartsAndARerunPublishesOneThatIsGone) {
+  for (const std::string format : {"jsonl", "csv", "parquet", "arrow"}) {
+    const std::string output = "x." + format, other = "y." + format;
+    JobOptions options = job_.OptionsFor(output, format);
+    ASSERT_TRUE(RunQuietly(*local_, options).ok());
+    const auto whole = VerifyOutput(*local_, job_.PathOf(output), true);
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    EXPECT_TRUE(whole->complete);
+
+    JobOptions fewer = job_.OptionsFor(other, format);
+    fewer.limit = SmallJob::kRows / 2;
+    ASSERT_TRUE(RunQuietly(*local_, fewer).ok());
+    fs::copy_file(job_.PathOf(other), job_.PathOf(output), fs::copy_options::overwrite_existing);
+    EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), false).status())) << format;
+
+    fs::remove(job_.PathOf(output));
+    EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), false).status())) << format;
+    ASSERT_TRUE(RunQuietly(*local_, options).ok());
+    const auto again = VerifyOutput(*local_, job_.PathOf(output), true);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_TRUE(again->complete);
+    EXPECT_EQ(again->digest, whole->digest);
+  }
+}
+
+}  // namespace
+}  // namespace millstream
