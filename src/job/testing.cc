@@ -79,6 +79,7 @@ JobOptions SmallJob::OptionsFor(const std::string& output, const std::string& fo
   options.overrides.sets = {{"output.format", format}};
   options.make_engine = [](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
     ScriptedEngineOptions script;
+    script.per_poll = 1;  // a stop finds some rows answered and some not
     script.answer = [model = bound.model](const Request& request) {
       return Answer(request, *model);
     };
