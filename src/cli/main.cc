@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <thread>
 
 #include "CLI/App.hpp"
@@ -18,7 +20,7 @@ namespace {
 
 // Signals are waited for on a thread of their own, so that a stop is a plain request and no code
 // runs in a handler.
-void WatchSignals(std::stop_source stop) {
+void WatchSignals(const std::stop_source& stop) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
@@ -97,8 +99,9 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_name() == "RequiredError" && app.get_subcommands().empty())
+    if (error.get_name() == "RequiredError" && app.get_subcommands().empty()) {
       return NoCommand(app, app.remaining());
+    }
     return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kWrong);
   }
   return context.exit_code;
@@ -108,6 +111,11 @@ int Main(int argc, char** argv) {
 }  // namespace millstream
 
 int main(int argc, char** argv) {
-  if (!arrow::compute::Initialize().ok()) return 1;
-  return millstream::Main(argc, argv);
+  try {
+    if (!arrow::compute::Initialize().ok()) return 1;
+    return millstream::Main(argc, argv);
+  } catch (const std::exception& error) {  // out of memory, say
+    std::fprintf(stderr, "millstream: %s\n", error.what());
+    return 1;
+  }
 }

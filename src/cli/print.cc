@@ -36,10 +36,11 @@ std::string Cell(const arrow::Array& array, std::int64_t row, bool one_line) {
   if (array.type_id() == arrow::Type::STRING) {
     const auto view = static_cast<const arrow::StringArray&>(array).GetView(row);
     text.assign(view);
-    if (one_line)
+    if (one_line) {
       std::replace_if(
           text.begin(), text.end(), [](char c) { return c == '\n' || c == '\t' || c == '\r'; }, ' '
       );
+    }
   } else if (!arrow::is_nested(array.type_id()) && text.starts_with('"')) {
     text = text.substr(1, text.size() - 2);  // a date, a time, bytes
   }
@@ -73,7 +74,7 @@ void PrintSummary(const JobReport& report) {
       Grouped(report.rows.error),
       Grouped(report.rows.skipped)
   );
-  if (rows > 0)
+  if (rows > 0) {
     fmt::print(
         stderr,
         "; {} rows in {:.1f} s ({:.1f} rows/s)",
@@ -81,6 +82,7 @@ void PrintSummary(const JobReport& report) {
         report.seconds,
         static_cast<double>(rows) / report.seconds
     );
+  }
   fmt::print(stderr, "\n");
   if (report.tokens.prompt_tokens > 0) {
     fmt::print(

@@ -34,9 +34,10 @@ Rates RatesOf(const JobMonitor::Progress& progress, double seconds) {
   rates.rows = static_cast<double>(progress.rows.total() - progress.rows_before.total()) / seconds;
   rates.prompt_tokens = static_cast<double>(progress.tokens.prompt_tokens) / seconds;
   rates.output_tokens = static_cast<double>(progress.tokens.completion_tokens) / seconds;
-  if (rates.rows > 0)
+  if (rates.rows > 0) {
     rates.left =
         Duration(static_cast<double>(progress.rows_total - progress.rows.total()) / rates.rows);
+  }
   return rates;
 }
 
@@ -50,10 +51,11 @@ std::string Line(const JobMonitor::Progress& progress, const Rates& rates) {
       Grouped(progress.rows.skipped),
       rates.rows
   );
-  if (progress.tokens.prompt_tokens > 0)
+  if (progress.tokens.prompt_tokens > 0) {
     line += fmt::format(
         "  {:.0f} prompt + {:.0f} output tokens/s", rates.prompt_tokens, rates.output_tokens
     );
+  }
   return line + "  " + rates.left + " left";
 }
 
@@ -106,8 +108,9 @@ std::string Grouped(std::int64_t number) {
 
 void PrintSummaryEvent(const JobReport& report) {
   Json errors = Json::object();
-  for (const auto& [code, sample] : report.errors)
+  for (const auto& [code, sample] : report.errors) {
     errors[code] = {{"count", sample.count}, {"example", sample.example}};
+  }
   PrintEvent(
       {{"event", "end"},
        {"exit_code", static_cast<int>(report.exit)},
@@ -125,8 +128,9 @@ void PrintSummaryEvent(const JobReport& report) {
 
 ProgressPrinter::ProgressPrinter(const JobMonitor& monitor, ProgressStyle style)
     : monitor_(monitor), style_(style) {
-  if (style_ != ProgressStyle::kNone)
+  if (style_ != ProgressStyle::kNone) {
     thread_ = std::jthread([this](std::stop_token stop) { Loop(stop); });
+  }
 }
 
 ProgressPrinter::~ProgressPrinter() = default;

@@ -90,8 +90,9 @@ int ShowPreview(
 
 int Run(RunFlags& flags, const CommandContext& context) {
   if (!Split(flags.vars, &flags.job.overrides.vars) ||
-      !Split(flags.sets, &flags.job.overrides.sets))
+      !Split(flags.sets, &flags.job.overrides.sets)) {
     return 1;
+  }
   const ProgressStyle style = flags.progress == "json"                    ? ProgressStyle::kJson
                               : flags.progress == "none" || context.quiet ? ProgressStyle::kNone
                                                                           : ProgressStyle::kAuto;
