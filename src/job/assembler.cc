@@ -62,8 +62,9 @@ Result<std::shared_ptr<arrow::Array>> SourceColumn(
   arrow::ArrayVector children(3);
   MS_RETURN_NOT_OK(record.Reserve(count));
   std::int64_t bytes = 0;
-  for (const RowRef& row : batch.rows)
+  for (const RowRef& row : batch.rows) {
     bytes += static_cast<std::int64_t>(files[static_cast<std::size_t>(row.id.file)].size());
+  }
   MS_RETURN_NOT_OK(file.Reserve(count));
   MS_RETURN_NOT_OK(file.ReserveData(bytes));
   for (const RowRef& row : batch.rows) {

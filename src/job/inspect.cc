@@ -70,28 +70,32 @@ void DescribePlan(const PreparedJob& job, std::string& out) {
         file.size_bytes,
         FormatName(file.format)
     );
-    if (file.compression != Compression::kNone)
+    if (file.compression != Compression::kNone) {
       out += "    compressed text is read in sequence, from its start\n";
+    }
   }
   for (const ColumnFit& fit : job.plan.snapshot.fits) {
-    if (fit.num_misfits > 0)
+    if (fit.num_misfits > 0) {
       out += fmt::format(
           "  column '{}': {} of {} values do not fit its type: error rows\n",
           fit.column,
           fit.num_misfits,
           fit.num_values
       );
+    }
   }
   out += "output columns\n";
-  for (const auto& field : job.bound.output->fields())
+  for (const auto& field : job.bound.output->fields()) {
     out += fmt::format(
         "  {}: {}\n", field->name(), IsJsonText(*field) ? "json" : TypeName(*field->type())
     );
+  }
   for (const std::string& note : job.bound.notes) out += "  note: " + note + "\n";
-  for (const auto& [key, model] : job.plan.models)
+  for (const auto& [key, model] : job.plan.models) {
     out += fmt::format(
         "model {}: {} ({}, {})\n", key, model.path, model.compute, job.plan.instruction_set
     );
+  }
   if (!job.bound.settings.empty()) out += "settings\n";
   for (const ResolvedSetting& setting : job.bound.settings) {
     out += fmt::format(
@@ -115,8 +119,9 @@ Status DescribePrompts(const GenerateStep& step, const Collect& collect, std::st
         ++errors[row.error->code];
         continue;
       }
-      if (shown++ < kShownPrompts)
+      if (shown++ < kShownPrompts) {
         out += fmt::format("prompt {} of step {}\n{}\n", shown, step.id(), row.prompt);
+      }
     }
   }
   std::sort(lengths.begin(), lengths.end());
@@ -137,10 +142,12 @@ Status DescribePrompts(const GenerateStep& step, const Collect& collect, std::st
         100.0 * static_cast<double>(over) / static_cast<double>(lengths.size())
     );
   }
-  if (truncated > 0)
+  if (truncated > 0) {
     out += fmt::format("truncated to fit the context: {} rows of the sample\n", truncated);
-  for (const auto& [code, count] : errors)
+  }
+  for (const auto& [code, count] : errors) {
     out += fmt::format("errors to expect: {} x {} in the sample\n", count, code);
+  }
   return Status::OK();
 }
 
@@ -162,8 +169,9 @@ Result<std::string> DescribeJob(
   if (const GenerateStep* step = job.bound.segments.front().generate.get()) {
     MS_RETURN_NOT_OK(DescribePrompts(*step, collect, out));
   } else {
-    for (const auto& [code, count] : collect.errors)
+    for (const auto& [code, count] : collect.errors) {
       out += fmt::format("errors to expect: {} x {} in the sample\n", count, code);
+    }
   }
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   out += fmt::format("output: {}\nnothing was written\n", layout.output);

@@ -137,8 +137,9 @@ Json Manifest(const PreparedJob& job, const RowCounts& counts) {
 
 bool TooManyErrors(const JobSpec& spec, const RowCounts& counts) {
   if (!spec.max_errors) return false;
-  if (!spec.max_errors->is_percent)
+  if (!spec.max_errors->is_percent) {
     return static_cast<double>(counts.error) > spec.max_errors->value;
+  }
   const auto judged = static_cast<double>(counts.ok + counts.error);
   return static_cast<double>(counts.error) * 100 > spec.max_errors->value * judged;
 }
@@ -216,8 +217,9 @@ Status RunOpenSplits(
   const Status published = publisher.Finish();  // also of a run that was stopped or failed
   MS_RETURN_NOT_OK(ran);
   MS_RETURN_NOT_OK(published);
-  if (job.ledger->layout().is_single_file)
+  if (job.ledger->layout().is_single_file) {
     MS_RETURN_NOT_OK(WriteSingleFile(storage, *job.ledger, format, job.plan));
+  }
   return Status::OK();
 }
 

@@ -61,8 +61,9 @@ class JobTest : public testing::TestWithParam<Shape> {
     EXPECT_EQ(manifest["skipped"], verified->counts.skipped);
     EXPECT_EQ(manifest["rows"], SmallJob::kRows);
     if (!fs::is_directory(job_.PathOf(output))) return;
-    for (const auto& entry : fs::directory_iterator(job_.PathOf(output)))
+    for (const auto& entry : fs::directory_iterator(job_.PathOf(output))) {
       EXPECT_TRUE(entry.path().filename().string().starts_with("part-")) << entry.path();
+    }
   }
 
   // What stands after a failure is true, if not whole.

@@ -65,8 +65,9 @@ InputFile FileFromJson(const Json& json) {
 
 Json SplitToJson(const Split& split) {
   Json ranges = Json::array();
-  for (const RecordRange& range : split.ranges)
+  for (const RecordRange& range : split.ranges) {
     ranges.push_back({range.file, range.first_record, range.num_records});
+  }
   return ranges;
 }
 

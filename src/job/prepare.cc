@@ -34,8 +34,9 @@ Status OpenModels(PreparedJob& job) {
     spec.path = generate->model;
     const auto place = generate->places.find("model");
     spec.place = place == generate->places.end() ? step.place : place->second;
-    if (const auto found = job.spec.models.find(generate->model); found != job.spec.models.end())
+    if (const auto found = job.spec.models.find(generate->model); found != job.spec.models.end()) {
       spec = found->second;
+    }
     const auto wrong = [&](const Status& status) {
       return Status::Invalid(MistakeLine(job.spec, spec.place, status.message()));
     };
@@ -121,10 +122,11 @@ Status CheckSameJob(const PreparedJob& job, const Plan& planned) {
   for (const auto& [key, model] : job.plan.models) {
     const auto found = planned.models.find(key);
     if (found == planned.models.end()) continue;
-    if (found->second.hash != model.hash)
+    if (found->second.hash != model.hash) {
       differences.push_back(
           fmt::format("models.{}: the model's file is another one ({})", key, model.path)
       );
+    }
     if (found->second.compute != model.compute) {
       differences.push_back(
           fmt::format("models.{}.compute: {} -> {}", key, found->second.compute, model.compute)
@@ -149,8 +151,9 @@ Status CheckSameJob(const PreparedJob& job, const Plan& planned) {
 Status PlanAnew(PreparedJob& job, const JobOptions& options, std::stop_token stop) {
   MS_ASSIGN_OR_RETURN(job.plan.snapshot, TakeSnapshot(job.input, stop));
   job.plan.splits = CutSplits(job.plan.snapshot, job.spec.split_rows, kSplitBytes);
-  if (options.limit > 0)
+  if (options.limit > 0) {
     job.plan.splits = LimitSplits(job.plan.splits, options.limit, options.spread);
+  }
   // An input without rows still gives a part, which shows its columns.
   if (job.plan.splits.empty()) job.plan.splits.emplace_back();
   job.plan.now_unix_seconds = std::chrono::duration_cast<std::chrono::seconds>(

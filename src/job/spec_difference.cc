@@ -17,11 +17,13 @@ void Flatten(
     const Json& json, const std::string& path, std::map<std::string, std::string>& leaves
 ) {
   if (json.is_object() && !json.empty()) {
-    for (const auto& [key, value] : json.items())
+    for (const auto& [key, value] : json.items()) {
       Flatten(value, path.empty() ? key : path + "." + key, leaves);
+    }
   } else if (json.is_array() && !json.empty()) {
-    for (std::size_t i = 0; i < json.size(); ++i)
+    for (std::size_t i = 0; i < json.size(); ++i) {
       Flatten(json[i], fmt::format("{}[{}]", path, i), leaves);
+    }
   } else {
     leaves[path] = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   }
@@ -38,10 +40,11 @@ std::vector<std::string> SpecDifferences(
   std::map<std::string, std::pair<std::string, std::string>> changed;
   for (const auto& [path, value] : old_leaves) {
     const auto found = new_leaves.find(path);
-    if (found == new_leaves.end())
+    if (found == new_leaves.end()) {
       changed[path] = {value, "(absent)"};
-    else if (found->second != value)
+    } else if (found->second != value) {
       changed[path] = {value, found->second};
+    }
   }
   for (const auto& [path, value] : new_leaves) {
     if (!old_leaves.contains(path)) changed[path] = {"(absent)", value};

@@ -63,16 +63,17 @@ Status CountBatch(
       ));
     }
     const std::string_view name = status.GetView(row);
-    if (name == "ok")
+    if (name == "ok") {
       ++counts.ok;
-    else if (name == "error")
+    } else if (name == "error") {
       ++counts.error;
-    else if (name == "skipped")
+    } else if (name == "skipped") {
       ++counts.skipped;
-    else
+    } else {
       return Conflict(fmt::format(
           "{}: _status '{}' of {} record {}", path, name, file.GetView(row), record.Value(row)
       ));
+    }
   }
   return Status::OK();
 }
@@ -136,8 +137,9 @@ Status ReadPart(
 // As the spec states it, else as the file's suffix does.
 Result<OutputFormat> FormatOfJob(const Ledger& ledger, const std::string& suffix) {
   const nlohmann::ordered_json output = OutputSpec(ledger);
-  if (output.contains("format") && output["format"].is_string())
+  if (output.contains("format") && output["format"].is_string()) {
     return OutputFormatFromName(output["format"].get<std::string>());
+  }
   const auto of_suffix = OutputFormatFromName(suffix.empty() ? suffix : suffix.substr(1));
   return of_suffix.ok() ? of_suffix : OutputFormatFromName("parquet");
 }
@@ -154,8 +156,9 @@ Status VerifyFile(
   MS_ASSIGN_OR_RETURN(const bool stands, ledger.OutputStands());
   if (!stands) return Conflict(path + " is gone: run the job again to write it from its parts");
   Split all;
-  for (const Split& split : plan.splits)
+  for (const Split& split : plan.splits) {
     all.ranges.insert(all.ranges.end(), split.ranges.begin(), split.ranges.end());
+  }
   RowCounts seen;
   MS_RETURN_NOT_OK(ReadPart(format, path, plan, all, digest, seen));
   return Compare(seen, Shown(ledger, committed), path);
@@ -170,10 +173,11 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
       std::unique_ptr<Ledger> ledger,
       Ledger::Load(storage, OutputLayout::Of(path, suffix.empty() ? ".parquet" : suffix))
   );
-  if (!ledger)
+  if (!ledger) {
     return Status::Invalid(
         path, " is no output of Millstream: ", path, ".millstream/job.json is missing"
     );
+  }
   MS_ASSIGN_OR_RETURN(const OutputFormat format, FormatOfJob(*ledger, suffix));
   MS_ASSIGN_OR_RETURN(
       ledger, Ledger::Load(storage, OutputLayout::Of(path, std::string(OutputFormatSuffix(format))))
@@ -213,8 +217,9 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
     }
   }
   result.complete = result.rows_missing == 0;
-  if (is_one_file)
+  if (is_one_file) {
     MS_RETURN_NOT_OK(VerifyFile(*ledger, format, plan, result.counts, digest ? &rows : nullptr));
+  }
   if (digest) result.digest = rows.Hex();
   return result;
 }

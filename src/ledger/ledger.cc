@@ -113,10 +113,11 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
       MS_ASSIGN_OR_RETURN(
           const bool taken, Exists(storage, Parent(layout.output), Leaf(layout.output))
       );
-      if (taken)
+      if (taken) {
         return Conflict(
             layout.output + " exists and is no output of Millstream: choose another path"
         );
+      }
     } else {
       MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
       if (!files.empty()) {
@@ -132,14 +133,17 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
   const std::string& state = ledger->layout_.state;
   MS_ASSIGN_OR_RETURN(ledger->job_, ReadJson(storage, state + "/job.json"));
   const std::string plan = ledger->job_.value("plan", "");
-  if (plan.empty() || plan.find('/') != std::string::npos)
+  if (plan.empty() || plan.find('/') != std::string::npos) {
     return Conflict(state + "/job.json is damaged: it names no plan");
+  }
   MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(state + "/" + plan, kMaxStateBytes));
-  if (!plan.ends_with(HashOf(text)))
+  if (!plan.ends_with(HashOf(text))) {
     return Conflict(state + "/" + plan + " is damaged: its hash is not the one in its name");
+  }
   ledger->plan_ = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (ledger->plan_.is_discarded())
+  if (ledger->plan_.is_discarded()) {
     return Conflict(state + "/" + plan + " is damaged: it is no JSON");
+  }
   return ledger;
 }
 
@@ -152,19 +156,21 @@ Result<std::map<std::int64_t, RowCounts>> Ledger::Parts() const {
     if (!split) continue;
     const std::string path = layout_.PartPath(*split);
     const auto found = intended.find(*split);
-    if (found == intended.end())
+    if (found == intended.end()) {
       return Conflict(
           path + " has no intent in " + layout_.state + "/intents: it was not written by this job"
       );
+    }
     const std::map<std::string, RowCounts>& by_hash = found->second;
     auto chosen = by_hash.begin();
     if (by_hash.size() > 1) {  // a crash before a part was published: its bytes tell which it is
       MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
       chosen = by_hash.find(HashOf(bytes));
-      if (chosen == by_hash.end())
+      if (chosen == by_hash.end()) {
         return Conflict(
             path + " was changed: no intent in " + layout_.state + "/intents has its hash"
         );
+      }
     }
     counts[*split] = chosen->second;
   }
@@ -180,8 +186,9 @@ Result<std::map<std::int64_t, std::map<std::string, RowCounts>>> Ledger::Intende
     const std::string path = folder + "/" + file.name;
     MS_ASSIGN_OR_RETURN(const Json intent, ReadJson(storage_, path));
     const auto parts = intent.find("parts");
-    if (parts == intent.end() || !std::all_of(parts->begin(), parts->end(), DescribesPart))
+    if (parts == intent.end() || !std::all_of(parts->begin(), parts->end(), DescribesPart)) {
       return Conflict(path + " is damaged");
+    }
     for (const Json& part : *parts) {
       intended[part["split"]][part["hash"]] = {part["ok"], part["error"], part["skipped"]};
     }
@@ -211,8 +218,10 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
   const std::string name = fmt::format(
       "{}/intents/{:06d}-{}{}", layout_.state, parts.front().split, HashOf(text), kIntentSuffix
   );
-  if (Status status = PublishBytes(storage_, name, text); !status.ok() && !status.IsAlreadyExists())
+  if (Status status = PublishBytes(storage_, name, text);
+      !status.ok() && !status.IsAlreadyExists()) {
     return status;
+  }
   MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, storage_.PublishAll(files));
   for (std::size_t i = 0; i < files.size(); ++i) {
     if (!moved[i]) MS_RETURN_NOT_OK(storage_.Remove(files[i].from));

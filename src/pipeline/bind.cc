@@ -45,8 +45,9 @@ class Binder {
  public:
   Binder(const JobSpec& spec, const RowBatch& sample, const BindOptions& options)
       : spec_(spec), options_(options), sample_(sample), first_sample_(sample) {
-    for (const auto& field : sample.columns->schema()->fields())
+    for (const auto& field : sample.columns->schema()->fields()) {
       columns_.push_back({field, field->name()});
+    }
   }
 
   Result<BoundJob> Run() {
@@ -194,8 +195,9 @@ class Binder {
   }
 
   void Bind(const StepSpec& step, const FilterSpec& filter) {
-    if (auto expression = Compile(filter.expression, filter.place))
+    if (auto expression = Compile(filter.expression, filter.place)) {
       Add(MakeFilter(step.id, std::move(expression)), step.place);
+    }
   }
 
   void Bind(const StepSpec& step, const CheckSpec& check) {
@@ -211,8 +213,9 @@ class Binder {
     for (const auto& [before, after] : names) {
       const Column* column = Find(before);
       if (column == nullptr) return;
-      if (!seen.insert(after).second)
+      if (!seen.insert(after).second) {
         Mistake(place, fmt::format("two columns would be named '{}'", after));
+      }
       columns.push_back({column->field->WithName(after), column->input});
     }
     columns_ = std::move(columns);
@@ -290,14 +293,16 @@ class Binder {
       MistakeOfKey(generate, bound.status().message());
       return;
     }
-    for (const auto& [key, expression] : (*bound)->expressions())
+    for (const auto& [key, expression] : (*bound)->expressions()) {
       KnownNames(*expression, PlaceOf(generate, key.substr(0, key.find('.'))));
+    }
     for (const auto& field : (*bound)->fields()) {
       Put(field);
       if (Status status = AddPlaceholders(field); !status.ok()) Mistake(step.place, status);
     }
-    for (ResolvedSetting& setting : (*bound)->Describe())
+    for (ResolvedSetting& setting : (*bound)->Describe()) {
       job_.settings.push_back(std::move(setting));
+    }
     if (!(*bound)->note().empty()) {
       job_.notes.push_back(
           fmt::format("{}: stays JSON text, in part or whole ({})", generate.as, (*bound)->note())
@@ -309,8 +314,9 @@ class Binder {
 
   Status AddPlaceholders(const std::shared_ptr<arrow::Field>& field) {
     MS_ASSIGN_OR_RETURN(auto builder, arrow::MakeBuilder(field->type()));
-    for (std::int64_t row = 0; row < sample_.num_rows(); ++row)
+    for (std::int64_t row = 0; row < sample_.num_rows(); ++row) {
       MS_RETURN_NOT_OK(AppendPlaceholder(*builder));
+    }
     MS_ASSIGN_OR_RETURN(std::shared_ptr<arrow::Array> array, builder->Finish());
     sample_.columns = WithColumn(sample_.columns, field, std::move(array));
     return Status::OK();
@@ -351,8 +357,9 @@ arrow::FieldVector AccountFields() {
 }
 
 std::string MistakeLine(const JobSpec& spec, const SpecPlace& place, const std::string& message) {
-  if (place.line > 0)
+  if (place.line > 0) {
     return fmt::format("{}:{}: {}: {}", spec.file, place.line, place.path, message);
+  }
   return fmt::format("{}: {}: {}", spec.file, place.path, message);
 }
 

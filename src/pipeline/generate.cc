@@ -29,19 +29,22 @@ void SetError(Errors* errors, std::size_t row, RowError error) {
 Result<std::string> ContentText(const Json& content) {
   if (content.is_null()) return std::string();
   if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array())
+  if (!content.is_array()) {
     return Status::Invalid("a message's content must be a string or a list of parts");
+  }
   std::string text;
   for (const Json& part : content) {
     const std::string type = part.is_object() && part.contains("type") && part["type"].is_string()
                                  ? part["type"].get<std::string>()
                                  : "";
-    if (type != "text")
+    if (type != "text") {
       return Status::Invalid(
           fmt::format("content part of type '{}' is not supported, only 'text' is", type)
       );
-    if (!part.contains("text") || !part["text"].is_string())
+    }
+    if (!part.contains("text") || !part["text"].is_string()) {
       return Status::Invalid("a text part has no text");
+    }
     text += part["text"].get<std::string>();
   }
   return text;
@@ -62,8 +65,9 @@ Result<Json> MessagesOfValue(
     const std::string& json, const std::string& special_tokens, bool parse_special
 ) {
   const Json value = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-  if (!value.is_array() || value.empty())
+  if (!value.is_array() || value.empty()) {
     return Status::Invalid("the messages column must hold a non-empty list of messages");
+  }
   const auto mark = [&](const std::string& text) {
     return parse_special ? text : MarkAll(text, special_tokens);
   };
@@ -101,8 +105,9 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
       step->sampling_,
       SamplingSettings::Resolve(spec.numbers, model.model->checkpoint->defaults, job_seed)
   );
-  if (std::string problem = step->sampling_.ContextProblem(model.context); !problem.empty())
+  if (std::string problem = step->sampling_.ContextProblem(model.context); !problem.empty()) {
     return Status::Invalid(problem);
+  }
   step->expressions_ = step->sampling_.expressions();
   for (std::int64_t token : spec.stop_token_ids) {
     if (token < 0 || token >= model.model->tokenizer->vocabulary_size()) {
@@ -122,8 +127,9 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
       json_text && spec.n == 1 ? JsonTextField(spec.as)
                                : arrow::field(spec.as, shaped(step->answer_type_))
   );
-  if (spec.split_reasoning)
+  if (spec.split_reasoning) {
     step->fields_.push_back(arrow::field(spec.as + "_reasoning", shaped(arrow::utf8())));
+  }
   step->fields_.push_back(arrow::field(
       spec.as + "_meta",
       shaped(arrow::struct_(
@@ -157,8 +163,9 @@ Status GenerateStep::CompilePrompt() {
     const Checkpoint& checkpoint = *model_.model->checkpoint;
     auto compiled =
         ChatTemplate::Compile(*spec_.chat_template, checkpoint.bos_token, checkpoint.eos_token);
-    if (!compiled.ok())
+    if (!compiled.ok()) {
       return compiled.status().WithMessage("chat_template: ", compiled.status().message());
+    }
     template_ = *std::move(compiled);
   }
   if (!template_) {
@@ -181,8 +188,9 @@ Status GenerateStep::CompilePrompt() {
   }
   for (const MessageSpec& message : spec_.messages) {
     std::vector<std::pair<std::string, std::string>> contents;
-    for (const std::string& content : message.contents)
+    for (const std::string& content : message.contents) {
       contents.emplace_back("messages.content", content);
+    }
     MS_RETURN_NOT_OK(add(message.role, contents));
   }
   return Status::OK();
@@ -194,8 +202,9 @@ Status GenerateStep::CompileConstraint() {
   const StructuredSpec& constraint = *spec_.structured;
   const auto compile = [&](Grammar::Kind kind, const std::string& source) -> Status {
     auto grammar = model_.grammars->Compile(kind, source);
-    if (!grammar.ok())
+    if (!grammar.ok()) {
       return grammar.status().WithMessage("structured_outputs: ", grammar.status().message());
+    }
     grammar_ = *std::move(grammar);
     return Status::OK();
   };
@@ -347,8 +356,9 @@ Result<std::shared_ptr<const Grammar>> GenerateStep::RowGrammar(
   const Json list = Json::parse(choices.Text(row), nullptr, /*allow_exceptions=*/false);
   Json texts = Json::array();
   if (choices.kinds[row] == Values::Kind::kJson && list.is_array()) {
-    for (const Json& choice : list)
+    for (const Json& choice : list) {
       texts.push_back(choice.is_string() ? choice : Json(choice.dump()));
+    }
   }
   if (texts.empty()) {
     *error = {id_, "bad_parameter", "structured_outputs.choice must give a non-empty list"};
@@ -371,8 +381,9 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
   MS_ASSIGN_OR_RETURN(
       const std::vector<RowSettings> settings, sampling_.ForRows(*slice.columns, id_, &failed)
   );
-  for (FailedRow& row : failed)
+  for (FailedRow& row : failed) {
     SetError(&errors, static_cast<std::size_t>(row.row), std::move(row.error));
+  }
   Values choices;
   if (choices_) {
     MS_ASSIGN_OR_RETURN(choices, EvaluateOver(*choices_, *slice.columns));
@@ -411,8 +422,9 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
         MS_RETURN_NOT_OK(Truncate(slice, static_cast<std::int64_t>(row), room, &out, &tokens));
       }
     }
-    if (!out.error && tokens.empty())
+    if (!out.error && tokens.empty()) {
       out.error = RowError{id_, "empty_prompt", "the prompt has no tokens"};
+    }
     if (out.error) continue;
     out.prompt = Unmark(out.prompt);
     for (std::int64_t sample = 0; sample < spec_.n; ++sample) {
@@ -425,8 +437,9 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
       request.sampling.ignore_eos = spec_.ignore_eos;
       request.random = SampleKey(settings[row].seed, slice.rows[row].id, id_, sample);
       request.grammar = grammar;
-      if (grammar && spec_.split_reasoning && !PromptEndsReasoning(out.prompt))
+      if (grammar && spec_.split_reasoning && !PromptEndsReasoning(out.prompt)) {
         request.grammar_after = kThinkEnd;
+      }
     }
   }
   return prepared;

@@ -22,8 +22,9 @@ Status AppendSamples(
   if (!is_list) return append(builder, row.samples.front());
   auto& list = static_cast<arrow::ListBuilder&>(builder);
   MS_RETURN_NOT_OK(list.Append());
-  for (const Completion& sample : row.samples)
+  for (const Completion& sample : row.samples) {
     MS_RETURN_NOT_OK(append(*list.value_builder(), sample));
+  }
   return Status::OK();
 }
 
@@ -45,16 +46,18 @@ Status AppendMeta(arrow::ArrayBuilder& builder, const Completion& sample, bool t
 
 std::optional<RowError> GenerateStep::Judge(const AnsweredRow& answer) const {
   for (const Completion& sample : answer.samples) {
-    if (sample.reason == FinishReason::kError)
+    if (sample.reason == FinishReason::kError) {
       return RowError{id_, sample.error_code, sample.error_message};
+    }
     if (sample.reason == FinishReason::kLength) {
       if (spec_.structured) {
         return RowError{
             id_, "invalid_output", "the answer reached max_tokens before it was complete"
         };
       }
-      if (spec_.length_error)
+      if (spec_.length_error) {
         return RowError{id_, "max_tokens_reached", "the answer reached max_tokens"};
+      }
     }
     if (spec_.structured && spec_.split_reasoning && !AnswerHasBegun(answer.prompt, sample.text)) {
       return RowError{
@@ -108,8 +111,9 @@ Status GenerateStep::Collect(RowBatch batch, const std::vector<AnsweredRow>& ans
       };
     };
     MS_RETURN_NOT_OK(AppendSamples(*builders[next++], answer, is_list, append_text(false)));
-    if (spec_.split_reasoning)
+    if (spec_.split_reasoning) {
       MS_RETURN_NOT_OK(AppendSamples(*builders[next++], answer, is_list, append_text(true)));
+    }
     MS_RETURN_NOT_OK(AppendSamples(
         *builders[next++],
         answer,
@@ -118,8 +122,9 @@ Status GenerateStep::Collect(RowBatch batch, const std::vector<AnsweredRow>& ans
           return AppendMeta(builder, sample, answer.truncated);
         }
     ));
-    if (spec_.keep_prompt)
+    if (spec_.keep_prompt) {
       MS_RETURN_NOT_OK(static_cast<arrow::StringBuilder&>(*builders[next]).Append(answer.prompt));
+    }
   }
   for (std::size_t i = 0; i < fields_.size(); ++i) {
     MS_ASSIGN_OR_RETURN(std::shared_ptr<arrow::Array> column, builders[i]->Finish());

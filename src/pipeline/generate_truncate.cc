@@ -62,8 +62,9 @@ Status GenerateStep::Truncate(
   std::size_t total = 0;
   for (const std::string& name : spec_.truncate_columns) {
     const auto column = one.columns->GetColumnByName(name);
-    if (!column->IsNull(0))
+    if (!column->IsNull(0)) {
       total += static_cast<const arrow::StringArray&>(*column).GetView(0).size();
+    }
   }
   // Renders with `cut` bytes less; whether the prompt then fits.
   std::string text;

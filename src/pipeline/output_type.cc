@@ -29,15 +29,18 @@ class Walk {
   std::shared_ptr<arrow::DataType> Type(const Json& schema, const std::string& place, int depth) {
     if (depth > 16) return None("recursion", place);
     if (!schema.is_object()) return None("a schema that is not an object", place);
-    if (const auto ref = schema.find("$ref"); ref != schema.end())
+    if (const auto ref = schema.find("$ref"); ref != schema.end()) {
       return Referenced(*ref, place, depth);
+    }
     for (const char* key : {"anyOf", "oneOf", "allOf", "not", "if"}) {
       if (schema.contains(key)) return None(key, place);
     }
-    if (const auto values = schema.find("enum"); values != schema.end())
+    if (const auto values = schema.find("enum"); values != schema.end()) {
       return OfValues(*values, place);
-    if (const auto value = schema.find("const"); value != schema.end())
+    }
+    if (const auto value = schema.find("const"); value != schema.end()) {
       return OfValues(Json::array({*value}), place);
+    }
     return Named(TypeName(schema), schema, place, depth);
   }
 
@@ -69,8 +72,9 @@ class Walk {
     if (name == "null") return arrow::null();
     if (name == "array") {
       const auto items = schema.find("items");
-      if (items == schema.end() || schema.contains("prefixItems"))
+      if (items == schema.end() || schema.contains("prefixItems")) {
         return None("an array without one `items`", place);
+      }
       return arrow::list(Field("item", *items, place + "/items", depth + 1));
     }
     if (name == "object") return OfObject(schema, place, depth);
@@ -111,8 +115,9 @@ class Walk {
       const Json& ref, const std::string& place, int depth
   ) {
     const std::string target = ref.is_string() ? ref.get<std::string>() : "";
-    if (std::find(open_.begin(), open_.end(), target) != open_.end())
+    if (std::find(open_.begin(), open_.end(), target) != open_.end()) {
       return None("recursion", place);
+    }
     if (target.rfind("#/", 0) != 0) return None("$ref " + target, place);
     try {
       open_.push_back(target);

@@ -28,8 +28,9 @@ SplitText SplitReasoning(std::string_view prompt, std::string_view text) {
   const bool begins_here = Trimmed(rest).starts_with(kThinkBegin);
   if (begins_here) rest.remove_prefix(rest.find(kThinkBegin) + kThinkBegin.size());
   const std::size_t end = rest.find(kThinkEnd);
-  if (end != std::string_view::npos)
+  if (end != std::string_view::npos) {
     return {Trimmed(rest.substr(0, end)), Trimmed(rest.substr(end + kThinkEnd.size()))};
+  }
   const bool began = begins_here || Trimmed(prompt).ends_with(kThinkBegin);
   return began ? SplitText{Trimmed(rest), {}} : SplitText{{}, text};
 }

@@ -26,8 +26,9 @@ Result<std::shared_ptr<arrow::RecordBatch>> TakeColumns(
     const std::shared_ptr<arrow::RecordBatch>& columns, std::span<const std::int64_t> indices
 ) {
   const auto count = static_cast<std::int64_t>(indices.size());
-  if (columns->num_columns() == 0)
+  if (columns->num_columns() == 0) {
     return arrow::RecordBatch::Make(columns->schema(), count, arrow::ArrayVector{});
+  }
   if (count > 0 && IsRun(indices)) return columns->Slice(indices.front(), count);
   auto array = std::make_shared<arrow::Int64Array>(
       count, arrow::Buffer::Wrap(indices.data(), indices.size())
@@ -46,8 +47,9 @@ Result<RowBatch> TakeRows(const RowBatch& batch, std::span<const std::int64_t> i
   MS_ASSIGN_OR_RETURN(taken.columns, TakeColumns(batch.columns, indices));
   MS_ASSIGN_OR_RETURN(taken.kept, TakeColumns(batch.kept, indices));
   taken.rows.reserve(indices.size());
-  for (std::int64_t index : indices)
+  for (std::int64_t index : indices) {
     taken.rows.push_back(batch.rows[static_cast<std::size_t>(index)]);
+  }
   return taken;
 }
 

@@ -130,8 +130,9 @@ class Run {
    public:
     SegmentEnd(Run& run, std::size_t segment) : run_(run), segment_(segment) {}
     Status Emit(RowBatch batch) override {
-      if (segment_ == run_.steps_.size())
+      if (segment_ == run_.steps_.size()) {
         return run_.sink_.Finish({RowStatus::kOk, std::move(batch), {}});
+      }
       StepState& state = *run_.steps_[segment_];
       MutexLock lock(state.mutex);
       state.queue.push_back(std::move(batch));
@@ -326,10 +327,12 @@ class Run {
         PendingRow& pending = found->second;
         const auto sample = static_cast<std::size_t>(completion.id - found->first);
         if (sample >= pending.answer.samples.size() ||
-            completion.reason == FinishReason::kCancelled)
+            completion.reason == FinishReason::kCancelled) {
           continue;
-        if (completion.reason == FinishReason::kLength && input_.cut_answers != nullptr)
+        }
+        if (completion.reason == FinishReason::kLength && input_.cut_answers != nullptr) {
           ++*input_.cut_answers;
+        }
         pending.answer.samples[sample] = std::move(completion);
         if (--pending.samples_left > 0) continue;
         rows[pending.source.get()].push_back(std::move(pending));

@@ -58,15 +58,17 @@ std::string Rows(const Plan& plan) {
 std::string Steps(const Plan& plan) {
   std::string steps;
   if (plan.filters) steps += "  - filter: \"{{ id % 4 != 1 }}\"\n";
-  if (plan.checks_before)
+  if (plan.checks_before) {
     steps += "  - check: {that: \"{{ id % 5 != 2 }}\", code: early}\n    id: before\n";
+  }
   steps += fmt::format(
       "  - generate: {{model: first, raw_prompt: \"{{{{ text }}}}\", add_special_tokens: false, "
       "as: a, n: {}, max_tokens: 8}}\n",
       plan.samples
   );
-  if (plan.checks_after)
+  if (plan.checks_after) {
     steps += "  - check: {that: \"{{ id % 7 != 3 }}\", code: late}\n    id: after\n";
+  }
   if (plan.has_second) {
     steps += fmt::format(
         "  - generate: {{model: {}, raw_prompt: \"{{{{ id }}}} {{{{ {} }}}}\", add_special_tokens: "

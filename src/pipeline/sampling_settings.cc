@@ -46,8 +46,9 @@ void Store(const SamplingKey& key, double value, RowSettings& settings) {
   if (key.name == "max_tokens") params.max_tokens = whole;
   if (key.name == "min_tokens") params.min_tokens = whole;
   if (key.name == "temperature") params.temperature = value;
-  if (key.name == "top_k")
+  if (key.name == "top_k") {
     params.top_k = std::max<std::int64_t>(whole, 0);  // vLLM: -1 and 0 are all
+  }
   if (key.name == "top_p") params.top_p = value;
   if (key.name == "min_p") params.min_p = value;
   if (key.name == "repetition_penalty") params.repetition_penalty = value;
@@ -76,8 +77,9 @@ std::span<const SamplingKey> SamplingKeys() {
 
 std::string SamplingProblem(const SamplingKey& key, double value) {
   if (std::isnan(value)) return fmt::format("{} must be a number", key.name);
-  if (key.is_integer && value != std::floor(value))
+  if (key.is_integer && value != std::floor(value)) {
     return fmt::format("{} must be a whole number, not {}", key.name, value);
+  }
   if (value < key.min || value > key.max || (key.min_is_open && value == key.min)) {
     return fmt::format(
         "{} must be {} {} and at most {}, not {}",

@@ -329,8 +329,9 @@ class GenerateBuilder {
       without_template("continue_final_message");
     }
     for (const std::string_view key : {"stop", "stop_token_ids", "min_tokens", "ignore_eos"}) {
-      if (spec_.structured && Has(key))
+      if (spec_.structured && Has(key)) {
         Mistake(key, "has no effect with a constraint, which says where the answer ends");
+      }
     }
     const auto constant = [this](const std::string& key) -> std::optional<double> {
       const auto found = spec_.numbers.find(key);

@@ -31,8 +31,9 @@ Result<BoundModel> BindTinyModel() {
 
 Result<std::string> Describe(const FinishedRows& rows, std::size_t row) {
   if (rows.status == RowStatus::kSkipped) return std::string("skipped");
-  if (rows.status == RowStatus::kError)
+  if (rows.status == RowStatus::kError) {
     return "error " + rows.errors[row].step + " " + rows.errors[row].code;
+  }
   std::string text = "ok";
   for (const auto& column : rows.batch.columns->columns()) {
     text += ' ';
@@ -94,8 +95,9 @@ Status RecordedRows::Finish(FinishedRows rows) {
   MutexLock lock(mutex_);
   for (std::size_t i = 0; i < rows.batch.rows.size(); ++i) {
     MS_ASSIGN_OR_RETURN(std::string text, Describe(rows, i));
-    if (!rows_.emplace(rows.batch.rows[i].id.record, std::move(text)).second)
+    if (!rows_.emplace(rows.batch.rows[i].id.record, std::move(text)).second) {
       return Status::Invalid("a row came twice");
+    }
   }
   return Status::OK();
 }
