@@ -188,6 +188,7 @@ Status GenerateStep::CompilePrompt() {
   }
   for (const MessageSpec& message : spec_.messages) {
     std::vector<std::pair<std::string, std::string>> contents;
+    contents.reserve(message.contents.size());
     for (const std::string& content : message.contents) {
       contents.emplace_back("messages.content", content);
     }
@@ -370,6 +371,22 @@ Result<std::shared_ptr<const Grammar>> GenerateStep::RowGrammar(
   return std::shared_ptr<const Grammar>();
 }
 
+void GenerateStep::AddSamples(
+    Request request, std::int64_t seed, const RowId& row, PreparedRow* out
+) const {
+  request.sampling.stop = spec_.stop;
+  request.sampling.stop_token_ids = stop_tokens_;
+  request.sampling.include_stop_str_in_output = spec_.include_stop_str_in_output;
+  request.sampling.ignore_eos = spec_.ignore_eos;
+  if (request.grammar && spec_.split_reasoning && !PromptEndsReasoning(out->prompt)) {
+    request.grammar_after = kThinkEnd;
+  }
+  for (std::int64_t sample = 0; sample < spec_.n; ++sample) {
+    out->requests.push_back(request);
+    out->requests.back().random = SampleKey(seed, row, id_, sample);
+  }
+}
+
 Result<std::vector<PreparedRow>> GenerateStep::Prepare(
     const RowBatch& batch, std::int64_t begin, std::int64_t end
 ) const {
@@ -427,20 +444,11 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
     }
     if (out.error) continue;
     out.prompt = Unmark(out.prompt);
-    for (std::int64_t sample = 0; sample < spec_.n; ++sample) {
-      Request& request = out.requests.emplace_back();
-      request.prompt_tokens = tokens;
-      request.sampling = settings[row].sampling;
-      request.sampling.stop = spec_.stop;
-      request.sampling.stop_token_ids = stop_tokens_;
-      request.sampling.include_stop_str_in_output = spec_.include_stop_str_in_output;
-      request.sampling.ignore_eos = spec_.ignore_eos;
-      request.random = SampleKey(settings[row].seed, slice.rows[row].id, id_, sample);
-      request.grammar = grammar;
-      if (grammar && spec_.split_reasoning && !PromptEndsReasoning(out.prompt)) {
-        request.grammar_after = kThinkEnd;
-      }
-    }
+    Request request;
+    request.prompt_tokens = std::move(tokens);
+    request.sampling = settings[row].sampling;
+    request.grammar = std::move(grammar);
+    AddSamples(std::move(request), settings[row].seed, slice.rows[row].id, &out);
   }
   return prepared;
 }

@@ -30,7 +30,7 @@ struct BoundModel {
 struct PreparedRow {
   std::int64_t row = 0;  // in its batch
   std::optional<RowError> error;
-  std::vector<Request> requests;  // n of them; ids not yet given
+  std::vector<Request> requests;   // n of them; ids not yet given
   std::int64_t prompt_tokens = 0;  // before any cut; 0 if it was not rendered
   bool truncated = false;
   std::string prompt;  // as a person reads it, after the chat template
@@ -104,6 +104,8 @@ class GenerateStep {
   Result<std::shared_ptr<const Grammar>> RowGrammar(
       const Values& choices, std::size_t row, RowError* error
   ) const;
+  // Adds the n requests of a row, each with its own stream of draws.
+  void AddSamples(Request request, std::int64_t seed, const RowId& row, PreparedRow* out) const;
   std::optional<RowError> Judge(const AnsweredRow& answer) const;
 
   std::string id_;
