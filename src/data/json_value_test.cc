@@ -264,7 +264,7 @@ TEST(JsonValueTest, NestingBeyondTheLimitIsRefused) {
   const std::string deep = std::string(kJsonDepthMax, '[') + std::string(kJsonDepthMax, ']');
   EXPECT_TRUE(document.Parse(deep).ok());
   EXPECT_EQ(document.Parse("[" + deep + "]").message(), "nests deeper than 128");
-  EXPECT_FALSE(document.Parse(std::string(10'000'000, '[')).ok());
+  EXPECT_FALSE(document.Parse(std::string(1'000'000, '[')).ok());
 }
 
 TEST(JsonValueTest, NulByteDoesNotEndTheText) {

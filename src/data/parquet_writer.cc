@@ -85,8 +85,9 @@ void ChooseEncoding(
   if (ValuesRepeat(array)) return;
   const auto column = std::make_shared<parquet::schema::ColumnPath>(std::move(path));
   properties.disable_dictionary(column);
-  if (arrow::is_integer(array.type_id()))
+  if (arrow::is_integer(array.type_id())) {
     properties.encoding(column, parquet::Encoding::DELTA_BINARY_PACKED);
+  }
 }
 
 class ParquetWriter final : public TableWriter {

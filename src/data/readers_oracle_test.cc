@@ -37,7 +37,7 @@ void ExpectRow(const std::string& row, const nlohmann::json& expected) {
   } else if (expected["error"] == "*") {
     EXPECT_NE(text.find(": line"), text.npos) << row;
   } else {
-    EXPECT_EQ(text.substr(0, text.find(':')), expected["error"]) << row;
+    EXPECT_EQ(text.substr(0, text.find(':')), expected["error"].get<std::string>()) << row;
   }
 }
 

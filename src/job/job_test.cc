@@ -307,7 +307,7 @@ TEST_F(JobExitTest, AnotherSpecIsRefusedAndTouchesNothing) {
 }
 
 TEST_P(JobTest, AnInputWithoutRowsIsCompleteWithOneEmptyPart) {
-  std::ofstream(job_.folder() + "/rows.jsonl", std::ios::trunc);
+  std::ofstream(job_.folder() + "/rows.jsonl", std::ios::trunc).close();
   const std::string output = Fresh();
   JobOptions options = OptionsFor(output);
   options.overrides.sets.emplace_back("input.schema", "{id: int64, text: string}");

@@ -260,7 +260,7 @@ Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout&
       const std::string aside = fmt::format("{}.old-{}", path, number);
       const Status status = storage.Publish(path, aside);
       if (status.IsAlreadyExists()) continue;
-      MS_RETURN_NOT_OK(status);
+      if (!status.ok()) return status;
       moved.push_back(aside);
       break;
     }

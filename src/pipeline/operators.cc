@@ -86,8 +86,9 @@ class Filter final : public Operator {
 
   Status Process(RowBatch batch, Emitter& out) const override {
     MS_ASSIGN_OR_RETURN(Verdict verdict, Judge(*expression_, batch, step_));
-    if (static_cast<std::int64_t>(verdict.pass.size()) == batch.num_rows())
+    if (static_cast<std::int64_t>(verdict.pass.size()) == batch.num_rows()) {
       return out.Emit(std::move(batch));
+    }
     MS_RETURN_NOT_OK(LeaveFailed(batch, std::move(verdict.failed), out));
     if (!verdict.fall.empty()) {
       MS_ASSIGN_OR_RETURN(RowBatch skipped, TakeRows(batch, verdict.fall));

@@ -95,7 +95,7 @@ class Walk {
     for (const auto& [name, property] : properties->items()) {
       fields.push_back(Field(name, property, place + "/properties/" + name, depth + 1));
     }
-    return arrow::struct_(std::move(fields));
+    return arrow::struct_(fields);
   }
 
   std::shared_ptr<arrow::DataType> OfValues(const Json& values, const std::string& place) {

@@ -23,8 +23,9 @@ class RunnerFailureTest : public testing::Test {
   // Two generate steps on two engines, or none.
   void Bind(bool generates) {
     std::string rows;
-    for (int id = 1; id <= kRows; ++id)
+    for (int id = 1; id <= kRows; ++id) {
       rows += fmt::format("{{\"id\": {}, \"text\": \"{}\"}}\n", id, std::string(100, 'q'));
+    }
     const char* steps =
         "  - generate: {model: first, raw_prompt: \"{{ id }}\", as: a, max_tokens: 8}\n"
         "  - generate: {model: second, raw_prompt: \"{{ a }}\", as: b, max_tokens: 8}\n";
@@ -190,7 +191,7 @@ TEST_F(RunnerFailureTest, TheBudgetBoundsWhatIsBeforeTheEngine) {
 
 TEST_F(RunnerFailureTest, AnEngineGetsNoMoreThanItHasRoomForAndOneRowIfItHasNone) {
   Bind(true);
-  for (const std::size_t room : {0, 1, 3}) {
+  for (const std::size_t room : {0U, 1U, 3U}) {
     std::stop_source stop;
     std::set<RequestId> seen;
     int looks = 0;

@@ -234,7 +234,8 @@ TEST(RunnerGenerateTest, WithoutARowNoEngineIsAskedFor) {
 // An engine that counts how often it is polled.
 class PolledEngine final : public Engine {
  public:
-  explicit PolledEngine(ScriptedEngineOptions options) : base_(MakeScriptedEngine(options)) {}
+  explicit PolledEngine(ScriptedEngineOptions options)
+      : base_(MakeScriptedEngine(std::move(options))) {}
   Room room() const override { return base_->room(); }
   void Submit(Request request) override { base_->Submit(std::move(request)); }
   void Cancel(RequestId id) override { base_->Cancel(id); }
