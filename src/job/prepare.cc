@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a job file to a job that is ready to run. Writes nothing.
 #include <chrono>
+#include <filesystem>
 #include <numeric>
 #include <utility>
 
@@ -148,6 +149,22 @@ Status CheckSameJob(const PreparedJob& job, const Plan& planned) {
   ));
 }
 
+// An output below an input folder would be read as input once it is moved aside, or by other jobs.
+Status CheckOutputIsNoInput(const JobSpec& spec, const OutputLayout& layout) {
+  for (const std::string& input : spec.input.paths) {
+    const auto folder = (std::filesystem::path(spec.folder) / input / "").lexically_normal();
+    std::error_code ignored;
+    const bool below = layout.output.starts_with(folder.string());
+    if (!below || !std::filesystem::is_directory(folder, ignored)) continue;
+    return Status::Invalid(MistakeLine(
+        spec,
+        spec.output.place,
+        fmt::format("{} lies in the input folder {}: write elsewhere", layout.output, input)
+    ));
+  }
+  return Status::OK();
+}
+
 Status PlanAnew(PreparedJob& job, const JobOptions& options, std::stop_token stop) {
   MS_ASSIGN_OR_RETURN(job.plan.snapshot, TakeSnapshot(job.input, stop));
   job.plan.splits = CutSplits(job.plan.snapshot, job.spec.split_rows, kSplitBytes);
@@ -178,6 +195,7 @@ Result<PreparedJob> PrepareJob(
   MS_ASSIGN_OR_RETURN(job.input, InputOptionsOf(job.spec));
   if (use_output) {
     MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
+    MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));
     if (options.restart) {
       MS_ASSIGN_OR_RETURN(const std::vector<std::string> moved, MoveAside(storage, layout));
       for (const std::string& path : moved) say("moved aside: " + path);

@@ -2,8 +2,8 @@
 // The table's half about `generate`.
 #include <array>
 
-#include "pipeline/spec_foreign.h"
 #include "pipeline/spec.h"
+#include "pipeline/spec_foreign.h"
 #include "pipeline/spec_shapes.h"
 
 namespace millstream {

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "fmt/format.h"
-#include "pipeline/spec_foreign.h"
 #include "pipeline/spec.h"
+#include "pipeline/spec_foreign.h"
 #include "pipeline/spec_shapes.h"
 
 namespace millstream {

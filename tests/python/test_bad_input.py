@@ -124,6 +124,7 @@ LINES = b'{"id": 1}\n'
 
 # files, the input, what is said
 FILES = {
+    "output-within": ({"a.jsonl": b"{}"}, ".", "/out lies in the input folder .: write elsewhere"),
     "missing": ({}, "no.jsonl", "input file no.jsonl does not exist"),
     "empty-glob": ({}, "no/*.jsonl", "input pattern no/*.jsonl matches no file"),
     "empty-folder": ({"in/.hidden": b""}, "in", "input folder in holds no files"),
