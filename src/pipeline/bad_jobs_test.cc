@@ -73,8 +73,10 @@ TEST(BadJobsTest, EachMistakeIsSaidInOurWords) {
   if (std::getenv("MS_UPDATE_GOLDEN") == nullptr) return;
   std::ofstream out(kFile);
   out << header;
+  const char* separator = "";
   for (const BadJob& bad : cases) {
-    out << "=== " << bad.title << "\n" << bad.yaml << "--->\n" << bad.expected << "\n";
+    out << separator << "=== " << bad.title << "\n" << bad.yaml << "--->\n" << bad.expected;
+    separator = "\n";
   }
 }
 

@@ -105,6 +105,17 @@ void CheckSection(
     if (key == nullptr) {
       mistakes.Add(entry, entry_path, UnknownKeyMessage(section, entry.key));
       meant.insert(MeantKey(section, entry.key));
+    } else if (!entry.IsMap() && !entry.IsNull() && DescribeShape(key->shape) == "a mapping") {
+      mistakes.Add(
+          entry,
+          entry_path,
+          fmt::format(
+              "must be a mapping, such as `{}: {}`, not {}",
+              key->name,
+              key->example,
+              entry.IsList() ? "a list" : Clip(entry.text)
+          )
+      );
     } else {
       CheckTree(entry, key->shape, entry_path, mistakes);
     }

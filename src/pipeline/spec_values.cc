@@ -36,16 +36,6 @@ std::string_view Trim(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
-std::string Clip(std::string_view text) {
-  constexpr std::size_t kMax = 60;
-  if (text.size() <= kMax) return fmt::format("`{}`", text);
-  std::size_t end = kMax;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
-    --end;  // whole characters
-  }
-  return fmt::format("`{}...`", text.substr(0, end));
-}
-
 std::string_view ScalarWords(ScalarType type) {
   switch (type) {
     case kNone:
@@ -158,6 +148,16 @@ std::optional<std::string> ExpressionProblem(const YamlNode& node) {
 }
 
 }  // namespace
+
+std::string Clip(std::string_view text) {
+  constexpr std::size_t kMax = 60;
+  if (text.size() <= kMax) return fmt::format("`{}`", text);
+  std::size_t end = kMax;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
+    --end;  // whole characters
+  }
+  return fmt::format("`{}...`", text.substr(0, end));
+}
 
 std::optional<std::int64_t> IntegerOf(const YamlNode& node) {
   if (!node.IsScalar() || !node.plain) return std::nullopt;

@@ -21,6 +21,9 @@ std::optional<bool> BoolOf(const YamlNode& node);
 std::optional<std::uint64_t> SizeOf(const YamlNode& node);     // 4GiB
 std::optional<ErrorLimit> ErrorLimitOf(const YamlNode& node);  // 10, 1%
 
+/// `text` as a message quotes it, cut where it is long.
+std::string Clip(std::string_view text);
+
 /// Whether `text` is one {{ expression }}, apart from white space.
 bool IsOneExpression(std::string_view text);
 
