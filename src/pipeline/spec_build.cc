@@ -385,7 +385,7 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   });
   spec.split_rows = has_model ? 4096 : 16384;
   if (const YamlNode* rows = root.Find("split_rows")) {
-    if (const auto given = IntegerOf(*rows)) spec.split_rows = *given;
+    spec.split_rows = IntegerOf(*rows).value_or(spec.split_rows);
   }
   if (const YamlNode* seed = root.Find("seed")) spec.seed = IntegerOf(*seed).value_or(0);
 }

@@ -35,6 +35,10 @@ bool KindFits(const YamlNode& node, const ValueShape& shape) {
   return false;
 }
 
+bool TakesOnlyMapping(const ValueShape& shape) {
+  return shape.scalar == ScalarType::kNone && shape.items == nullptr;
+}
+
 std::string KindProblem(const YamlNode& node, const ValueShape& shape) {
   const std::string wanted = DescribeShape(shape);
   if (node.IsNull()) return fmt::format("has no value: must be {}", wanted);
@@ -105,7 +109,7 @@ void CheckSection(
     if (key == nullptr) {
       mistakes.Add(entry, entry_path, UnknownKeyMessage(section, entry.key));
       meant.insert(MeantKey(section, entry.key));
-    } else if (!entry.IsMap() && !entry.IsNull() && DescribeShape(key->shape) == "a mapping") {
+    } else if (!entry.IsMap() && !entry.IsNull() && TakesOnlyMapping(key->shape)) {
       mistakes.Add(
           entry,
           entry_path,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -9,6 +8,7 @@
 
 #include "base/utf8.h"
 #include "fmt/format.h"
+#include "pipeline/sampling_settings.h"
 #include "pipeline/spec_build.h"
 #include "pipeline/spec_values.h"
 
@@ -125,22 +125,10 @@ class GenerateBuilder {
   }
 
   void BuildNumbers() {
-    constexpr std::array<std::string_view, 10> kNumbers{
-        "max_tokens",
-        "min_tokens",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "seed"
-    };
-    for (const std::string_view key : kNumbers) {
-      const YamlNode* node = node_.Find(key);
+    for (const SamplingKey& key : SamplingKeys()) {
+      const YamlNode* node = node_.Find(key.name);
       if (node == nullptr || !node->IsScalar()) continue;
-      AddNumber(key, *node);
+      AddNumber(key.name, *node);
     }
     if (const YamlNode* n = node_.Find("n")) spec_.n = IntegerOf(*n).value_or(1);
     spec_.stop = TextsAt(node_, "stop");
