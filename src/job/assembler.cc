@@ -164,6 +164,7 @@ Result<std::shared_ptr<arrow::RecordBatch>> Assembler::OutputRows(const Finished
     if (index >= 0) {
       columns.push_back(source->column(index));
     } else {
+      MS_CHECK(rows.status != RowStatus::kOk);  // a row that is ok has every column
       MS_ASSIGN_OR_RETURN(columns.emplace_back(), arrow::MakeArrayOfNull(field->type(), count));
     }
   }
