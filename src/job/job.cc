@@ -203,7 +203,7 @@ Status RunOpenSplits(
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
   JobEngines engines;
   if (RowsOf(open) > 0) {
-    MS_ASSIGN_OR_RETURN(engines, StartEngines(job));
+    MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine));
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
   Publisher publisher(*job.ledger);
@@ -214,9 +214,8 @@ Status RunOpenSplits(
     return publisher.Add(std::move(part));
   });
   const Status ran = RunSplits(job, open, options, engines, monitor, assembler, stop);
-  const Status published = publisher.Finish();  // also of a run that was stopped or failed
+  MS_RETURN_NOT_OK(publisher.Finish());  // also of a run that failed, or that this failure stopped
   MS_RETURN_NOT_OK(ran);
-  MS_RETURN_NOT_OK(published);
   if (job.ledger->layout().is_single_file) {
     MS_RETURN_NOT_OK(WriteSingleFile(storage, *job.ledger, format, job.plan));
   }
@@ -283,7 +282,7 @@ Result<Preview> RunInMemory(
   Preview preview;
   preview.schema = job.plan.output;
   preview.rows_in_input = job.plan.snapshot.num_rows;
-  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job));
+  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job, options.make_engine));
   monitor.Start(RowsOf(splits), {}, Views(engines));
   std::map<std::int64_t, FinishedSplit> done;
   Mutex mutex;

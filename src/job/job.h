@@ -81,7 +81,6 @@ struct PreparedJob {
   BoundJob bound;
   std::map<std::string, BoundModel> models;  // by the name that steps use
   std::map<std::string, ModelSpec> model_specs;
-  EngineMaker make_engine;         // the options'
   std::unique_ptr<Ledger> ledger;  // of an earlier run, or null
   bool resumed = false;
 };
@@ -111,13 +110,13 @@ Result<PreparedJob> PrepareJob(
     std::stop_token stop
 );
 
-/// Starts the engines of a job, by model key. Steps that name one model with the same settings
-/// share one.
+/// The engines of a job, by model key. Steps that name one model with the same settings share one.
 struct JobEngines {
   std::vector<std::unique_ptr<Engine>> owned;
   std::map<std::string, Engine*> by_key;
 };
-Result<JobEngines> StartEngines(const PreparedJob& job);
+/// Starts them: native ones, or what `make_engine` makes if it is given.
+Result<JobEngines> StartEngines(const PreparedJob& job, const EngineMaker& make_engine);
 
 /// Runs the job file to its end.
 Result<JobReport> RunJob(

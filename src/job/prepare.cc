@@ -190,12 +190,11 @@ Result<PreparedJob> PrepareJob(
     std::stop_token stop
 ) {
   PreparedJob job;
-  job.make_engine = options.make_engine;
   MS_ASSIGN_OR_RETURN(job.spec, ParseJobFile(options.file, options.overrides));
   MS_ASSIGN_OR_RETURN(job.input, InputOptionsOf(job.spec));
+  MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
+  MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));
   if (use_output) {
-    MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
-    MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));
     if (options.restart) {
       MS_ASSIGN_OR_RETURN(const std::vector<std::string> moved, MoveAside(storage, layout));
       for (const std::string& path : moved) say("moved aside: " + path);
@@ -228,7 +227,7 @@ Result<PreparedJob> PrepareJob(
   return job;
 }
 
-Result<JobEngines> StartEngines(const PreparedJob& job) {
+Result<JobEngines> StartEngines(const PreparedJob& job, const EngineMaker& make_engine) {
   JobEngines engines;
   std::map<std::string, Engine*> by_settings;
   for (const auto& [key, model] : job.models) {
@@ -250,7 +249,7 @@ Result<JobEngines> StartEngines(const PreparedJob& job) {
     if (engine == nullptr) {
       MS_ASSIGN_OR_RETURN(
           std::unique_ptr<Engine> started,
-          job.make_engine ? job.make_engine(model) : MakeNativeEngine(model.model, options)
+          make_engine ? make_engine(model) : MakeNativeEngine(model.model, options)
       );
       engine = started.get();
       engines.owned.push_back(std::move(started));

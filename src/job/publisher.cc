@@ -16,9 +16,8 @@ Publisher::Publisher(Ledger& ledger) : ledger_(ledger), waiting_(kWaitingMax) {
 }
 
 Status Publisher::Add(FinishedPart part) {
-  if (waiting_.Push(std::move(part), {})) return Status::OK();
-  MutexLock lock(mutex_);
-  return failure_;
+  return waiting_.Push(std::move(part), {}) ? Status::OK()
+                                            : Status::Cancelled("a part could not be published");
 }
 
 Status Publisher::Finish() {
@@ -32,10 +31,6 @@ Status Publisher::Run() {
     if (parts.empty()) return Status::OK();
     const Status published = ledger_.PublishParts(parts);
     if (published.ok()) continue;
-    {
-      MutexLock lock(mutex_);
-      failure_ = published;
-    }
     waiting_.Close();  // what still comes is refused
     return published;
   }

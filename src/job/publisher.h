@@ -5,7 +5,6 @@
 #pragma once
 
 #include "base/channel.h"
-#include "base/mutex.h"
 #include "base/status.h"
 #include "base/task_scope.h"
 #include "ledger/ledger.h"
@@ -21,7 +20,8 @@ class Publisher {
   Publisher(const Publisher&) = delete;
   Publisher& operator=(const Publisher&) = delete;
 
-  /// Hands a part over; waits while too many wait. Fails once a publication has failed.
+  /// Hands a part over; waits while too many wait. Cancelled once a publication has failed:
+  /// Finish() says why.
   Status Add(FinishedPart part);
   /// Waits until all that were added stand, or returns the first failure.
   Status Finish();
@@ -31,8 +31,6 @@ class Publisher {
 
   Ledger& ledger_;
   Channel<FinishedPart> waiting_;
-  Mutex mutex_;
-  Status failure_ MS_GUARDED_BY(mutex_) = Status::OK();
   TaskScope thread_;  // last: joined before the rest goes
 };
 
