@@ -71,20 +71,20 @@ def expect_one_error(millstream, folder, given, record, code, message):
     assert millstream("verify", folder / "out").stdout.startswith("3 rows: 2 ok, 1 error, 0 skipped")
 
 
-@pytest.mark.parametrize("case", JSON_RECORDS)
-def test_a_bad_json_record_costs_itself_alone(millstream, tmp_path, case):
-    record, code, message = JSON_RECORDS[case]
-    (tmp_path / "in.jsonl").write_bytes(b'{"id": 1}\n' + record + b'\n{"id": 3}\n')
-    given = {"path": "in.jsonl", "schema": JSON_SCHEMA}
-    expect_one_error(millstream, tmp_path, given, 2, code, "line 2: " + message)
+# The file that a bad record stands in, what is before and after it, and the columns' types.
+AROUND = {
+    "in.jsonl": (JSON_RECORDS, b'{"id": 1}\n', b'\n{"id": 3}\n', JSON_SCHEMA),
+    "in.csv": (CSV_RECORDS, b"id,x\n1,2024-01-01\n", b"\n3,\n", CSV_SCHEMA),
+}
 
 
-@pytest.mark.parametrize("case", CSV_RECORDS)
-def test_a_bad_csv_record_costs_itself_alone(millstream, tmp_path, case):
-    record, code, message = CSV_RECORDS[case]
-    (tmp_path / "in.csv").write_bytes(b"id,x\n1,2024-01-01\n" + record + b"\n3,\n")
-    given = {"path": "in.csv", "schema": CSV_SCHEMA}
-    expect_one_error(millstream, tmp_path, given, 2, code, "line 3: " + message)
+@pytest.mark.parametrize("name, case", [(name, case) for name, (records, *_) in AROUND.items() for case in records])
+def test_a_bad_record_costs_itself_alone(millstream, tmp_path, name, case):
+    records, before, after, schema = AROUND[name]
+    record, code, message = records[case]
+    (tmp_path / name).write_bytes(before + record + after)
+    line = before.count(b"\n") + 1
+    expect_one_error(millstream, tmp_path, {"path": name, "schema": schema}, 2, code, f"line {line}: {message}")
 
 
 @pytest.mark.parametrize("name", TEXT_FILES)
@@ -206,6 +206,7 @@ def test_a_bad_file_is_one_clear_error(millstream, tmp_path, case):
     # A model that is not there would be an error too: the input is looked at first, or at least as well.
     said = run_on(millstream, tmp_path, given, exit_code=1).stderr
     assert message in said and len(said.splitlines()) == 1
+    assert millstream("run", tmp_path / "job.yaml", "--dry-run", exit_code=1).stderr == said
     assert not (tmp_path / "out").exists()
 
 
