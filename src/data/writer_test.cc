@@ -106,6 +106,7 @@ TEST_P(WriterTest, RandomTablesComeBackExactly) {
   for (int round = 0; round < 60; ++round) {
     const auto schema = RandomSchema(3, random);
     std::vector<BatchPtr> batches;
+    batches.reserve(3);
     for (int i = 0; i < 3; ++i) {
       batches.push_back(RandomBatch(schema, static_cast<std::int64_t>(random() % 40), random));
     }

@@ -39,6 +39,7 @@ class MonitoredSink final : public RowSink {
 
 std::vector<std::string> FileNames(const Snapshot& snapshot) {
   std::vector<std::string> names;
+  names.reserve(snapshot.files.size());
   for (const InputFile& file : snapshot.files) names.push_back(file.name);
   return names;
 }
@@ -166,6 +167,7 @@ Status RunSplits(
 
 std::vector<const Engine*> Views(const JobEngines& engines) {
   std::vector<const Engine*> views;
+  views.reserve(engines.owned.size());
   for (const auto& engine : engines.owned) views.push_back(engine.get());
   return views;
 }

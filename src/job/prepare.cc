@@ -44,6 +44,7 @@ Status OpenModels(PreparedJob& job) {
     auto path = LocateModel(spec.path, DefaultModelSearch(job.spec.folder));
     if (!path.ok()) {
       std::vector<std::string> keys;
+      keys.reserve(job.spec.models.size());
       for (const auto& [key, unused] : job.spec.models) keys.push_back(key);
       const bool is_key = job.spec.models.contains(generate->model);
       const std::string hint = is_key || keys.empty() ? "" : DidYouMean(generate->model, keys);

@@ -18,7 +18,7 @@ void Flatten(
 ) {
   if (json.is_object() && !json.empty()) {
     for (const auto& [key, value] : json.items()) {
-      Flatten(value, path.empty() ? key : path + "." + key, leaves);
+      Flatten(value, path.empty() ? key : fmt::format("{}.{}", path, key), leaves);
     }
   } else if (json.is_array() && !json.empty()) {
     for (std::size_t i = 0; i < json.size(); ++i) {

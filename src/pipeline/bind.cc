@@ -89,6 +89,7 @@ class Binder {
 
   std::vector<std::string> Names() const {
     std::vector<std::string> names;
+    names.reserve(columns_.size());
     for (const Column& column : columns_) names.push_back(column.field->name());
     return names;
   }

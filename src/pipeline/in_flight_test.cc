@@ -93,8 +93,10 @@ TEST(InFlightTest, ReadersStayWithinTheLimitAndTheOldestSplit) {
       }
     }
   };
+  constexpr std::uint64_t kReaders = 8;
   std::vector<std::thread> readers;
-  for (std::uint64_t seed = 0; seed < 8; ++seed) readers.emplace_back(read, seed);
+  readers.reserve(kReaders);
+  for (std::uint64_t seed = 0; seed < kReaders; ++seed) readers.emplace_back(read, seed);
   for (std::thread& reader : readers) reader.join();
   EXPECT_TRUE(in_flight.idle());
   EXPECT_LE(peak, kLimit + kBatches * kLargest);

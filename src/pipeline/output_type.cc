@@ -7,6 +7,7 @@
 
 #include "arrow/type.h"
 #include "data/input.h"
+#include "fmt/format.h"
 
 namespace millstream {
 namespace {
@@ -93,7 +94,9 @@ class Walk {
     }
     arrow::FieldVector fields;
     for (const auto& [name, property] : properties->items()) {
-      fields.push_back(Field(name, property, place + "/properties/" + name, depth + 1));
+      fields.push_back(
+          Field(name, property, fmt::format("{}/properties/{}", place, name), depth + 1)
+      );
     }
     return arrow::struct_(fields);
   }

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
+#include "fmt/format.h"
 
 namespace millstream {
 namespace {
@@ -422,8 +422,7 @@ TEST(ParseSpecTest, WhatIsTooLargeOrTooDeepIsRefused) {
   EXPECT_EQ(said(std::string("a: b\nc: \0", 9)), "/jobs/job.yaml:2: holds a NUL byte");
   std::string deep = "a0: &a0 [x]\n";
   for (int i = 1; i < 200; ++i) {
-    const std::string n = std::to_string(i);
-    deep += "a" + n + ": &a" + n + " [*a" + std::to_string(i - 1) + "]\n";
+    deep += fmt::format("a{0}: &a{0} [*a{1}]\n", i, i - 1);
   }
   EXPECT_EQ(said(deep), "/jobs/job.yaml:99: nests deeper than 100");
 }

@@ -173,6 +173,7 @@ std::string SamplingSettings::ContextProblem(std::int64_t context) const {
 
 std::vector<ResolvedSetting> SamplingSettings::Describe(const std::string& step) const {
   std::vector<ResolvedSetting> described;
+  described.reserve(numbers_.size());
   for (const Number& number : numbers_) {
     described.push_back({step, std::string(number.key->name), number.shown, number.source});
   }

@@ -53,6 +53,7 @@ TEST_F(LocalStorageTest, OneOfManyRacingPublishersWins) {
   std::atomic<int> winners = 0;
   std::atomic<int> losers = 0;
   std::vector<std::jthread> threads;
+  threads.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&, i] {
       const Status status = PublishBytes(*storage_, folder_ / "plan", std::to_string(i));
