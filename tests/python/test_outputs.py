@@ -2,6 +2,8 @@
 """Whatever format a job writes, the readers that people use open its folder as it is and find the rows."""
 
 import csv
+import datetime
+import decimal
 import json
 
 import datasets
@@ -11,6 +13,7 @@ import polars
 import pyarrow
 import pyarrow.csv
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 
 ROWS = [
@@ -132,3 +135,51 @@ def test_csv_of_the_standard_library(output):
     assert [row["score"] and float(row["score"]) for row in rows] == [
         "" if row["score"] is None else row["score"] for row in ROWS
     ]
+
+
+DAY = datetime.date(1969, 12, 31)
+TIME = datetime.time(1, 2, 3, 4000)
+NOW = datetime.datetime(2262, 1, 1, 1, 2, 3, 456000)
+OF_TYPES = [
+    (pyarrow.int8(), [-128, 127, None]),
+    (pyarrow.uint8(), [0, 255, None]),
+    (pyarrow.int16(), [-(2**15), 1, None]),
+    (pyarrow.uint16(), [2**16 - 1, 0, None]),
+    (pyarrow.int32(), [-(2**31), 1, None]),
+    (pyarrow.uint32(), [2**32 - 1, 0, None]),
+    (pyarrow.int64(), [-(2**63), 2**63 - 1, None]),
+    (pyarrow.uint64(), [2**64 - 1, 0, None]),
+    (pyarrow.float16(), [1.5, -0.0, None]),
+    (pyarrow.float32(), [0.1, float("inf"), None]),
+    (pyarrow.float64(), [0.1, 5e-324, None]),
+    (pyarrow.bool_(), [True, False, None]),
+    (pyarrow.string(), ["", "snow ☃", None]),
+    (pyarrow.large_string(), ["", "snow ☃", None]),
+    (pyarrow.binary(), [b"", b"\xff\0", None]),
+    (pyarrow.large_binary(), [b"", b"\xff\0", None]),
+    (pyarrow.binary(3), [b"abc", b"\0\0\0", None]),
+    (pyarrow.date32(), [DAY, datetime.date(9999, 1, 1), None]),
+    (pyarrow.time32("ms"), [TIME, datetime.time(0), None]),
+    (pyarrow.time64("us"), [TIME, datetime.time(0), None]),
+    (pyarrow.timestamp("ms"), [NOW, None, None]),
+    (pyarrow.timestamp("us", "Europe/Berlin"), [NOW, None, None]),
+    (pyarrow.timestamp("ns"), [2**62, -1, None]),
+    (pyarrow.duration("us"), [datetime.timedelta(1), None, None]),
+    (pyarrow.decimal128(38, 3), [decimal.Decimal("12345678901234567890.123"), decimal.Decimal("-0.001"), None]),
+    (pyarrow.decimal256(76, 0), [decimal.Decimal("1" * 60), decimal.Decimal(-1), None]),
+    (pyarrow.list_(pyarrow.int64()), [[1, None], [], None]),
+    (pyarrow.list_(pyarrow.float32(), 2), [[1.0, 2.0], [3.0, 4.0], None]),
+    (pyarrow.struct({"a": pyarrow.int32(), "b": pyarrow.list_(pyarrow.string())}), [{"a": 1, "b": ["x"]}, {}, None]),
+    (pyarrow.map_(pyarrow.string(), pyarrow.int64()), [[("k", 1)], [], None]),
+    (pyarrow.null(), [None, None, None]),
+]
+
+
+def test_every_type_survives_from_parquet_to_parquet(millstream, tmp_path):
+    columns = {str(type_): pyarrow.array(values, type_) for type_, values in OF_TYPES}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "in.parquet")
+    (tmp_path / "job.yaml").write_text("input: in.parquet\noutput: out.parquet\n")
+    millstream("run", tmp_path / "job.yaml")
+    given = pyarrow.parquet.read_table(tmp_path / "in.parquet")
+    found = pyarrow.parquet.read_table(tmp_path / "out.parquet").select(list(columns))
+    assert found.schema.equals(given.schema) and found.equals(given)
