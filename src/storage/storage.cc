@@ -41,6 +41,19 @@ bool IsDiskFull(const Status& status) {
   return error == ENOSPC || error == EDQUOT;
 }
 
+bool IsDiskTrouble(const Status& status) {
+  switch (arrow::internal::ErrnoFromStatus(status)) {
+    case EIO:
+    case EAGAIN:
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+      return true;
+    default:
+      return IsDiskFull(status);
+  }
+}
+
 Status FileError(int error, std::string_view operation, std::string_view path) {
   std::string_view advice;
   switch (error) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The files that Millstream itself writes, behind one interface: local disk today, object stores
-// and simulated disks later. Names are '/'-separated paths.
+// The files that Millstream itself writes, behind one interface: disks and object stores. Names are
+// '/'-separated paths.
 
 #pragma once
 
@@ -27,12 +27,38 @@ struct Publication {
   std::string from, to;
 };
 
+struct DiskSpace {
+  std::uint64_t free_bytes = 0;   // for us
+  std::uint64_t total_bytes = 0;  // of the whole file system
+  std::string caution;            // what is risky about this kind of file system, or empty
+};
+
+/// A file that grows: a journal or a row log. Not thread-safe.
+class AppendFile {
+ public:
+  virtual ~AppendFile() = default;
+  /// What is appended survives this process's death; on an object store only once it is synced.
+  virtual Status Append(std::string_view bytes) = 0;
+  /// Makes what was appended survive a power cut, the file's name included. After a failure the
+  /// file is lost: write what was not synced to another one.
+  virtual Status Sync() = 0;
+};
+
+/// Holds a lock until it is destroyed.
+class StorageLock {
+ public:
+  virtual ~StorageLock() = default;
+};
+
 /// Thread-safe.
 class Storage {
  public:
   virtual ~Storage() = default;
   /// Creates or truncates an unpublished file (its folders too) and writes to it.
   virtual Result<std::shared_ptr<arrow::io::OutputStream>> Create(const std::string& path) = 0;
+  /// Creates a file to append to (its folders too). AlreadyExists if the name is taken. Read()
+  /// reads it.
+  virtual Result<std::unique_ptr<AppendFile>> CreateAppend(const std::string& path) = 0;
   /// Moves finished files to their final names, each if nothing has that name; the result says
   /// for each whether it was moved, and one that was not stays. What stands under a final name is
   /// whole, also after a power cut. Many at once cost little more than one. After a failure any of
@@ -40,6 +66,13 @@ class Storage {
   virtual Result<std::vector<bool>> PublishAll(std::span<const Publication> files) = 0;
   /// The same for one file. AlreadyExists if it was not moved.
   Status Publish(const std::string& from, const std::string& to);
+  /// Puts a finished file in the place of a published one, at once: at every moment, also after a
+  /// power cut, the name `to` stands for the old bytes or the new ones. The old ones may be left
+  /// under `from`.
+  virtual Status Exchange(const std::string& from, const std::string& to) = 0;
+  /// Makes what another process left under a name survive a power cut: a file's bytes, or a
+  /// folder's entries.
+  virtual Status Sync(const std::string& path) = 0;
   /// Reads a whole small file. `max_bytes` bounds it. IsNotFound if there is none.
   virtual Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) = 0;
   /// Lists a folder, sorted by name; empty if there is none.
@@ -47,6 +80,16 @@ class Storage {
   /// Removes a file or a folder with all in it. OK if there is none. Never called on a published
   /// part.
   virtual Status Remove(const std::string& path) = 0;
+
+  /// Takes a lock that goes with this process; `holder` is what others are told. AlreadyExists,
+  /// with the holder's text as its message, if another has it.
+  virtual Result<std::unique_ptr<StorageLock>> Lock(
+      const std::string& path, std::string_view holder
+  ) = 0;
+  /// The space where a folder lies; not a number (all free) where space has no end.
+  virtual Result<DiskSpace> Space(const std::string& folder) = 0;
+  /// Creates a file that takes up so many bytes, to be removed when space runs out.
+  virtual Status Reserve(const std::string& path, std::uint64_t bytes) = 0;
 };
 
 /// The local disk. Creates state folders (`*.millstream`) with mode 0700, all else by the umask.
@@ -61,6 +104,9 @@ bool IsNotFound(const Status& status);
 /// Whether it failed because the disk or the quota is full: the job can be resumed once there is
 /// room.
 bool IsDiskFull(const Status& status);
+/// Whether it failed for a reason that may go away (the disk failed or is full, this machine is out
+/// of memory or of open files): the job can be resumed.
+bool IsDiskTrouble(const Status& status);
 
 /// The Status of a failed operation on a file: what could not be done, to which file, the system's
 /// reason and, where there is something to do about it, what. `error` is an errno.

@@ -66,6 +66,13 @@ class FaultyStorage final : public Storage {
     };
     return counter_->Count("create", path, create);
   }
+  Result<std::unique_ptr<AppendFile>> CreateAppend(const std::string& path) override {
+    const auto create = [&]() -> Result<std::unique_ptr<AppendFile>> {
+      MS_ASSIGN_OR_RETURN(auto file, base_.CreateAppend(path));
+      return std::make_unique<FaultyAppendFile>(std::move(file), counter_, path);
+    };
+    return counter_->Count("create", path, create);
+  }
   Result<std::vector<bool>> PublishAll(std::span<const Publication> files) override {
     std::vector<bool> moved;
     for (const Publication& file : files) {
@@ -76,6 +83,12 @@ class FaultyStorage final : public Storage {
     }
     return moved;
   }
+  Status Exchange(const std::string& from, const std::string& to) override {
+    return counter_->Count("replace", to, [&] { return base_.Exchange(from, to); });
+  }
+  Status Sync(const std::string& path) override {
+    return counter_->Count("sync", path, [&] { return base_.Sync(path); });
+  }
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override {
     return counter_->Count("read", path, [&] { return base_.Read(path, max_bytes); });
   }
@@ -84,6 +97,16 @@ class FaultyStorage final : public Storage {
   }
   Status Remove(const std::string& path) override {
     return counter_->Count("remove", path, [&] { return base_.Remove(path); });
+  }
+  Result<std::unique_ptr<StorageLock>> Lock(const std::string& path, std::string_view holder)
+      override {
+    return counter_->Count("lock", path, [&] { return base_.Lock(path, holder); });
+  }
+  Result<DiskSpace> Space(const std::string& folder) override {
+    return counter_->Count("look at the space of", folder, [&] { return base_.Space(folder); });
+  }
+  Status Reserve(const std::string& path, std::uint64_t bytes) override {
+    return counter_->Count("reserve space in", path, [&] { return base_.Reserve(path, bytes); });
   }
 
  private:
@@ -154,6 +177,32 @@ class FaultyStorage final : public Storage {
 
    private:
     const std::shared_ptr<arrow::io::OutputStream> base_;
+    const std::shared_ptr<Counter> counter_;
+    const std::string path_;
+  };
+
+  class FaultyAppendFile final : public AppendFile {
+   public:
+    FaultyAppendFile(
+        std::unique_ptr<AppendFile> base, std::shared_ptr<Counter> counter, std::string path
+    )
+        : base_(std::move(base)), counter_(std::move(counter)), path_(std::move(path)) {}
+
+    Status Append(std::string_view bytes) override {
+      bool is_written = false;
+      const Status status = counter_->Count("write", path_, [&] {
+        is_written = true;
+        return base_->Append(bytes);
+      });
+      if (!is_written) (void)base_->Append(bytes.substr(0, bytes.size() / 2));
+      return status;
+    }
+    Status Sync() override {
+      return counter_->Count("sync", path_, [&] { return base_->Sync(); });
+    }
+
+   private:
+    const std::unique_ptr<AppendFile> base_;
     const std::shared_ptr<Counter> counter_;
     const std::string path_;
   };
