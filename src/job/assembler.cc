@@ -85,7 +85,8 @@ Assembler::Assembler(AssemblerOptions options, std::span<const Split> splits, Do
     if (split.num_rows == 0) {
       empty_splits_.push_back(split.number);
     } else {
-      open_[split.number].rows_left = split.num_rows;
+      OpenSplit& open = open_[split.number];
+      open.num_rows = open.rows_left = split.num_rows;
     }
   }
 }
@@ -145,6 +146,13 @@ Status Assembler::FinishPiece(std::int64_t split, FinishedRows rows) {
     (rows.status == RowStatus::kOk      ? open.counts.ok
      : rows.status == RowStatus::kError ? open.counts.error
                                         : open.counts.skipped) += count;
+    if (rows.status == RowStatus::kSkipped) {
+      open.skipped_rows.resize(static_cast<std::size_t>(open.num_rows + 7) / 8);
+      for (const RowRef& row : rows.batch.rows) {
+        char& byte = open.skipped_rows[static_cast<std::size_t>(row.index / 8)];
+        byte = static_cast<char>(byte | 1 << row.index % 8);
+      }
+    }
     if (Kept(rows.status)) open.pieces.push_back(std::move(rows));
     if (open.rows_left > 0) return Status::OK();
     whole = std::move(open);
@@ -180,7 +188,7 @@ Result<std::shared_ptr<arrow::RecordBatch>> Assembler::OutputRows(const Finished
 }
 
 Status Assembler::Assemble(std::int64_t split, OpenSplit open) {
-  FinishedSplit finished{split, {}, open.counts};
+  FinishedSplit finished{split, {}, open.counts, std::move(open.skipped_rows)};
   // Pieces that came in order, as those of jobs without a model do, need no copy.
   std::vector<std::int64_t> indices;
   for (const FinishedRows& piece : open.pieces) {

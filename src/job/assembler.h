@@ -24,6 +24,8 @@ struct FinishedSplit {
   std::int64_t split = 0;
   arrow::RecordBatchVector batches;  // of the output schema
   RowCounts counts;
+  /// Which rows of the split are skipped: bit i of byte i / 8. Empty: none.
+  std::string skipped_rows;
 };
 
 struct AssemblerOptions {
@@ -44,8 +46,9 @@ class Assembler final : public RowSink {
 
  private:
   struct OpenSplit {
-    std::int64_t rows_left = 0;
+    std::int64_t num_rows = 0, rows_left = 0;
     RowCounts counts;
+    std::string skipped_rows;
     std::vector<FinishedRows> pieces;
   };
   Status FinishPiece(std::int64_t split, FinishedRows rows);

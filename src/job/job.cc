@@ -56,7 +56,7 @@ AssemblerOptions AssemblerOptionsOf(const PreparedJob& job) {
 
 std::map<std::string, std::string> PartMetadata(const Ledger& ledger, const FinishedSplit& split) {
   return {
-      {"millstream.job", ledger.job().value("id", "")},
+      {"millstream.job", ledger.id()},
       {"millstream.split", std::to_string(split.split)},
       {"millstream.ok", std::to_string(split.counts.ok)},
       {"millstream.error", std::to_string(split.counts.error)},
@@ -79,19 +79,24 @@ Result<FinishedPart> WritePart(
   );
   for (const auto& batch : split.batches) MS_RETURN_NOT_OK(writer->Write(*batch));
   MS_RETURN_NOT_OK(writer->Close());
+  MS_ASSIGN_OR_RETURN(const std::int64_t bytes, stream->Tell());
   MS_RETURN_NOT_OK(stream->Close());
-  return FinishedPart{split.split, temporary, stream->Hex(), split.counts};
+  return FinishedPart{
+      split.split,
+      temporary,
+      stream->Hex(),
+      static_cast<std::uint64_t>(bytes),
+      split.counts,
+      split.skipped_rows
+  };
 }
 
 // The parts of a single-file output, one after the other, as one file.
 Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan) {
-  const std::string temporary = ledger.layout().state + "/tmp/output" + ledger.layout().suffix;
+  const std::string temporary = ledger.TemporaryPath("output" + ledger.layout().suffix);
   MS_ASSIGN_OR_RETURN(auto stream, storage.Create(temporary));
   MS_ASSIGN_OR_RETURN(
-      auto writer,
-      MakeTableWriter(
-          format, plan.output, stream, {{"millstream.job", ledger.job().value("id", "")}}
-      )
+      auto writer, MakeTableWriter(format, plan.output, stream, {{"millstream.job", ledger.id()}})
   );
   for (const Split& split : plan.splits) {
     MS_ASSIGN_OR_RETURN(
@@ -112,6 +117,9 @@ Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, co
 
 Status CreateLedger(Storage& storage, PreparedJob& job) {
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
+  if (!job.lock) {
+    MS_ASSIGN_OR_RETURN(job.lock, LockOutput(storage, layout));
+  }
   MS_ASSIGN_OR_RETURN(const Json plan, PlanToJson(job.plan));
   std::random_device device;
   const Json record = {
@@ -120,13 +128,19 @@ Status CreateLedger(Storage& storage, PreparedJob& job) {
       {"version", MS_VERSION},
       {"spec", job.spec.canonical}
   };
-  MS_ASSIGN_OR_RETURN(job.ledger, Ledger::Create(storage, layout, record, plan));
+  auto created = Ledger::Create(storage, layout, record, plan);
+  if (created.status().IsAlreadyExists()) {
+    return Status::Cancelled(
+        layout.output, " was begun by another run just now: run this again to continue it"
+    );
+  }
+  MS_ASSIGN_OR_RETURN(job.ledger, std::move(created));
   return Status::OK();
 }
 
 Json Manifest(const PreparedJob& job, const RowCounts& counts) {
   return {
-      {"job", job.ledger->job().value("id", "")},
+      {"job", job.ledger->id()},
       {"generation", 1},
       {"rows", counts.total()},
       {"ok", counts.ok},
@@ -181,7 +195,7 @@ Result<std::vector<Split>> OpenSplits(const PreparedJob& job, RowCounts* before)
     if (found == parts.end()) {
       open.push_back(split);
     } else {
-      *before += found->second;
+      *before += found->second.counts;
     }
   }
   return open;
@@ -238,6 +252,7 @@ Result<JobReport> RunJob(
       PreparedJob job, PrepareJob(storage, options, /*use_output=*/true, say, stop)
   );
   if (!job.ledger) MS_RETURN_NOT_OK(CreateLedger(storage, job));
+  MS_RETURN_NOT_OK(job.ledger->Begin(ThisDriver()).status());
   JobReport report;
   report.output = job.ledger->layout().output;
   MS_ASSIGN_OR_RETURN(const std::vector<Split> open, OpenSplits(job, &report.rows_before));

@@ -81,7 +81,8 @@ struct PreparedJob {
   BoundJob bound;
   std::map<std::string, BoundModel> models;  // by the name that steps use
   std::map<std::string, ModelSpec> model_specs;
-  std::unique_ptr<Ledger> ledger;  // of an earlier run, or null
+  std::unique_ptr<Ledger> ledger;     // of an earlier run, or null
+  std::unique_ptr<StorageLock> lock;  // of the output, once its state folder stands
   bool resumed = false;
 };
 
@@ -100,8 +101,8 @@ struct JobReport {
 using Say = std::function<void(const std::string&)>;
 
 /// Reads the job file, snapshots the input (or loads the plan that stands at the output), opens
-/// models' headers and binds the steps. `use_output`: whether the job's own output counts (a
-/// preview leaves it alone).
+/// models' headers and binds the steps. `use_output`: whether the job's own output counts, and is
+/// locked (a preview leaves it alone).
 Result<PreparedJob> PrepareJob(
     Storage& storage,
     const JobOptions& options,
@@ -117,6 +118,11 @@ struct JobEngines {
 };
 /// Starts them: native ones, or what `make_engine` makes if it is given.
 Result<JobEngines> StartEngines(const PreparedJob& job, const EngineMaker& make_engine);
+
+/// Who runs this: {pid, host, since, version}.
+nlohmann::ordered_json ThisDriver();
+/// Takes the lock of an output. Cancelled, saying who holds it, if another run does.
+Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLayout& layout);
 
 /// Runs the job file to its end.
 Result<JobReport> RunJob(

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a job file to a job that is ready to run. Writes nothing.
+#include <unistd.h>
+
 #include <chrono>
+#include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <numeric>
 #include <utility>
@@ -9,6 +13,7 @@
 #include "base/nearest.h"
 #include "data/reader.h"
 #include "engine/native_engine.h"
+#include "fmt/chrono.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "job/job.h"
@@ -181,7 +186,58 @@ Status PlanAnew(PreparedJob& job, const JobOptions& options, std::stop_token sto
   return Status::OK();
 }
 
+// Takes over what stands at the output, if anything does.
+Status TakeOutput(
+    Storage& storage, const OutputLayout& layout, bool restart, const Say& say, PreparedJob& job
+) {
+  MS_RETURN_NOT_OK(FinishMoveAside(storage, layout));
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> state, storage.List(layout.state));
+  if (!state.empty()) {
+    MS_ASSIGN_OR_RETURN(job.lock, LockOutput(storage, layout));
+  }
+  if (restart) {
+    MS_ASSIGN_OR_RETURN(const std::vector<std::string> moved, MoveAside(storage, layout));
+    for (const std::string& path : moved) say("moved aside: " + path);
+    job.lock.reset();
+  }
+  MS_ASSIGN_OR_RETURN(job.ledger, Ledger::Load(storage, layout));
+  return Status::OK();
+}
+
 }  // namespace
+
+nlohmann::ordered_json ThisDriver() {
+  std::string host(256, '\0');
+  if (gethostname(host.data(), host.size() - 1) != 0) host = "?";
+  host.resize(std::strlen(host.c_str()));
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  return {
+      {"pid", getpid()},
+      {"host", host},
+      {"since", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now))},
+      {"version", MS_VERSION}
+  };
+}
+
+Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLayout& layout) {
+  auto lock = storage.Lock(Ledger::LockPath(layout), ThisDriver().dump());
+  if (!lock.status().IsAlreadyExists()) return lock;
+  const auto holder =
+      nlohmann::json::parse(lock.status().message(), nullptr, /*allow_exceptions=*/false);
+  const std::string who = holder.is_object() ? fmt::format(
+                                                   "process {} on {}, since {}",
+                                                   holder.value("pid", 0),
+                                                   holder.value("host", "?"),
+                                                   holder.value("since", "?")
+                                               )
+                                             : "another process";
+  return Status::Cancelled(fmt::format(
+      "{} is being written by another run ({}): it goes on there; wait for it, or stop it and run "
+      "this again",
+      layout.output,
+      who
+  ));
+}
 
 Result<PreparedJob> PrepareJob(
     Storage& storage,
@@ -195,13 +251,7 @@ Result<PreparedJob> PrepareJob(
   MS_ASSIGN_OR_RETURN(job.input, InputOptionsOf(job.spec));
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));
-  if (use_output) {
-    if (options.restart) {
-      MS_ASSIGN_OR_RETURN(const std::vector<std::string> moved, MoveAside(storage, layout));
-      for (const std::string& path : moved) say("moved aside: " + path);
-    }
-    MS_ASSIGN_OR_RETURN(job.ledger, Ledger::Load(storage, layout));
-  }
+  if (use_output) MS_RETURN_NOT_OK(TakeOutput(storage, layout, options.restart, say, job));
   MS_RETURN_NOT_OK(OpenModels(job));
   if (job.ledger) {
     MS_ASSIGN_OR_RETURN(Plan planned, PlanFromJson(job.ledger->plan()));

@@ -198,20 +198,20 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
     if (!is_one_file) {
       RowCounts seen;
       MS_RETURN_NOT_OK(ReadPart(format, part_path, plan, split, digest ? &rows : nullptr, seen));
-      MS_RETURN_NOT_OK(Compare(seen, Shown(*ledger, part->second), part_path));
+      MS_RETURN_NOT_OK(Compare(seen, Shown(*ledger, part->second.counts), part_path));
     }
-    if (part->second.total() != split.num_rows) {
+    if (part->second.counts.total() != split.num_rows) {
       return Conflict(fmt::format(
           "{}: {} rows are committed, its split has {}",
           part_path,
-          part->second.total(),
+          part->second.counts.total(),
           split.num_rows
       ));
     }
-    result.counts += part->second;
+    result.counts += part->second.counts;
     ++result.parts;
   }
-  for (const auto& [split, counts] : parts) {
+  for (const auto& [split, part] : parts) {
     if (split >= static_cast<std::int64_t>(plan.splits.size())) {
       return Conflict(ledger->layout().PartPath(split) + " is of no split of the plan");
     }

@@ -7,13 +7,13 @@
 #include <utility>
 
 #include "fmt/format.h"
-#include "xxhash.h"
 
 namespace millstream {
 namespace {
 
 using Json = nlohmann::ordered_json;
 constexpr std::uint64_t kMaxStateBytes = 1ULL << 30;
+constexpr int kFormat = 1;  // of the state folder
 constexpr std::string_view kPartPrefix = "part-";
 constexpr std::string_view kIntentSuffix = ".json";
 
@@ -39,10 +39,6 @@ std::string Leaf(const std::string& path) {
   return std::filesystem::path(path).filename().string();
 }
 
-std::string HashOf(const std::string& bytes) {
-  return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
-}
-
 // The number in "part-000123.parquet", or nothing.
 std::optional<std::int64_t> SplitOfPart(std::string_view name, std::string_view suffix) {
   if (!name.starts_with(kPartPrefix) || !name.ends_with(suffix)) return std::nullopt;
@@ -54,15 +50,67 @@ std::optional<std::int64_t> SplitOfPart(std::string_view name, std::string_view 
   return split;
 }
 
-// Whether this is an entry of an intent, whole.
-bool DescribesPart(const Json& json) {
-  const auto holds = [&](const char* key, auto type) {
-    const auto found = json.find(key);
-    return found != json.end() && ((*found).*type)();
+Json ToJson(std::int64_t split, const CommittedPart& part) {
+  Json json = {
+      {"split", split},
+      {"hash", part.hash},
+      {"bytes", part.bytes},
+      {"ok", part.counts.ok},
+      {"error", part.counts.error},
+      {"skipped", part.counts.skipped}
   };
-  return holds("split", &Json::is_number_integer) && holds("hash", &Json::is_string) &&
-         holds("ok", &Json::is_number_integer) && holds("error", &Json::is_number_integer) &&
-         holds("skipped", &Json::is_number_integer);
+  if (!part.skipped_rows.empty()) {
+    std::string hex;
+    for (const char byte : part.skipped_rows) {
+      hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+    }
+    json["skipped_rows"] = std::move(hex);
+  }
+  return json;
+}
+
+std::optional<std::string> BytesOfHex(const std::string& hex) {
+  std::string bytes;
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
+    unsigned char byte = 0;
+    const char* begin = hex.data() + i;
+    if (std::from_chars(begin, begin + 2, byte, 16).ptr != begin + 2) return std::nullopt;
+    bytes.push_back(static_cast<char>(byte));
+  }
+  return hex.size() % 2 == 0 ? std::optional(bytes) : std::nullopt;
+}
+
+// Adds the parts of an intent or a journal entry to `add`; false if it is damaged.
+template <typename Add>
+bool ReadParts(const Json& body, Add add) {
+  const auto parts = body.find("parts");
+  if (parts == body.end() || !parts->is_array()) return false;
+  for (const Json& json : *parts) {
+    const auto count = [&](const char* key, std::int64_t* value) {
+      const auto found = json.find(key);
+      if (found == json.end() || !found->is_number_integer()) return false;
+      *value = *found;
+      return *value >= 0;
+    };
+    CommittedPart part;
+    std::int64_t split = 0, bytes = 0;
+    if (!json.is_object() || !count("split", &split) || !count("bytes", &bytes) ||
+        !count("ok", &part.counts.ok) || !count("error", &part.counts.error) ||
+        !count("skipped", &part.counts.skipped) || !json.contains("hash") ||
+        !json["hash"].is_string()) {
+      return false;
+    }
+    part.hash = json["hash"];
+    part.bytes = static_cast<std::uint64_t>(bytes);
+    if (const auto skipped = json.find("skipped_rows"); skipped != json.end()) {
+      if (!skipped->is_string()) return false;
+      const std::optional<std::string> rows = BytesOfHex(*skipped);
+      if (!rows) return false;
+      part.skipped_rows = *rows;
+    }
+    add(split, std::move(part));
+  }
+  return true;
 }
 
 }  // namespace
@@ -96,6 +144,7 @@ Result<std::unique_ptr<Ledger>> Ledger::Create(
   std::unique_ptr<Ledger> ledger(new Ledger(storage, std::move(layout)));
   const std::string text = plan.dump(1);
   const std::string name = "plan-0000-" + HashOf(text);
+  job["format"] = kFormat;
   job["plan"] = name;
   // A plan is written before what names it; one that nothing names is garbage.
   const Status written = PublishBytes(storage, ledger->layout_.state + "/" + name, text);
@@ -132,6 +181,15 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
   std::unique_ptr<Ledger> ledger(new Ledger(storage, std::move(layout)));
   const std::string& state = ledger->layout_.state;
   MS_ASSIGN_OR_RETURN(ledger->job_, ReadJson(storage, state + "/job.json"));
+  if (ledger->job_.value("format", 0) != kFormat) {
+    return Conflict(fmt::format(
+        "{}/job.json is of another version of Millstream (state format {}, this one reads {}): run "
+        "it with that version, or add --restart",
+        state,
+        ledger->job_.value("format", 0),
+        kFormat
+    ));
+  }
   const std::string plan = ledger->job_.value("plan", "");
   if (plan.empty() || plan.find('/') != std::string::npos) {
     return Conflict(state + "/job.json is damaged: it names no plan");
@@ -144,74 +202,138 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
   if (ledger->plan_.is_discarded()) {
     return Conflict(state + "/" + plan + " is damaged: it is no JSON");
   }
+  MS_ASSIGN_OR_RETURN(ledger->history_, ReadJournals(storage, state));
+  for (const JournalEntry& entry : ledger->history_.entries) {
+    if (entry.type == EntryType::kOpen && entry.body.value("job", "") != ledger->id()) {
+      return Conflict(fmt::format("{}/journal-{:04d} is of another job", state, entry.epoch));
+    }
+    if (entry.type != EntryType::kPart) continue;
+    const bool is_whole = ReadParts(entry.body, [&](std::int64_t split, CommittedPart part) {
+      ledger->journaled_[split] = std::move(part);
+    });
+    if (!is_whole) {
+      return Conflict(fmt::format("{}/journal-{:04d} is damaged", state, entry.epoch));
+    }
+  }
   return ledger;
 }
 
-Result<std::map<std::int64_t, RowCounts>> Ledger::Parts() const {
-  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> parts, storage_.List(layout_.parts));
-  MS_ASSIGN_OR_RETURN(const auto intended, Intended());
-  std::map<std::int64_t, RowCounts> counts;
-  for (const StoredFile& part : parts) {
-    const std::optional<std::int64_t> split = SplitOfPart(part.name, layout_.suffix);
+Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(layout_.parts));
+  std::map<std::int64_t, CommittedPart> parts;
+  for (const StoredFile& file : files) {
+    const std::optional<std::int64_t> split = SplitOfPart(file.name, layout_.suffix);
     if (!split) continue;
-    const std::string path = layout_.PartPath(*split);
-    const auto found = intended.find(*split);
-    if (found == intended.end()) {
+    const auto journaled = journaled_.find(*split);
+    if (journaled == journaled_.end()) {
+      MS_ASSIGN_OR_RETURN(parts[*split], PartThatStands(*split));
+    } else if (journaled->second.bytes != file.size_bytes) {
+      return Conflict(fmt::format(
+          "{} was changed: it has {} bytes, committed were {}",
+          layout_.PartPath(*split),
+          file.size_bytes,
+          journaled->second.bytes
+      ));
+    } else {
+      parts[*split] = journaled->second;
+    }
+  }
+  for (const auto& [split, part] : journaled_) {
+    if (!parts.contains(split)) {
       return Conflict(
-          path + " has no intent in " + layout_.state + "/intents: it was not written by this job"
+          layout_.PartPath(split) + " is gone, and it was committed: put it back, or add --restart"
       );
     }
-    const std::map<std::string, RowCounts>& by_hash = found->second;
-    auto chosen = by_hash.begin();
-    if (by_hash.size() > 1) {  // a crash before a part was published: its bytes tell which it is
-      MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
-      chosen = by_hash.find(HashOf(bytes));
-      if (chosen == by_hash.end()) {
-        return Conflict(
-            path + " was changed: no intent in " + layout_.state + "/intents has its hash"
-        );
-      }
-    }
-    counts[*split] = chosen->second;
   }
-  return counts;
+  return parts;
 }
 
-Result<std::map<std::int64_t, std::map<std::string, RowCounts>>> Ledger::Intended() const {
+Result<CommittedPart> Ledger::PartThatStands(std::int64_t split) const {
+  const std::string path = layout_.PartPath(split);
+  MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
+  MS_ASSIGN_OR_RETURN(const auto intents, Intents());
+  const auto of_split = intents.find(split);
+  if (of_split == intents.end()) {
+    return Conflict(
+        path + " has no intent in " + layout_.state + "/intents: it was not written by this job"
+    );
+  }
+  const auto found = of_split->second.find(HashOf(bytes));
+  if (found == of_split->second.end()) {
+    return Conflict(path + " was changed: no intent in " + layout_.state + "/intents has its hash");
+  }
+  return found->second;
+}
+
+Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Intents() const {
   const std::string folder = layout_.state + "/intents";
-  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> intents, storage_.List(folder));
-  std::map<std::int64_t, std::map<std::string, RowCounts>> intended;
-  for (const StoredFile& file : intents) {
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(folder));
+  std::map<std::int64_t, std::map<std::string, CommittedPart>> intents;
+  for (const StoredFile& file : files) {
     if (!file.name.ends_with(kIntentSuffix)) continue;  // one that was not published
     const std::string path = folder + "/" + file.name;
     MS_ASSIGN_OR_RETURN(const Json intent, ReadJson(storage_, path));
-    const auto parts = intent.find("parts");
-    if (parts == intent.end() || !std::all_of(parts->begin(), parts->end(), DescribesPart)) {
-      return Conflict(path + " is damaged");
-    }
-    for (const Json& part : *parts) {
-      intended[part["split"]][part["hash"]] = {part["ok"], part["error"], part["skipped"]};
-    }
+    const bool is_whole = ReadParts(intent, [&](std::int64_t split, CommittedPart part) {
+      intents[split][part.hash] = std::move(part);
+    });
+    if (!is_whole) return Conflict(path + " is damaged");
   }
-  return intended;
+  return intents;
+}
+
+Result<Recovery> Ledger::Begin(const Json& holder) {
+  Recovery recovery;
+  Json open = {{"job", id()}};
+  open.update(holder);
+  MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history_, std::move(open)));
+  rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), journal_->epoch());
+  MS_ASSIGN_OR_RETURN(const auto parts, Parts());
+  std::map<std::int64_t, CommittedPart> adopted;
+  for (const auto& [split, part] : parts) {
+    if (!journaled_.contains(split)) adopted[split] = part;
+  }
+  if (!adopted.empty()) {
+    // Their driver may have died between their renaming and the folder's sync.
+    MS_RETURN_NOT_OK(storage_.Sync(layout_.parts));
+    MS_RETURN_NOT_OK(JournalParts(adopted));
+    recovery.adopted_parts = static_cast<std::int64_t>(adopted.size());
+  }
+  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));
+  MS_ASSIGN_OR_RETURN(const auto logged, RowLog::Splits(storage_, RowsFolder()));
+  for (const std::int64_t split : logged) {
+    if (parts.contains(split)) MS_RETURN_NOT_OK(rows_->Drop(split));
+  }
+  return recovery;
+}
+
+std::string Ledger::TemporaryPath(const std::string& name) const {
+  // With the epoch: a driver that was taken for dead may still write its own.
+  return fmt::format("{}/tmp/{:04d}-{}", layout_.state, journal_->epoch(), name);
 }
 
 std::string Ledger::TemporaryPath(std::int64_t split) const {
-  return fmt::format("{}/tmp/part-{:06d}{}", layout_.state, split, layout_.suffix);
+  return TemporaryPath(fmt::format("part-{:06d}{}", split, layout_.suffix));
+}
+
+Status Ledger::JournalParts(const std::map<std::int64_t, CommittedPart>& parts) {
+  Json body = {{"parts", Json::array()}};
+  for (const auto& [split, part] : parts) {
+    CommittedPart entry = part;
+    entry.skipped_rows.clear();  // the intent has them
+    body["parts"].push_back(ToJson(split, entry));
+  }
+  return journal_->Add(EntryType::kPart, body);
 }
 
 Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
   if (parts.empty()) return Status::OK();
   Json intent = {{"parts", Json::array()}};
+  std::map<std::int64_t, CommittedPart> committed;
   std::vector<Publication> files;
   for (const FinishedPart& part : parts) {
-    intent["parts"].push_back(
-        {{"split", part.split},
-         {"hash", part.hash},
-         {"ok", part.counts.ok},
-         {"error", part.counts.error},
-         {"skipped", part.counts.skipped}}
-    );
+    const CommittedPart entry{part.hash, part.bytes, part.counts, part.skipped_rows};
+    intent["parts"].push_back(ToJson(part.split, entry));
+    committed[part.split] = entry;
     files.push_back({part.path, layout_.PartPath(part.split)});
   }
   const std::string text = intent.dump() + "\n";
@@ -224,9 +346,22 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
   }
   MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, storage_.PublishAll(files));
   for (std::size_t i = 0; i < files.size(); ++i) {
-    if (!moved[i]) MS_RETURN_NOT_OK(storage_.Remove(files[i].from));
+    if (moved[i]) continue;  // else another driver was faster
+    const std::int64_t split = parts[i].split;
+    MS_ASSIGN_OR_RETURN(committed[split], PartThatStands(split));
+    MS_RETURN_NOT_OK(storage_.Remove(files[i].from));
   }
+  MS_RETURN_NOT_OK(JournalParts(committed));
+  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Drop(part.split));
   return Status::OK();
+}
+
+Status Ledger::Record(EntryType type, const Json& body) {
+  return journal_->Add(type, body);
+}
+
+Result<LoadedRows> Ledger::LoadRows(std::int64_t split) const {
+  return RowLog::Load(storage_, RowsFolder(), split);
 }
 
 Result<bool> Ledger::OutputStands() const {
@@ -251,21 +386,65 @@ Result<std::optional<Json>> Ledger::Success() const {
   return std::optional<Json>(std::move(manifest));
 }
 
+namespace {
+
+// An output's name aside, under which it is still one.
+OutputLayout Aside(const OutputLayout& layout, int number) {
+  const std::string suffix = layout.is_single_file ? layout.suffix : "";
+  const std::string stem = layout.output.substr(0, layout.output.size() - suffix.size());
+  return OutputLayout::Of(fmt::format("{}.old-{}{}", stem, number, suffix), layout.suffix);
+}
+
+}  // namespace
+
 Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout& layout) {
+  MS_ASSIGN_OR_RETURN(
+      const bool has_output, Exists(storage, Parent(layout.output), Leaf(layout.output))
+  );
+  MS_ASSIGN_OR_RETURN(
+      const bool has_state, Exists(storage, Parent(layout.state), Leaf(layout.state))
+  );
   std::vector<std::string> moved;
-  for (const std::string& path : {layout.output, layout.state}) {
-    MS_ASSIGN_OR_RETURN(const bool stands, Exists(storage, Parent(path), Leaf(path)));
-    if (!stands) continue;
-    for (int number = 1;; ++number) {
-      const std::string aside = fmt::format("{}.old-{}", path, number);
-      const Status status = storage.Publish(path, aside);
-      if (status.IsAlreadyExists()) continue;
-      if (!status.ok()) return status;
-      moved.push_back(aside);
-      break;
+  if (!has_output && !has_state) return moved;
+  for (int number = 1;; ++number) {
+    const OutputLayout aside = Aside(layout, number);
+    MS_ASSIGN_OR_RETURN(
+        const bool taken, Exists(storage, Parent(aside.output), Leaf(aside.output))
+    );
+    MS_ASSIGN_OR_RETURN(
+        const bool state_taken, Exists(storage, Parent(aside.state), Leaf(aside.state))
+    );
+    if (taken || state_taken) continue;
+    // The state first: what is left of a move that stopped here is known by it.
+    for (const auto& [from, to] :
+         {std::pair(layout.state, aside.state), {layout.output, aside.output}}) {
+      if (!(from == layout.state ? has_state : has_output)) continue;
+      MS_RETURN_NOT_OK(storage.Publish(from, to));
+      moved.push_back(to);
     }
+    return moved;
   }
-  return moved;
+}
+
+Status FinishMoveAside(Storage& storage, const OutputLayout& layout) {
+  MS_ASSIGN_OR_RETURN(
+      const bool has_output, Exists(storage, Parent(layout.output), Leaf(layout.output))
+  );
+  MS_ASSIGN_OR_RETURN(
+      const bool has_state, Exists(storage, Parent(layout.state), Leaf(layout.state))
+  );
+  if (!has_output || has_state) return Status::OK();
+  for (int number = 1;; ++number) {
+    const OutputLayout aside = Aside(layout, number);
+    MS_ASSIGN_OR_RETURN(
+        const bool state_moved, Exists(storage, Parent(aside.state), Leaf(aside.state))
+    );
+    if (!state_moved) return Status::OK();
+    MS_ASSIGN_OR_RETURN(
+        const bool moved, Exists(storage, Parent(aside.output), Leaf(aside.output))
+    );
+    if (!moved) return storage.Publish(layout.output, aside.output);
+  }
 }
 
 }  // namespace millstream

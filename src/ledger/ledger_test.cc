@@ -24,7 +24,22 @@ class LedgerTest : public testing::Test {
   std::unique_ptr<Ledger> Create() {
     auto ledger = Ledger::Create(*storage_, layout_, {{"id", "a"}}, {{"splits", 2}});
     EXPECT_TRUE(ledger.ok()) << ledger.status();
+    const auto begun = (*ledger)->Begin({{"pid", 1}});
+    EXPECT_TRUE(begun.ok()) << begun.status();
     return *std::move(ledger);
+  }
+
+  std::unique_ptr<Ledger> Load() {
+    auto ledger = Ledger::Load(*storage_, layout_);
+    EXPECT_TRUE(ledger.ok()) << ledger.status();
+    return *std::move(ledger);
+  }
+
+  FinishedPart Finished(
+      const Ledger& ledger, std::int64_t split, const std::string& bytes, const RowCounts& counts
+  ) {
+    Write(ledger.TemporaryPath(split), bytes);
+    return {split, ledger.TemporaryPath(split), HashOf(bytes), bytes.size(), counts, {}};
   }
 
   void Write(const std::string& path, const std::string& text) {
@@ -50,23 +65,44 @@ TEST_F(LedgerTest, AJobIsBornOnceAndLoadedAsItWasWritten) {
 
 TEST_F(LedgerTest, APublishedPartNeverChangesAndItsCountsAreFoundAgain) {
   auto ledger = Create();
-  Write(ledger->TemporaryPath(1), "first\n");
-  const FinishedPart part{1, ledger->TemporaryPath(1), "0000000000000001", {3, 1, 2}};
-  ASSERT_TRUE(ledger->PublishParts({part}).ok());
-  const auto parts = ledger->Parts();
-  ASSERT_TRUE(parts.ok()) << parts.status();
-  EXPECT_EQ(parts->at(1), (RowCounts{3, 1, 2}));
-  Write(ledger->TemporaryPath(1), "second\n");
-  ASSERT_TRUE(ledger->PublishParts({part}).ok());
+  ASSERT_TRUE(ledger->PublishParts({Finished(*ledger, 1, "first\n", {3, 1, 2})}).ok());
+  ASSERT_TRUE(ledger->PublishParts({Finished(*ledger, 1, "second\n", {4, 0, 2})}).ok());
   EXPECT_EQ(*storage_->Read(layout_.PartPath(1), 100), "first\n");
   EXPECT_FALSE(std::filesystem::exists(ledger->TemporaryPath(1)));
+  const auto parts = Load()->Parts();
+  ASSERT_TRUE(parts.ok()) << parts.status();
+  EXPECT_EQ(parts->at(1).counts, (RowCounts{3, 1, 2}));
+}
+
+TEST_F(LedgerTest, APartThatWasChangedOrIsGoneIsAConflict) {
+  auto ledger = Create();
+  ASSERT_TRUE(ledger->PublishParts({Finished(*ledger, 0, "row\n", {1, 0, 0})}).ok());
+  ASSERT_TRUE(ledger->PublishParts({Finished(*ledger, 1, "row\n", {1, 0, 0})}).ok());
+  Write(layout_.PartPath(1), "another\n");
+  EXPECT_TRUE(IsConflict(Load()->Parts().status()));
+  std::filesystem::remove(layout_.PartPath(1));
+  EXPECT_TRUE(IsConflict(Load()->Parts().status()));
+}
+
+TEST_F(LedgerTest, APartOfNoneOfThisJobsIntentsIsAConflict) {
+  auto ledger = Create();
+  Write(layout_.PartPath(0), "foreign\n");
+  const Status published = ledger->PublishParts({Finished(*ledger, 0, "row\n", {1, 0, 0})});
+  EXPECT_TRUE(IsConflict(published)) << published;
+  EXPECT_EQ(*storage_->Read(layout_.PartPath(0), 100), "foreign\n");
+}
+
+TEST_F(LedgerTest, SkippedRowsAreInTheIntent) {
+  auto ledger = Create();
+  FinishedPart part = Finished(*ledger, 0, "row\n", {1, 0, 2});
+  part.skipped_rows = "\x81";
+  ASSERT_TRUE(ledger->PublishParts({part}).ok());
+  EXPECT_EQ(Load()->Intents().ValueOrDie().at(0).at(part.hash).skipped_rows, "\x81");
 }
 
 TEST_F(LedgerTest, TheOutputFolderHoldsPartsAlone) {
   auto ledger = Create();
-  Write(ledger->TemporaryPath(0), "row\n");
-  ASSERT_TRUE(ledger->PublishParts({{0, ledger->TemporaryPath(0), "0000000000000001", {1, 0, 0}}}
-  ).ok());
+  ASSERT_TRUE(ledger->PublishParts({Finished(*ledger, 0, "row\n", {1, 0, 0})}).ok());
   ASSERT_TRUE(ledger->WriteSuccess({{"ok", 1}}).ok());
   const auto files = storage_->List(layout_.output);
   ASSERT_TRUE(files.ok());

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "arrow/util/io_util.h"
+#include "base/mutex.h"
 #include "storage/disk.h"
 #include "storage/storage.h"
 
@@ -225,25 +226,35 @@ class DiskStorage final : public Storage {
         : storage_(storage), file_(std::move(file)) {}
 
     Status Append(std::string_view bytes) override {
-      MS_RETURN_NOT_OK(failed_);
-      failed_ = file_->Write(bytes);
-      return failed_;
+      MS_RETURN_NOT_OK(failure());
+      return Keep(file_->Write(bytes));
     }
     Status Sync() override {
-      MS_RETURN_NOT_OK(failed_);
-      failed_ = file_->Sync();
-      if (failed_.ok() && !has_name_) {
-        failed_ = storage_.Sync(ParentOf(file_->path()));
-        has_name_ = failed_.ok();
+      MS_RETURN_NOT_OK(failure());
+      Status synced = file_->Sync();
+      if (synced.ok() && !has_name_) {
+        synced = storage_.Sync(ParentOf(file_->path()));
+        has_name_ = synced.ok();
       }
-      return failed_;
+      return Keep(std::move(synced));
     }
 
    private:
+    Status failure() {
+      MutexLock lock(mutex_);
+      return failed_;
+    }
+    Status Keep(Status status) {
+      MutexLock lock(mutex_);
+      if (!status.ok()) failed_ = status;
+      return status;
+    }
+
     DiskStorage& storage_;
     const std::unique_ptr<OpenFile> file_;
-    bool has_name_ = false;         // that survives a power cut
-    Status failed_ = Status::OK();  // the file is lost
+    bool has_name_ = false;  // that survives a power cut
+    Mutex mutex_;
+    Status failed_ MS_GUARDED_BY(mutex_) = Status::OK();  // the file is lost
   };
 
   static bool IsTaken(const Status& status) {

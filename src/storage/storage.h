@@ -33,7 +33,8 @@ struct DiskSpace {
   std::string caution;            // what is risky about this kind of file system, or empty
 };
 
-/// A file that grows: a journal or a row log. Not thread-safe.
+/// A file that grows: a journal or a row log. Append and Sync may be called at the same time, each
+/// by one thread.
 class AppendFile {
  public:
   virtual ~AppendFile() = default;

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Engine results of unfinished splits: the expensive things, kept one by one so that none is
+// computed twice. Knows keys and bytes, not what they mean.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "ledger/record.h"
+#include "storage/storage.h"
+
+namespace millstream {
+
+/// A hash of all that a result depends on.
+struct RequestHash {
+  std::uint64_t high = 0, low = 0;
+  friend bool operator==(const RequestHash&, const RequestHash&) = default;
+};
+
+/// What is logged for one request.
+enum class LogKind : std::uint8_t {
+  kResult = 1,  // the whole answer
+  kPrefix = 2,  // the beginning of one
+};
+
+struct LoggedResult {
+  LogKind kind = LogKind::kResult;
+  RequestHash request;
+  std::string bytes;
+};
+
+/// What a split's log holds, by key, oldest first.
+struct LoadedRows {
+  std::unordered_map<std::string, std::vector<LoggedResult>> by_key;
+  std::vector<std::string> damage;  // what was lost to it, in words
+};
+
+/// The row logs of a job, written by one driver. Append and Sync may be called at the same time
+/// from any threads.
+class RowLog {
+ public:
+  /// `folder` is that of all splits' logs, `storage` must outlive it.
+  RowLog(Storage& storage, std::string folder, std::uint32_t epoch)
+      : storage_(storage), folder_(std::move(folder)), epoch_(epoch) {}
+
+  /// Logs a result. It survives this process's death at once, a power cut after the next Sync. If a
+  /// file fails, what it had not synced goes to a new one; only if that fails too does this.
+  Status Append(
+      std::int64_t split,
+      LogKind kind,
+      std::string_view key,
+      const RequestHash& request,
+      std::string_view bytes
+  );
+  /// Makes durable what was appended before the call.
+  Status Sync();
+  /// Bytes that were appended and are not yet durable.
+  std::uint64_t unsynced_bytes() const;
+  /// Removes the log of a split whose part is durable.
+  Status Drop(std::int64_t split);
+
+  /// Reads what all drivers logged of a split.
+  static Result<LoadedRows> Load(Storage& storage, const std::string& folder, std::int64_t split);
+  /// The splits that have a log.
+  static Result<std::vector<std::int64_t>> Splits(Storage& storage, const std::string& folder);
+
+ private:
+  struct Entry {
+    std::uint8_t type;
+    std::string payload;
+    std::uint64_t end;  // of its record in the file
+  };
+  // A split's log; its file is another one after a failure.
+  struct File {
+    Mutex sync_mutex;  // one syncs at a time; taken before write_mutex
+    Mutex write_mutex;
+    std::shared_ptr<RecordWriter> writer MS_GUARDED_BY(write_mutex);
+    std::vector<Entry> unsynced MS_GUARDED_BY(write_mutex);
+    int number MS_GUARDED_BY(write_mutex) = 0;
+  };
+  Status Rewrite(std::int64_t split, File& file) MS_REQUIRES(file.write_mutex);
+  Status SyncFile(std::int64_t split, File& file);
+  std::string FolderOf(std::int64_t split) const;
+
+  Storage& storage_;
+  const std::string folder_;
+  const std::uint32_t epoch_;
+  mutable Mutex mutex_;
+  std::map<std::int64_t, std::shared_ptr<File>> open_ MS_GUARDED_BY(mutex_);
+};
+
+}  // namespace millstream
