@@ -4,15 +4,18 @@
 
 #pragma once
 
+#include <atomic>
 #include <stop_token>
 
 #include "CLI/App.hpp"
 
 namespace millstream {
 
-/// What subcommands share. `stop` is requested by SIGINT and SIGTERM.
+/// What subcommands share. `drain` is requested by SIGTERM; `stop` by SIGINT, and some time after a
+/// SIGTERM.
 struct CommandContext {
-  std::stop_token stop;
+  std::stop_token stop, drain;
+  std::atomic<int> drain_seconds = 25;  // from a SIGTERM to the exit
   bool quiet = false;
   bool verbose = false;
   int exit_code = 0;

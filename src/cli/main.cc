@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <thread>
 
@@ -18,20 +21,41 @@
 namespace millstream {
 namespace {
 
+// Waits for a signal until `deadline`; 0 if none came.
+int NextSignal(const sigset_t& signals, std::chrono::steady_clock::time_point deadline) {
+  const auto left = std::max(deadline - std::chrono::steady_clock::now(), {});
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(left);
+  const timespec wait{
+      static_cast<std::time_t>(seconds.count()),
+      static_cast<long>(std::chrono::nanoseconds(left - seconds).count())
+  };
+  return std::max(sigtimedwait(&signals, nullptr, &wait), 0);
+}
+
 // Signals are waited for on a thread of their own, so that a stop is a plain request and no code
-// runs in a handler.
-void WatchSignals(const std::stop_source& stop) {
+// runs in a handler. SIGINT stops; SIGTERM begins no more rows, and stops when its time is nearly
+// over or with the next signal; a signal after a stop does not wait.
+void WatchSignals(
+    const std::stop_source& stop, const std::stop_source& drain, const CommandContext& context
+) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::thread([signals, stop]() mutable {
+  std::thread([signals, stop, drain, &context]() mutable {
     int number = 0;
     sigwait(&signals, &number);
+    if (number == SIGTERM) {
+      drain.request_stop();
+      // What is left is for what the engine is cut short in, and for the last parts.
+      const auto whole = std::chrono::milliseconds(context.drain_seconds * 1000);
+      const auto reserve = std::min<std::chrono::milliseconds>(std::chrono::seconds(8), whole / 3);
+      (void)NextSignal(signals, std::chrono::steady_clock::now() + whole - reserve);
+    }
     stop.request_stop();
     sigwait(&signals, &number);
-    std::_Exit(static_cast<int>(ExitCode::kStopped));  // a second one does not wait
+    std::_Exit(static_cast<int>(ExitCode::kStopped));
   }).detach();
 }
 
@@ -75,9 +99,10 @@ int Main(int argc, char** argv) {
       "than max_errors,\n"
       "  4 a conflict or a changed input: a person must look, 75 stopped on request, resumable."
   );
-  std::stop_source stop;
+  std::stop_source stop, drain;
   CommandContext context;
   context.stop = stop.get_token();
+  context.drain = drain.get_token();
   app.add_flag("-q,--quiet", context.quiet, "Print errors and the summary alone");
   app.add_flag("-v,--verbose", context.verbose, "Log more");
   app.require_subcommand(1);
@@ -88,7 +113,7 @@ int Main(int argc, char** argv) {
         : context.verbose ? LogLevel::kVerbose
                           : LogLevel::kNormal
     );
-    WatchSignals(stop);
+    WatchSignals(stop, drain, context);
   });
   AddRun(app, context);
   AddVerify(app, context);

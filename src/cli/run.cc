@@ -16,6 +16,7 @@ struct RunFlags {
   std::vector<std::string> vars, sets;
   std::string progress = "auto", row;
   bool dry_run = false;
+  int drain_seconds = 25;
 };
 
 // A whole number, at least 1.
@@ -88,7 +89,9 @@ int ShowPreview(
   return static_cast<int>(ExitCode::kComplete);
 }
 
-int Run(RunFlags& flags, const CommandContext& context) {
+int Run(RunFlags& flags, CommandContext& context) {
+  context.drain_seconds = flags.drain_seconds;
+  flags.job.drain = context.drain;
   if (!Split(flags.vars, &flags.job.overrides.vars) ||
       !Split(flags.sets, &flags.job.overrides.sets)) {
     return 1;
@@ -175,6 +178,13 @@ void AddRun(CLI::App& app, CommandContext& context) {
   run->add_option(
          "--batch-rows", flags->job.runner.batch_rows, "Rows of a batch (changes no result)"
   )
+      ->check(AtLeastOne());
+  run->add_option(
+         "--drain-seconds",
+         flags->drain_seconds,
+         "Time to end in after a SIGTERM: rows in the model finish if they can (default: 25)"
+  )
+      ->type_name("N")
       ->check(AtLeastOne());
   run->footer(
       "Examples:\n"

@@ -123,6 +123,7 @@ class ScriptedEngine final : public Engine {
   Completion AnswerOne(const Entry& entry) const {
     Completion completion;
     if (entry.cancelled) {
+      if (options_.cut) completion = options_.cut(entry.request);
       completion.reason = FinishReason::kCancelled;
     } else if (options_.answer) {
       completion = options_.answer(entry.request);

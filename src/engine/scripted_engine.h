@@ -18,6 +18,8 @@ struct ScriptedEngineOptions {
   /// The answer to a request. Called on the polling thread. Its id is filled in, and its counts of
   /// tokens where they are 0; an exception out of it becomes the engine's death.
   std::function<Completion(const Request&)> answer;
+  /// What a cancelled request has so far. None: nothing.
+  std::function<Completion(const Request&)> cut;
   std::int64_t max_requests = 64;  // room
   std::int64_t per_poll = 0;       // at most so many completions a Poll; 0: all that are due
   FinishOrder order = FinishOrder::kSubmitted;

@@ -10,6 +10,7 @@
 #include "job/assembler.h"
 #include "job/hashing_stream.h"
 #include "job/publisher.h"
+#include "job/results.h"
 
 namespace millstream {
 namespace {
@@ -166,13 +167,21 @@ Status RunSplits(
     JobEngines& engines,
     JobMonitor& monitor,
     Assembler& assembler,
+    ResultStore* results,
     std::stop_token stop
 ) {
   const std::vector<std::string> files = FileNames(job.plan.snapshot);
   MonitoredSink sink(assembler, monitor, files);
   MS_RETURN_NOT_OK(assembler.FinishEmptySplits());
   RunnerInput input{
-      &job.bound, &job.plan.snapshot, &job.input, splits, engines.by_key, &monitor.cut_answers
+      &job.bound,
+      &job.plan.snapshot,
+      &job.input,
+      splits,
+      engines.by_key,
+      &monitor.cut_answers,
+      results,
+      options.drain
   };
   const Status status = RunPipeline(input, options.runner, sink, stop);
   monitor.End();
@@ -207,12 +216,20 @@ std::int64_t RowsOf(const std::vector<Split>& splits) {
   return rows;
 }
 
+std::vector<std::int64_t> Numbers(const std::vector<Split>& splits) {
+  std::vector<std::int64_t> numbers;
+  numbers.reserve(splits.size());
+  for (const Split& split : splits) numbers.push_back(split.number);
+  return numbers;
+}
+
 Status RunOpenSplits(
     Storage& storage,
     PreparedJob& job,
     const JobOptions& options,
     const std::vector<Split>& open,
     const RowCounts& before,
+    JobResults* results,
     JobMonitor& monitor,
     std::stop_token stop
 ) {
@@ -227,10 +244,13 @@ Status RunOpenSplits(
     MS_ASSIGN_OR_RETURN(
         FinishedPart part, WritePart(storage, *job.ledger, format, job.plan.output, split)
     );
+    if (results != nullptr) results->Forget(split.split);
     return publisher.Add(std::move(part));
   });
-  const Status ran = RunSplits(job, open, options, engines, monitor, assembler, stop);
-  MS_RETURN_NOT_OK(publisher.Finish());  // also of a run that failed, or that this failure stopped
+  const Status ran = RunSplits(job, open, options, engines, monitor, assembler, results, stop);
+  const Status published = publisher.Finish();  // also of a run that failed, or that it stopped
+  if (results != nullptr) MS_RETURN_NOT_OK(results->Finish());
+  MS_RETURN_NOT_OK(published);
   MS_RETURN_NOT_OK(ran);
   if (job.ledger->layout().is_single_file) {
     MS_RETURN_NOT_OK(WriteSingleFile(storage, *job.ledger, format, job.plan));
@@ -260,23 +280,33 @@ Result<JobReport> RunJob(
   MS_ASSIGN_OR_RETURN(const bool stands, job.ledger->OutputStands());
   report.had_nothing_to_do = success.has_value() && open.empty() && stands;
   report.rows = report.rows_before;
+  std::unique_ptr<JobResults> results;
+  if (!report.had_nothing_to_do && !job.models.empty()) {
+    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open)));
+    for (const std::string& damage : results->damage()) say(damage);
+  }
   if (job.resumed) {
     say(fmt::format(
-        "{}: {} of {} rows done",
+        "{}: {} of {} rows done{}",
         report.had_nothing_to_do ? "nothing to do" : "resuming",
         report.rows_before.total(),
-        RowsOf(job.plan.splits)
+        RowsOf(job.plan.splits),
+        results ? fmt::format(", {} in the row log", results->rows_found()) : ""
     ));
   }
   if (!report.had_nothing_to_do) {
-    const Status status =
-        RunOpenSplits(storage, job, options, open, report.rows_before, monitor, stop);
+    const Status status = RunOpenSplits(
+        storage, job, options, open, report.rows_before, results.get(), monitor, stop
+    );
     if (!status.ok() && !status.IsCancelled()) return status;
     report.rows = monitor.progress().rows;
     report.errors = monitor.errors();
     report.tokens = monitor.progress().tokens;
     report.cut_answers = monitor.cut_answers;
     if (status.IsCancelled()) {
+      MS_RETURN_NOT_OK(job.ledger->Record(
+          EntryType::kDrain, {{"rows", report.rows.total()}, {"of", RowsOf(job.plan.splits)}}
+      ));
       report.exit = ExitCode::kStopped;
       report.seconds = SecondsSince(start);
       return report;
@@ -311,7 +341,7 @@ Result<Preview> RunInMemory(
     return Status::OK();
   });
   const auto start = Clock::now();
-  MS_RETURN_NOT_OK(RunSplits(job, splits, options, engines, monitor, assembler, stop));
+  MS_RETURN_NOT_OK(RunSplits(job, splits, options, engines, monitor, assembler, nullptr, stop));
   preview.seconds = SecondsSince(start);
   for (auto& [number, split] : done) {
     preview.counts += split.counts;

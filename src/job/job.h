@@ -38,6 +38,7 @@ struct JobOptions {
   std::int64_t limit = 0;  // rows; 0: all
   bool spread = false;     // of a limit: rows spread over the input
   RunnerOptions runner;
+  std::stop_token drain;    // when requested, no more rows are begun, and the run stops
   EngineMaker make_engine;  // in place of the native one, for tests
 };
 

@@ -247,6 +247,91 @@ TEST_P(ModelJobTest, AnEngineThatDiesOrAStopAfterAnyAnswerCostsNoRow) {
   }
 }
 
+// Whatever ends a run: what the engine answered is kept, and what it had begun at a stop goes on.
+TEST_P(ModelJobTest, WhatWasAnsweredIsNeverAskedForAgain) {
+  for (const bool dies : {true, false}) {
+    for (int answers = 0; answers < 12; ++answers) {
+      SCOPED_TRACE(fmt::format("{} answers, {}", answers, dies ? "death" : "stop"));
+      const std::string output = Fresh();
+      std::stop_source stop;
+      std::atomic<int> given = 0;
+      std::set<std::uint64_t> answered, cut;
+      JobOptions options = OptionsFor(output);
+      options.make_engine = [&](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+        ScriptedEngineOptions script;
+        script.answer = [&, model = bound.model](const Request& request) {
+          Completion answer = SmallJob::Answer(request, *model);
+          if (answer.reason != FinishReason::kError) answered.insert(request.random.low);
+          if (++given == answers && !dies) stop.request_stop();
+          return answer;
+        };
+        script.cut = [&](const Request& request) {
+          cut.insert(request.random.low);
+          Completion completion;
+          completion.tokens = {5, 6};
+          return completion;
+        };
+        script.per_poll = 1;
+        script.max_requests = 3;
+        if (dies) script.die_after = answers;
+        return MakeScriptedEngine(std::move(script));
+      };
+      (void)RunQuietly(*local_, options, stop.get_token());
+
+      int asked_again = 0, gone_on = 0;
+      JobOptions again = OptionsFor(output);
+      again.make_engine = [&](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+        ScriptedEngineOptions script;
+        script.answer = [&, model = bound.model](const Request& request) {
+          if (answered.contains(request.random.low)) ++asked_again;
+          const bool was_cut = cut.contains(request.random.low);
+          if (was_cut) ++gone_on;
+          EXPECT_EQ(request.generated_tokens.size(), was_cut ? 2U : 0U);
+          return SmallJob::Answer(request, *model);
+        };
+        return MakeScriptedEngine(std::move(script));
+      };
+      const auto second = RunQuietly(*local_, again);
+      ASSERT_TRUE(second.ok()) << second.status();
+      EXPECT_EQ(asked_again, 0);
+      EXPECT_EQ(gone_on, static_cast<int>(cut.size()));
+      EXPECT_TRUE(dies || answers == 0 || !cut.empty());
+      ExpectWhole(output);
+    }
+  }
+}
+
+// A drain begins no more rows, and loses none of those in the engine.
+TEST_P(ModelJobTest, ADrainEndsWithTheRowsInTheEngine) {
+  const std::string output = Fresh();
+  std::stop_source drain;
+  int given = 0, cut = 0;
+  JobOptions options = OptionsFor(output);
+  options.drain = drain.get_token();
+  options.make_engine = [&](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+    ScriptedEngineOptions script;
+    script.answer = [&, model = bound.model](const Request& request) {
+      if (++given == 2) drain.request_stop();
+      return SmallJob::Answer(request, *model);
+    };
+    script.cut = [&](const Request&) {
+      ++cut;
+      return Completion{};
+    };
+    script.per_poll = 1;
+    script.max_requests = 3;
+    return MakeScriptedEngine(std::move(script));
+  };
+  const auto drained = RunQuietly(*local_, options);
+  ASSERT_TRUE(drained.ok()) << drained.status();
+  EXPECT_EQ(drained->exit, ExitCode::kStopped);
+  EXPECT_EQ(cut, 0);
+  EXPECT_GE(given, 2);
+  EXPECT_LE(given, 6);
+  ExpectNothingFalse(output);
+  ExpectRerunCompletes(output);
+}
+
 TEST_P(ModelJobTest, AnEngineThatDoesNotStartEndsTheRunBeforeAnyPart) {
   const std::string output = Fresh();
   JobOptions options = OptionsFor(output);

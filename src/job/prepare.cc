@@ -78,6 +78,9 @@ Status OpenModels(PreparedJob& job) {
     job.plan.models[generate->model] = {
         *path, std::string(ComputeName(compute)), model->checkpoint->hash
     };
+    bound.identity = fmt::format(
+        "{:016x} {} {}", model->checkpoint->hash, ComputeName(compute), InstructionSet()
+    );
     job.models[generate->model] = std::move(bound);
     job.model_specs[generate->model] = spec;
   }

@@ -17,7 +17,7 @@ std::string SplitFolder(const std::string& folder, std::int64_t split) {
 }
 
 // request high u64 | request low u64 | key length u32 | key | bytes, little-endian
-std::string Payload(std::string_view key, const RequestHash& request, std::string_view bytes) {
+std::string Payload(std::string_view key, const Hash128& request, std::string_view bytes) {
   std::string payload(2 * sizeof(std::uint64_t) + sizeof(std::uint32_t), '\0');
   const auto length = static_cast<std::uint32_t>(key.size());
   std::memcpy(payload.data(), &request.high, 8);
@@ -70,7 +70,7 @@ Status RowLog::Append(
     std::int64_t split,
     LogKind kind,
     std::string_view key,
-    const RequestHash& request,
+    const Hash128& request,
     std::string_view bytes
 ) {
   std::shared_ptr<File> file;

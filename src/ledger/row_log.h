@@ -13,18 +13,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/hash128.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "ledger/record.h"
 #include "storage/storage.h"
 
 namespace millstream {
-
-/// A hash of all that a result depends on.
-struct RequestHash {
-  std::uint64_t high = 0, low = 0;
-  friend bool operator==(const RequestHash&, const RequestHash&) = default;
-};
 
 /// What is logged for one request.
 enum class LogKind : std::uint8_t {
@@ -34,7 +29,7 @@ enum class LogKind : std::uint8_t {
 
 struct LoggedResult {
   LogKind kind = LogKind::kResult;
-  RequestHash request;
+  Hash128 request;  // of all that the result depends on
   std::string bytes;
 };
 
@@ -58,7 +53,7 @@ class RowLog {
       std::int64_t split,
       LogKind kind,
       std::string_view key,
-      const RequestHash& request,
+      const Hash128& request,
       std::string_view bytes
   );
   /// Makes durable what was appended before the call.

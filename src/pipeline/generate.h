@@ -24,6 +24,8 @@ struct BoundModel {
   std::shared_ptr<const LanguageModel> model;
   std::shared_ptr<const GrammarCompiler> grammars;
   std::int64_t context = 0;  // tokens: the spec's or the model's
+  /// The weights and how they are computed: what an answer depends on beside its request.
+  std::string identity;
 };
 
 /// A row ready for the engine, or what kept it from it.
@@ -58,6 +60,7 @@ class GenerateStep {
 
   const std::string& id() const { return id_; }
   const std::string& model_key() const { return spec_.model; }
+  const std::string& model_identity() const { return model_.identity; }
   /// The columns it adds.
   const arrow::FieldVector& fields() const { return fields_; }
   /// Compiled expressions, each with the key it came from, for the binder's checks of column names.

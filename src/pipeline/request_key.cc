@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "engine/wire.h"
 #include "xxhash.h"
 
 namespace millstream {
@@ -13,6 +14,16 @@ RandomKey SampleKey(std::int64_t seed, RowId row, std::string_view step, std::in
   std::string bytes(sizeof(numbers), '\0');
   std::memcpy(bytes.data(), numbers, sizeof(numbers));
   bytes += step;
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return {hash.high64, hash.low64};
+}
+
+Hash128 HashOfRequest(const Request& request, std::string_view model) {
+  Request asked = request;
+  asked.id = 0;
+  asked.name.clear();
+  asked.generated_tokens.clear();
+  const std::string bytes = EncodeRequest(asked).append(model);
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
   return {hash.high64, hash.low64};
 }

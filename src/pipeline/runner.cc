@@ -16,12 +16,14 @@
 #include "base/task_scope.h"
 #include "fmt/format.h"
 #include "pipeline/in_flight.h"
+#include "pipeline/request_key.h"
 
 namespace millstream {
 namespace {
 
 constexpr std::int64_t kPrepareRows = 32;  // rows rendered and tokenized at a time
 constexpr auto kPollTick = std::chrono::milliseconds(20);
+constexpr auto kCutShortTime = std::chrono::milliseconds(1500);
 
 // Counts rows on their way into the job's sink, and frees a split's bytes with its last row.
 class CountingSink final : public RowSink {
@@ -66,7 +68,10 @@ class OperatorEmitter final : public Emitter {
 struct PendingRow {
   std::shared_ptr<const RowBatch> source;
   AnsweredRow answer;
+  RequestId first_request = 0;    // the samples' follow
+  std::vector<Hash128> requests;  // a sample each, where results are kept
   std::int64_t samples_left = 0;
+  bool is_cut = false;  // a sample was cancelled: the row is not answered
 };
 
 // One generate step at run time: what waits for it, and what is in its engine.
@@ -104,22 +109,31 @@ class Run {
   }
 
   Status Execute(std::stop_token stop) {
+    const std::stop_callback drain(input_.drain, [this] { admission_.request_stop(); });
     TaskScope scope(stop);
     const int readers = NumReaders();
     readers_left_ = readers;
     for (int i = 0; i < readers; ++i) {
-      scope.Spawn([this](std::stop_token token) { return Read(token); });
+      scope.Spawn([this](std::stop_token token) {
+        const std::stop_callback forward(token, [this] { admission_.request_stop(); });
+        return Read(admission_.get_token());
+      });
     }
     std::set<Engine*> engines;
     for (auto& state : steps_) {
-      scope.Spawn([this, step = state.get()](std::stop_token token) { return Feed(*step, token); });
+      scope.Spawn([this, step = state.get()](std::stop_token token) {
+        const std::stop_callback forward(token, [this] { admission_.request_stop(); });
+        return Feed(*step, admission_.get_token());
+      });
       engines.insert(state->engine);
     }
     for (Engine* engine : engines) {
       scope.Spawn([this, engine](std::stop_token token) { return Drain(*engine, token); });
     }
     MS_RETURN_NOT_OK(scope.Join());
-    if (stop.stop_requested()) return Status::Cancelled("stopped on request");
+    if (stop.stop_requested() || input_.drain.stop_requested()) {
+      return Status::Cancelled("stopped on request");
+    }
     MS_CHECK(in_flight_.idle());  // or rows were lost on the way
     return Status::OK();
   }
@@ -226,6 +240,14 @@ class Run {
   }
 
   Status Feed(StepState& state, std::stop_token stop) {
+    Status fed = FeedRows(state, stop);
+    MutexLock lock(state.mutex);
+    state.feeder_done = true;
+    state.changed.notify_all();
+    return fed;
+  }
+
+  Status FeedRows(StepState& state, const std::stop_token& stop) {
     while (true) {
       std::shared_ptr<const RowBatch> batch;
       {
@@ -233,7 +255,7 @@ class Run {
         state.changed.wait(lock, stop, [&]() MS_REQUIRES(state.mutex) {
           return state.input_done || !state.queue.empty();
         });
-        if (stop.stop_requested() || state.queue.empty()) break;
+        if (stop.stop_requested() || state.queue.empty()) return Status::OK();
         batch = std::make_shared<const RowBatch>(std::move(state.queue.front()));
         state.queue.pop_front();
       }
@@ -244,9 +266,6 @@ class Run {
         MS_RETURN_NOT_OK(SubmitRows(state, batch, std::move(rows), stop));
       }
     }
-    MutexLock lock(state.mutex);
-    state.feeder_done = true;
-    return Status::OK();
   }
 
   Status SubmitRows(
@@ -261,37 +280,70 @@ class Run {
     }
     SegmentEnd end(*this, state.segment);
     MS_RETURN_NOT_OK(LeaveFailed(*batch, std::move(failed), end));
+    std::vector<PendingRow> known;
     for (PreparedRow& row : rows) {
       if (row.requests.empty()) continue;
-      const auto samples = static_cast<std::int64_t>(row.requests.size());
-      if (!WaitForRoom(state, row, stop)) return Status::OK();
-      const RequestId first = next_request_.fetch_add(samples);
+      PendingRow pending;
+      pending.source = batch;
+      pending.answer = {
+          row.row,
+          row.truncated,
+          std::move(row.prompt),
+          std::vector<Completion>(row.requests.size())
+      };
+      std::vector<Request> requests = TakeKnown(state, std::move(row.requests), pending);
+      if (requests.empty()) {
+        known.push_back(std::move(pending));
+        continue;
+      }
+      if (!WaitForRoom(state, requests, stop)) break;
+      const RequestId first = pending.first_request;
       {
         MutexLock lock(state.mutex);
-        PendingRow& pending = state.pending[first];
-        pending.source = batch;
-        pending.answer = {
-            row.row,
-            row.truncated,
-            std::move(row.prompt),
-            std::vector<Completion>(row.requests.size())
-        };
-        pending.samples_left = samples;
+        state.pending.emplace(first, std::move(pending));
       }
-      for (std::int64_t sample = 0; sample < samples; ++sample) {
-        Request& request = row.requests[static_cast<std::size_t>(sample)];
-        request.id = first + sample;
-        state.engine->Submit(std::move(request));
-      }
+      for (Request& request : requests) state.engine->Submit(std::move(request));
     }
-    return Status::OK();
+    return Collect(state, std::move(known));
   }
 
-  // Waits until the engine has room for the row's requests; a step with nothing in the engine never
+  // Puts the answers that are known into the row, and returns the requests that are left, each with
+  // its id and what is known of its answer's beginning.
+  std::vector<Request> TakeKnown(
+      StepState& state, std::vector<Request> requests, PendingRow& pending
+  ) {
+    const auto samples = static_cast<std::int64_t>(requests.size());
+    pending.first_request = next_request_.fetch_add(samples);
+    std::vector<Request> left;
+    for (std::int64_t sample = 0; sample < samples; ++sample) {
+      Request& request = requests[static_cast<std::size_t>(sample)];
+      request.id = pending.first_request + sample;
+      if (input_.results != nullptr) {
+        pending.requests.push_back(HashOfRequest(request, state.step->model_identity()));
+        KnownResult known = input_.results->Find(KeyOf(state, pending, sample));
+        if (known.answer) {
+          pending.answer.samples[static_cast<std::size_t>(sample)] = *std::move(known.answer);
+          continue;
+        }
+        request.generated_tokens = std::move(known.prefix);
+      }
+      left.push_back(std::move(request));
+    }
+    pending.samples_left = static_cast<std::int64_t>(left.size());
+    return left;
+  }
+
+  static ResultKey KeyOf(const StepState& state, const PendingRow& pending, std::int64_t sample) {
+    const RowRef& row = pending.source->rows[static_cast<std::size_t>(pending.answer.row)];
+    const Hash128& request = pending.requests[static_cast<std::size_t>(sample)];
+    return {row.split, row.id, state.step->id(), sample, request};
+  }
+
+  // Waits until the engine has room for a row's requests; a step with nothing in the engine never
   // waits for more room than the engine has when empty.
-  bool WaitForRoom(StepState& state, const PreparedRow& row, std::stop_token stop) {
-    const auto samples = static_cast<std::int64_t>(row.requests.size());
-    const auto tokens = static_cast<std::int64_t>(row.requests.front().prompt_tokens.size());
+  bool WaitForRoom(StepState& state, const std::vector<Request>& requests, std::stop_token stop) {
+    const auto samples = static_cast<std::int64_t>(requests.size());
+    const auto tokens = static_cast<std::int64_t>(requests.front().prompt_tokens.size());
     MutexLock lock(state.mutex);
     return state.changed.wait(lock, stop, [&]() MS_REQUIRES(state.mutex) {
       const Room room = state.engine->room();
@@ -305,43 +357,100 @@ class Run {
           std::vector<Completion> completions,
           engine.Poll(std::chrono::steady_clock::now() + kPollTick, stop)
       );
+      MS_RETURN_NOT_OK(PassOn(engine, completions));
+    }
+    return stop.stop_requested() ? CutShort(engine) : Status::OK();
+  }
+
+  Status PassOn(Engine& engine, std::vector<Completion>& completions) {
+    for (auto& state : steps_) {
+      if (state->engine != &engine) continue;
+      MS_ASSIGN_OR_RETURN(std::vector<PendingRow> rows, TakeAnswers(*state, completions));
+      MS_RETURN_NOT_OK(Collect(*state, std::move(rows)));
+      EndIfDone(*state);
+      MutexLock lock(state->mutex);
+      state->changed.notify_all();  // room may have come
+    }
+    return Status::OK();
+  }
+
+  // At a stop: ends what is in the engine, and keeps what it has, for a while and no longer.
+  Status CutShort(Engine& engine) {
+    if (input_.results == nullptr) return Status::OK();
+    const auto deadline = std::chrono::steady_clock::now() + kCutShortTime;
+    for (auto& state : steps_) {
+      if (state->engine != &engine) continue;
+      MutexLock lock(state->mutex);
+      // A request that is submitted after its cancellation would not be cancelled.
+      state->changed.wait_until(lock, deadline, [&]() MS_REQUIRES(state->mutex) {
+        return state->feeder_done;
+      });
+      for (const auto& [first, row] : state->pending) {
+        const auto samples = static_cast<std::int64_t>(row.answer.samples.size());
+        for (std::int64_t sample = 0; sample < samples; ++sample) engine.Cancel(first + sample);
+      }
+    }
+    while (HasPending(engine) && std::chrono::steady_clock::now() < deadline) {
+      auto completions = engine.Poll(deadline, {});
+      if (!completions.ok()) return Status::OK();  // the run has ended anyway
       for (auto& state : steps_) {
-        if (state->engine != &engine) continue;
-        MS_RETURN_NOT_OK(PassOn(*state, completions));
-        MutexLock lock(state->mutex);
-        state->changed.notify_all();  // room may have come
+        if (state->engine == &engine) MS_RETURN_NOT_OK(TakeAnswers(*state, *completions).status());
       }
     }
     return Status::OK();
   }
 
-  // Takes a step's completions, and passes on the rows that they complete.
-  Status PassOn(StepState& state, std::vector<Completion>& completions) {
-    std::map<const RowBatch*, std::vector<PendingRow>> rows;
-    {
-      MutexLock lock(state.mutex);
-      for (Completion& completion : completions) {
+  // Keeps a step's answers, and returns the rows that they complete.
+  Result<std::vector<PendingRow>> TakeAnswers(
+      StepState& state, std::vector<Completion>& completions
+  ) {
+    std::vector<PendingRow> rows;
+    for (Completion& completion : completions) {
+      PendingRow* pending = nullptr;  // stays where it is: this thread alone takes rows out
+      {
+        MutexLock lock(state.mutex);
         auto found = state.pending.upper_bound(completion.id);
         if (found == state.pending.begin()) continue;
-        --found;
-        PendingRow& pending = found->second;
-        const auto sample = static_cast<std::size_t>(completion.id - found->first);
-        if (sample >= pending.answer.samples.size() ||
-            completion.reason == FinishReason::kCancelled) {
-          continue;
-        }
-        if (completion.reason == FinishReason::kLength && input_.cut_answers != nullptr) {
-          ++*input_.cut_answers;
-        }
-        pending.answer.samples[sample] = std::move(completion);
-        if (--pending.samples_left > 0) continue;
-        rows[pending.source.get()].push_back(std::move(pending));
-        state.pending.erase(found);
+        pending = &(--found)->second;
       }
+      const auto sample = completion.id - pending->first_request;
+      auto& samples = pending->answer.samples;
+      if (sample >= static_cast<std::int64_t>(samples.size())) continue;
+      if (input_.results != nullptr) {
+        MS_RETURN_NOT_OK(KeepAnswer(KeyOf(state, *pending, sample), completion));
+      }
+      if (completion.reason == FinishReason::kCancelled) pending->is_cut = true;
+      samples[static_cast<std::size_t>(sample)] = std::move(completion);
+      if (--pending->samples_left > 0) continue;
+      const RequestId first = pending->first_request;
+      if (!pending->is_cut) rows.push_back(std::move(*pending));
+      MutexLock lock(state.mutex);
+      state.pending.erase(first);
     }
+    return rows;
+  }
+
+  Status KeepAnswer(const ResultKey& key, const Completion& completion) {
+    switch (completion.reason) {
+      case FinishReason::kStop:
+      case FinishReason::kLength:
+        return input_.results->Keep(key, completion);
+      case FinishReason::kCancelled:
+        return completion.tokens.empty() ? Status::OK()
+                                         : input_.results->KeepPrefix(key, completion.tokens);
+      case FinishReason::kError:
+        return Status::OK();
+    }
+    return Status::OK();
+  }
+
+  // Passes answered rows on, those of one batch together.
+  Status Collect(StepState& state, std::vector<PendingRow> rows) {
+    std::map<const RowBatch*, std::vector<PendingRow>> by_batch;
+    for (PendingRow& row : rows) by_batch[row.source.get()].push_back(std::move(row));
     SegmentEnd end(*this, state.segment + 1);
     OperatorEmitter next(input_.job->segments[state.segment + 1].operators, end);
-    for (auto& [source, answered] : rows) {
+    for (auto& [source, answered] : by_batch) {
       std::sort(answered.begin(), answered.end(), [](const PendingRow& a, const PendingRow& b) {
         return a.answer.row < b.answer.row;
       });
@@ -349,19 +458,22 @@ class Run {
       std::vector<AnsweredRow> answers;
       for (PendingRow& row : answered) {
         indices.push_back(row.answer.row);
-        for (const Completion& sample : row.answer.samples) {
-          in_flight_.Grow(
-              source->rows[static_cast<std::size_t>(row.answer.row)].split,
-              static_cast<std::int64_t>(sample.text.size())
-          );
-        }
+        CountAnswer(source->rows[static_cast<std::size_t>(row.answer.row)].split, row.answer);
         answers.push_back(std::move(row.answer));
       }
       MS_ASSIGN_OR_RETURN(RowBatch batch, TakeRows(*source, indices));
       MS_RETURN_NOT_OK(state.step->Collect(std::move(batch), answers, next));
     }
-    EndIfDone(state);
     return Status::OK();
+  }
+
+  void CountAnswer(std::int64_t split, const AnsweredRow& answer) {
+    for (const Completion& sample : answer.samples) {
+      in_flight_.Grow(split, static_cast<std::int64_t>(sample.text.size()));
+      if (sample.reason == FinishReason::kLength && input_.cut_answers != nullptr) {
+        ++*input_.cut_answers;
+      }
+    }
   }
 
   // Ends the next step's input once this one has nothing left. The drainer's alone to say: it may
@@ -373,6 +485,14 @@ class Run {
       state.finished = true;
     }
     EndInput(state.segment + 1);
+  }
+
+  bool HasPending(const Engine& engine) {
+    return std::any_of(steps_.begin(), steps_.end(), [&](const std::unique_ptr<StepState>& state) {
+      if (state->engine != &engine) return false;
+      MutexLock lock(state->mutex);
+      return !state->pending.empty();
+    });
   }
 
   bool AllFinished(const Engine& engine) {
@@ -390,6 +510,7 @@ class Run {
   std::vector<std::unique_ptr<StepState>> steps_;
   std::atomic<RequestId> next_request_ = 1;
   std::atomic<int> readers_left_ = 0;
+  std::stop_source admission_;  // stopped: no more rows are read or begun
 
   Mutex next_mutex_;
   std::size_t next_split_ MS_GUARDED_BY(next_mutex_) = 0;

@@ -27,6 +27,7 @@
 #include "data/reader.h"
 #include "engine/engine.h"
 #include "pipeline/bind.h"
+#include "pipeline/result_store.h"
 #include "pipeline/row_batch.h"
 
 namespace millstream {
@@ -45,10 +46,14 @@ struct RunnerInput {
   std::span<const Split> splits;                     // in order
   std::map<std::string, Engine*> engines;            // by the model key of generate steps
   std::atomic<std::int64_t>* cut_answers = nullptr;  // counts answers that max_tokens ended
+  ResultStore* results = nullptr;  // knows and keeps answers; none: nothing is known or kept
+  /// When requested, no more rows are begun and the run ends with those in the engine.
+  std::stop_token drain;
 };
 
 /// Puts every row of the splits through the job and into `sink`, each exactly once. Returns when
-/// all are there, or with the first failure, or Cancelled when `stop` was requested.
+/// all are there, or with the first failure, or Cancelled when a stop or a drain was requested. At
+/// a stop the answers under way are cut short, and what they have goes to `results`.
 Status RunPipeline(
     const RunnerInput& input, const RunnerOptions& options, RowSink& sink, std::stop_token stop
 );

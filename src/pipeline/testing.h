@@ -41,6 +41,8 @@ class TestJob {
   BoundJob bound;
   std::vector<Split> more_splits;  // run after those of the rows
   std::atomic<std::int64_t> cut_answers = 0;
+  ResultStore* results = nullptr;
+  std::stop_token drain;
 
  private:
   InputOptions input_;

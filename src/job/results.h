@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Engine results in the ledger's row log: what earlier drivers left there is found, what this one
+// gets is kept, and made durable in groups on a thread of its own.
+
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/task_scope.h"
+#include "ledger/ledger.h"
+#include "pipeline/result_store.h"
+
+namespace millstream {
+
+class JobResults final : public ResultStore {
+ public:
+  /// Loads what is logged of the open splits; the ledger must have begun and must outlive it.
+  static Result<std::unique_ptr<JobResults>> Load(
+      Ledger& ledger, const std::vector<std::int64_t>& splits
+  );
+  ~JobResults() override;
+
+  KnownResult Find(const ResultKey& key) override;
+  Status Keep(const ResultKey& key, const Completion& answer) override;
+  Status KeepPrefix(const ResultKey& key, const std::vector<std::int32_t>& tokens) override;
+
+  /// Rows of which an answer, or the beginning of one, was found in the log.
+  std::int64_t rows_found() const { return rows_found_; }
+  /// What the log has lost to damage, in words.
+  const std::vector<std::string>& damage() const { return damage_; }
+  /// Forgets a split whose part is about to be published.
+  void Forget(std::int64_t split);
+  /// Makes all durable and ends the thread. Returns the first failure of any sync.
+  Status Finish();
+
+ private:
+  explicit JobResults(Ledger& ledger);
+  Status Log(const ResultKey& key, LogKind kind, const std::string& bytes);
+  Status SyncInGroups(std::stop_token stop);
+
+  Ledger& ledger_;
+  std::int64_t rows_found_ = 0;
+  std::vector<std::string> damage_;
+
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  std::map<std::int64_t, LoadedRows> loaded_ MS_GUARDED_BY(mutex_);
+  std::uint64_t unsynced_bytes_ MS_GUARDED_BY(mutex_) = 0;
+  Status failure_ MS_GUARDED_BY(mutex_) = Status::OK();
+  TaskScope thread_;  // last: joined before the rest goes
+};
+
+}  // namespace millstream
