@@ -301,7 +301,11 @@ Result<Recovery> Ledger::Begin(const Json& holder) {
   MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));
   MS_ASSIGN_OR_RETURN(const auto logged, RowLog::Splits(storage_, RowsFolder()));
   for (const std::int64_t split : logged) {
-    if (parts.contains(split)) MS_RETURN_NOT_OK(rows_->Drop(split));
+    if (parts.contains(split)) {
+      MS_RETURN_NOT_OK(rows_->Drop(split));
+    } else {
+      MS_RETURN_NOT_OK(RowLog::SyncFound(storage_, RowsFolder(), split));
+    }
   }
   return recovery;
 }
@@ -336,6 +340,9 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
     committed[part.split] = entry;
     files.push_back({part.path, layout_.PartPath(part.split)});
   }
+  // A reader may see a part before its name is durable; what comes after a power cut then must be
+  // the same, from the same answers.
+  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Sync(part.split));
   const std::string text = intent.dump() + "\n";
   const std::string name = fmt::format(
       "{}/intents/{:06d}-{}{}", layout_.state, parts.front().split, HashOf(text), kIntentSuffix

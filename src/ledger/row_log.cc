@@ -126,6 +126,17 @@ Status RowLog::Sync() {
   return Status::OK();
 }
 
+Status RowLog::Sync(std::int64_t split) {
+  std::shared_ptr<File> file;
+  {
+    MutexLock lock(mutex_);
+    const auto found = open_.find(split);
+    if (found == open_.end()) return Status::OK();
+    file = found->second;
+  }
+  return SyncFile(split, *file);
+}
+
 std::uint64_t RowLog::unsynced_bytes() const {
   MutexLock lock(mutex_);
   std::uint64_t bytes = 0;
@@ -168,6 +179,13 @@ Result<LoadedRows> RowLog::Load(Storage& storage, const std::string& folder, std
     }
   }
   return rows;
+}
+
+Status RowLog::SyncFound(Storage& storage, const std::string& folder, std::int64_t split) {
+  const std::string own = SplitFolder(folder, split);
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(own));
+  for (const StoredFile& file : files) MS_RETURN_NOT_OK(storage.Sync(own + "/" + file.name));
+  return Status::OK();
 }
 
 Result<std::vector<std::int64_t>> RowLog::Splits(Storage& storage, const std::string& folder) {

@@ -58,6 +58,8 @@ class RowLog {
   );
   /// Makes durable what was appended before the call.
   Status Sync();
+  /// The same for one split.
+  Status Sync(std::int64_t split);
   /// Bytes that were appended and are not yet durable.
   std::uint64_t unsynced_bytes() const;
   /// Removes the log of a split whose part is durable.
@@ -65,6 +67,8 @@ class RowLog {
 
   /// Reads what all drivers logged of a split.
   static Result<LoadedRows> Load(Storage& storage, const std::string& folder, std::int64_t split);
+  /// Makes what drivers before logged of a split durable: they may have died before they did.
+  static Status SyncFound(Storage& storage, const std::string& folder, std::int64_t split);
   /// The splits that have a log.
   static Result<std::vector<std::int64_t>> Splits(Storage& storage, const std::string& folder);
 

@@ -135,22 +135,21 @@ class DiskStorage final : public Storage {
       moved.push_back(error == 0);
       folders.insert(folder);
     }
-    for (const std::string& folder : folders) MS_RETURN_NOT_OK(Sync(folder));
+    for (const std::string& folder : folders) MS_RETURN_NOT_OK(SyncEntries(folder));
     return moved;
   }
 
   Status Exchange(const std::string& from, const std::string& to) override {
-    MS_RETURN_NOT_OK(Sync(from));
+    MS_RETURN_NOT_OK(SyncOne(from));
     const int error = disk_.Exchange(from, to);
     if (error != 0) return FileError(error, "replace", to);
-    MS_RETURN_NOT_OK(Sync(ParentOf(to)));
-    return Sync(ParentOf(from));
+    MS_RETURN_NOT_OK(SyncEntries(ParentOf(to)));
+    return SyncEntries(ParentOf(from));
   }
 
   Status Sync(const std::string& path) override {
-    OpenFile file(disk_);
-    MS_RETURN_NOT_OK(file.Open(path, Disk::Mode::kRead));
-    return file.Sync();
+    MS_RETURN_NOT_OK(SyncOne(path));
+    return SyncEntries(ParentOf(path));
   }
 
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override {
@@ -188,6 +187,12 @@ class DiskStorage final : public Storage {
   }
 
   Status Remove(const std::string& path) override {
+    {
+      MutexLock lock(mutex_);
+      std::erase_if(durable_folders_, [&](const std::string& folder) {
+        return folder == path || folder.starts_with(path + "/");
+      });
+    }
     const int error = disk_.Remove(path);
     return error == 0 || error == ENOENT ? Status::OK() : FileError(error, "remove", path);
   }
@@ -233,7 +238,7 @@ class DiskStorage final : public Storage {
       MS_RETURN_NOT_OK(failure());
       Status synced = file_->Sync();
       if (synced.ok() && !has_name_) {
-        synced = storage_.Sync(ParentOf(file_->path()));
+        synced = storage_.SyncEntries(ParentOf(file_->path()));
         has_name_ = synced.ok();
       }
       return Keep(std::move(synced));
@@ -280,8 +285,35 @@ class DiskStorage final : public Storage {
         file.StartSync();  // Sync() tells if it failed
       }
     }
-    for (const Publication& publication : files) MS_RETURN_NOT_OK(Sync(publication.from));
+    for (const Publication& publication : files) MS_RETURN_NOT_OK(SyncOne(publication.from));
     return Status::OK();
+  }
+
+  Status SyncOne(const std::string& path) {
+    OpenFile file(disk_);
+    MS_RETURN_NOT_OK(file.Open(path, Disk::Mode::kRead));
+    return file.Sync();
+  }
+
+  // Makes the entries of a folder survive a power cut, and the folder itself: whoever made it may
+  // have died before it was synced.
+  Status SyncEntries(const std::string& folder) {
+    std::vector<std::string> unknown;
+    {
+      MutexLock lock(mutex_);
+      for (std::string path = folder; path != ParentOf(path) && !durable_folders_.contains(path);
+           path = ParentOf(path)) {
+        unknown.push_back(path);
+      }
+    }
+    for (auto path = unknown.rbegin(); path != unknown.rend(); ++path) {
+      const Status synced = SyncOne(ParentOf(*path));
+      // Where we may not read, we made no folder.
+      if (!synced.ok() && arrow::internal::ErrnoFromStatus(synced) != EACCES) return synced;
+      MutexLock lock(mutex_);
+      durable_folders_.insert(*path);
+    }
+    return SyncOne(folder);
   }
 
   Status MakeFolders(const std::string& folder) {
@@ -291,10 +323,7 @@ class DiskStorage final : public Storage {
       const std::string path = made.string();
       const int error =
           disk_.MakeFolder(path, /*owner_only=*/component.extension() == ".millstream");
-      if (error == 0) {
-        MS_RETURN_NOT_OK(Sync(ParentOf(path)));  // or a power cut takes it with all in it
-        continue;
-      }
+      if (error == 0) continue;
       std::vector<StoredFile> ignored;  // a folder may be there, and we not allowed to make it
       if (error != EEXIST && disk_.List(path, &ignored) != 0) {
         return FileError(error, "create the folder", path);
@@ -305,6 +334,8 @@ class DiskStorage final : public Storage {
 
   const std::shared_ptr<Disk> owner_;
   Disk& disk_;
+  Mutex mutex_;
+  std::set<std::string> durable_folders_ MS_GUARDED_BY(mutex_);  // that survive a power cut
 };
 
 }  // namespace

@@ -72,7 +72,7 @@ class Storage {
   /// under `from`.
   virtual Status Exchange(const std::string& from, const std::string& to) = 0;
   /// Makes what another process left under a name survive a power cut: a file's bytes, or a
-  /// folder's entries.
+  /// folder's entries, and the name.
   virtual Status Sync(const std::string& path) = 0;
   /// Reads a whole small file. `max_bytes` bounds it. IsNotFound if there is none.
   virtual Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) = 0;
