@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cerrno>
 #include <random>
 #include <system_error>
@@ -18,8 +19,9 @@ Status Storage::Publish(const std::string& from, const std::string& to) {
 }
 
 Status PublishBytes(Storage& storage, const std::string& path, std::string_view bytes) {
-  std::random_device random;
-  const std::string unpublished = fmt::format("{}.{:08x}{:08x}.tmp", path, random(), random());
+  static const std::uint64_t process = std::uint64_t{std::random_device()()} << 32;
+  static std::atomic<std::uint32_t> count = 0;
+  const std::string unpublished = fmt::format("{}.{:016x}.tmp", path, process | ++count);
   const auto write = [&]() -> Status {
     MS_ASSIGN_OR_RETURN(const auto stream, storage.Create(unpublished));
     MS_RETURN_NOT_OK(stream->Write(bytes));
