@@ -54,6 +54,7 @@ Result<std::shared_ptr<arrow::Array>> ErrorColumn(
 Result<std::shared_ptr<arrow::Array>> SourceColumn(
     const RowBatch& batch,
     const std::vector<std::string>& files,
+    std::int32_t version,
     const std::shared_ptr<arrow::DataType>& type
 ) {
   const std::int64_t count = batch.num_rows();
@@ -73,7 +74,7 @@ Result<std::shared_ptr<arrow::Array>> SourceColumn(
   }
   MS_RETURN_NOT_OK(file.Finish(&children[0]));
   MS_RETURN_NOT_OK(record.Finish(&children[1]));
-  MS_ASSIGN_OR_RETURN(children[2], arrow::MakeArrayFromScalar(arrow::Int32Scalar(1), count));
+  MS_ASSIGN_OR_RETURN(children[2], arrow::MakeArrayFromScalar(arrow::Int32Scalar(version), count));
   return std::make_shared<arrow::StructArray>(type, count, std::move(children));
 }
 
@@ -153,7 +154,11 @@ Status Assembler::FinishPiece(std::int64_t split, FinishedRows rows) {
         byte = static_cast<char>(byte | 1 << row.index % 8);
       }
     }
-    if (Kept(rows.status)) open.pieces.push_back(std::move(rows));
+    if (Kept(rows.status)) {
+      open.pieces.push_back(std::move(rows));
+    } else if (rows.status == RowStatus::kError) {
+      open.errors.push_back(std::move(rows));
+    }
     if (open.rows_left > 0) return Status::OK();
     whole = std::move(open);
     open_.erase(found);
@@ -182,31 +187,38 @@ Result<std::shared_ptr<arrow::RecordBatch>> Assembler::OutputRows(const Finished
   );
   MS_ASSIGN_OR_RETURN(
       columns.emplace_back(),
-      SourceColumn(rows.batch, options_.files, options_.schema->field(own + 2)->type())
+      SourceColumn(
+          rows.batch, options_.files, options_.version, options_.schema->field(own + 2)->type()
+      )
   );
   return arrow::RecordBatch::Make(options_.schema, count, std::move(columns));
 }
 
 Status Assembler::Assemble(std::int64_t split, OpenSplit open) {
-  FinishedSplit finished{split, {}, open.counts, std::move(open.skipped_rows)};
+  FinishedSplit finished{split, {}, {}, open.counts, std::move(open.skipped_rows)};
+  MS_ASSIGN_OR_RETURN(finished.batches, InOrder(open.pieces));
+  MS_ASSIGN_OR_RETURN(finished.errors, InOrder(open.errors));
+  open = {};
+  return done_(std::move(finished));
+}
+
+Result<arrow::RecordBatchVector> Assembler::InOrder(const std::vector<FinishedRows>& pieces) const {
   // Pieces that came in order, as those of jobs without a model do, need no copy.
+  arrow::RecordBatchVector batches;
   std::vector<std::int64_t> indices;
-  for (const FinishedRows& piece : open.pieces) {
-    MS_ASSIGN_OR_RETURN(finished.batches.emplace_back(), OutputRows(piece));
+  for (const FinishedRows& piece : pieces) {
+    MS_ASSIGN_OR_RETURN(batches.emplace_back(), OutputRows(piece));
     for (const RowRef& row : piece.batch.rows) indices.push_back(row.index);
   }
-  open.pieces.clear();
-  if (!std::is_sorted(indices.begin(), indices.end())) {
-    MS_ASSIGN_OR_RETURN(auto all, arrow::ConcatenateRecordBatches(finished.batches));
-    std::vector<std::int64_t> order(indices.size());
-    std::iota(order.begin(), order.end(), std::int64_t{0});
-    std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      return indices[static_cast<std::size_t>(a)] < indices[static_cast<std::size_t>(b)];
-    });
-    MS_ASSIGN_OR_RETURN(all, TakeColumns(all, order));
-    finished.batches = {std::move(all)};
-  }
-  return done_(std::move(finished));
+  if (std::is_sorted(indices.begin(), indices.end())) return batches;
+  MS_ASSIGN_OR_RETURN(auto all, arrow::ConcatenateRecordBatches(batches));
+  std::vector<std::int64_t> order(indices.size());
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return indices[static_cast<std::size_t>(a)] < indices[static_cast<std::size_t>(b)];
+  });
+  MS_ASSIGN_OR_RETURN(all, TakeColumns(all, order));
+  return arrow::RecordBatchVector{std::move(all)};
 }
 
 }  // namespace millstream

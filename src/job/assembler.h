@@ -23,6 +23,7 @@ namespace millstream {
 struct FinishedSplit {
   std::int64_t split = 0;
   arrow::RecordBatchVector batches;  // of the output schema
+  arrow::RecordBatchVector errors;   // failed rows, where the output leaves them out
   RowCounts counts;
   /// Which rows of the split are skipped: bit i of byte i / 8. Empty: none.
   std::string skipped_rows;
@@ -32,6 +33,7 @@ struct AssemblerOptions {
   std::shared_ptr<arrow::Schema> schema;  // of output rows
   std::vector<std::string> files;         // names of the snapshot's files, for _source
   bool keep_ok = true, keep_errors = true, keep_skipped = false;
+  std::int32_t version = 1;  // of the spec, for _source
 };
 
 /// A thread-safe RowSink. `done` is called once a split, on the thread that finished its last row.
@@ -49,11 +51,12 @@ class Assembler final : public RowSink {
     std::int64_t num_rows = 0, rows_left = 0;
     RowCounts counts;
     std::string skipped_rows;
-    std::vector<FinishedRows> pieces;
+    std::vector<FinishedRows> pieces, errors;
   };
   Status FinishPiece(std::int64_t split, FinishedRows rows);
   Status Assemble(std::int64_t split, OpenSplit open);
   Result<std::shared_ptr<arrow::RecordBatch>> OutputRows(const FinishedRows& rows) const;
+  Result<arrow::RecordBatchVector> InOrder(const std::vector<FinishedRows>& pieces) const;
   bool Kept(RowStatus status) const;
 
   const AssemblerOptions options_;

@@ -65,6 +65,24 @@ std::map<std::string, std::string> PartMetadata(const Ledger& ledger, const Fini
   };
 }
 
+Result<FileMark> WriteRows(
+    Storage& storage,
+    OutputFormat format,
+    const std::shared_ptr<arrow::Schema>& schema,
+    const std::map<std::string, std::string>& metadata,
+    const arrow::RecordBatchVector& batches,
+    const std::string& path
+) {
+  MS_ASSIGN_OR_RETURN(auto file, storage.Create(path));
+  auto stream = std::make_shared<HashingStream>(std::move(file));
+  MS_ASSIGN_OR_RETURN(auto writer, MakeTableWriter(format, schema, stream, metadata));
+  for (const auto& batch : batches) MS_RETURN_NOT_OK(writer->Write(*batch));
+  MS_RETURN_NOT_OK(writer->Close());
+  MS_ASSIGN_OR_RETURN(const std::int64_t bytes, stream->Tell());
+  MS_RETURN_NOT_OK(stream->Close());
+  return FileMark{stream->Hex(), static_cast<std::uint64_t>(bytes)};
+}
+
 Result<FinishedPart> WritePart(
     Storage& storage,
     const Ledger& ledger,
@@ -72,24 +90,23 @@ Result<FinishedPart> WritePart(
     const std::shared_ptr<arrow::Schema>& schema,
     const FinishedSplit& split
 ) {
-  const std::string temporary = ledger.TemporaryPath(split.split);
-  MS_ASSIGN_OR_RETURN(auto file, storage.Create(temporary));
-  auto stream = std::make_shared<HashingStream>(std::move(file));
+  FinishedPart part;
+  part.split = split.split;
+  part.path = ledger.TemporaryPath(split.split);
+  part.committed.counts = split.counts;
+  part.committed.skipped_rows = split.skipped_rows;
+  const auto metadata = PartMetadata(ledger, split);
   MS_ASSIGN_OR_RETURN(
-      auto writer, MakeTableWriter(format, schema, stream, PartMetadata(ledger, split))
+      part.committed.file, WriteRows(storage, format, schema, metadata, split.batches, part.path)
   );
-  for (const auto& batch : split.batches) MS_RETURN_NOT_OK(writer->Write(*batch));
-  MS_RETURN_NOT_OK(writer->Close());
-  MS_ASSIGN_OR_RETURN(const std::int64_t bytes, stream->Tell());
-  MS_RETURN_NOT_OK(stream->Close());
-  return FinishedPart{
-      split.split,
-      temporary,
-      stream->Hex(),
-      static_cast<std::uint64_t>(bytes),
-      split.counts,
-      split.skipped_rows
-  };
+  if (split.errors.empty()) return part;
+  part.errors_path =
+      ledger.TemporaryPath(fmt::format("errors-{:06d}{}", split.split, ledger.layout().suffix));
+  MS_ASSIGN_OR_RETURN(
+      part.committed.errors,
+      WriteRows(storage, format, schema, metadata, split.errors, part.errors_path)
+  );
+  return part;
 }
 
 // The parts of a single-file output, one after the other, as one file.

@@ -94,13 +94,13 @@ class Driver {
     MS_ASSIGN_OR_RETURN(const LoadedRows loaded, ledger.LoadRows(split));
     if (!loaded.damage.empty()) Wrong(loaded.damage.front());
     FinishedPart part;
-    part.skipped_rows.resize(kRowsOfSplit / 8);
+    part.committed.skipped_rows.resize(kRowsOfSplit / 8);
     std::string bytes;
     int unsynced = 0;
     for (int i = 0; i < kRowsOfSplit; ++i) {
       const int row = split * kRowsOfSplit + i;
       if (OutcomeOf(row) == Outcome::kSkipped) {
-        part.skipped_rows[0] = static_cast<char>(part.skipped_rows[0] | 1 << i);
+        part.committed.skipped_rows[0] = static_cast<char>(part.committed.skipped_rows[0] | 1 << i);
         continue;
       }
       MS_ASSIGN_OR_RETURN(const std::string answer, Answer(ledger, loaded, split, row));
@@ -110,9 +110,8 @@ class Driver {
     }
     part.split = split;
     part.path = ledger.TemporaryPath(split);
-    part.hash = HashOf(bytes);
-    part.bytes = bytes.size();
-    part.counts = CountsOf(split);
+    part.committed.file = {HashOf(bytes), bytes.size()};
+    part.committed.counts = CountsOf(split);
     MS_ASSIGN_OR_RETURN(const auto stream, storage_.Create(part.path));
     MS_RETURN_NOT_OK(stream->Write(std::string_view(bytes).substr(0, bytes.size() / 2)));
     MS_RETURN_NOT_OK(stream->Write(std::string_view(bytes).substr(bytes.size() / 2)));
@@ -148,7 +147,7 @@ class Driver {
     for (const FinishedPart& part : parts) {
       const int split = static_cast<int>(part.split);
       world_.committed[split] = contents_[split];
-      Committed(split, part.counts);
+      Committed(split, part.committed.counts);
     }
     parts.clear();
     return Status::OK();

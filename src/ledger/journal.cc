@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <map>
 #include <utility>
 
@@ -158,7 +159,10 @@ Result<std::unique_ptr<Journal>> Journal::Begin(
   }
 }
 
-Status Journal::Add(EntryType type, const Json& body) {
+Status Journal::Add(EntryType type, Json body) {
+  // For people: nothing depends on the time.
+  body["at"] =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   MutexLock lock(mutex_);
   MS_RETURN_NOT_OK(writer_->Write(static_cast<std::uint8_t>(type), body.dump()));
   return writer_->Sync();

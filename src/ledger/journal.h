@@ -65,8 +65,9 @@ class Journal {
       nlohmann::ordered_json open
   );
   std::uint32_t epoch() const { return epoch_; }
-  /// Adds an entry and makes it durable.
-  Status Add(EntryType type, const nlohmann::ordered_json& body);
+  /// Adds an entry and makes it durable. `body` is an object, which gets the time as `at`, in
+  /// seconds since 1970.
+  Status Add(EntryType type, nlohmann::ordered_json body);
 
  private:
   Journal(std::unique_ptr<RecordWriter> writer, std::uint32_t epoch)

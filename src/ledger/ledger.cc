@@ -53,12 +53,13 @@ std::optional<std::int64_t> SplitOfPart(std::string_view name, std::string_view 
 Json ToJson(std::int64_t split, const CommittedPart& part) {
   Json json = {
       {"split", split},
-      {"hash", part.hash},
-      {"bytes", part.bytes},
+      {"hash", part.file.hash},
+      {"bytes", part.file.bytes},
       {"ok", part.counts.ok},
       {"error", part.counts.error},
       {"skipped", part.counts.skipped}
   };
+  if (part.errors) json["errors"] = {{"hash", part.errors->hash}, {"bytes", part.errors->bytes}};
   if (!part.skipped_rows.empty()) {
     std::string hex;
     for (const char byte : part.skipped_rows) {
@@ -80,28 +81,39 @@ std::optional<std::string> BytesOfHex(const std::string& hex) {
   return hex.size() % 2 == 0 ? std::optional(bytes) : std::nullopt;
 }
 
+bool ReadCount(const Json& json, const char* key, std::int64_t* value) {
+  const auto found = json.find(key);
+  if (found == json.end() || !found->is_number_integer()) return false;
+  *value = *found;
+  return *value >= 0;
+}
+
+bool ReadMark(const Json& json, FileMark* mark) {
+  std::int64_t bytes = 0;
+  if (!json.is_object() || !ReadCount(json, "bytes", &bytes) || !json.contains("hash") ||
+      !json["hash"].is_string()) {
+    return false;
+  }
+  *mark = {json["hash"], static_cast<std::uint64_t>(bytes)};
+  return mark->hash.find('/') == std::string::npos;
+}
+
 // Adds the parts of an intent or a journal entry to `add`; false if it is damaged.
 template <typename Add>
 bool ReadParts(const Json& body, Add add) {
   const auto parts = body.find("parts");
   if (parts == body.end() || !parts->is_array()) return false;
   for (const Json& json : *parts) {
-    const auto count = [&](const char* key, std::int64_t* value) {
-      const auto found = json.find(key);
-      if (found == json.end() || !found->is_number_integer()) return false;
-      *value = *found;
-      return *value >= 0;
-    };
     CommittedPart part;
-    std::int64_t split = 0, bytes = 0;
-    if (!json.is_object() || !count("split", &split) || !count("bytes", &bytes) ||
-        !count("ok", &part.counts.ok) || !count("error", &part.counts.error) ||
-        !count("skipped", &part.counts.skipped) || !json.contains("hash") ||
-        !json["hash"].is_string()) {
+    std::int64_t split = 0;
+    if (!ReadMark(json, &part.file) || !ReadCount(json, "split", &split) ||
+        !ReadCount(json, "ok", &part.counts.ok) || !ReadCount(json, "error", &part.counts.error) ||
+        !ReadCount(json, "skipped", &part.counts.skipped)) {
       return false;
     }
-    part.hash = json["hash"];
-    part.bytes = static_cast<std::uint64_t>(bytes);
+    if (const auto errors = json.find("errors"); errors != json.end()) {
+      if (!ReadMark(*errors, &part.errors.emplace())) return false;
+    }
     if (const auto skipped = json.find("skipped_rows"); skipped != json.end()) {
       if (!skipped->is_string()) return false;
       const std::optional<std::string> rows = BytesOfHex(*skipped);
@@ -129,6 +141,11 @@ OutputLayout OutputLayout::Of(const std::string& path, const std::string& suffix
 
 std::string OutputLayout::PartPath(std::int64_t split) const {
   return fmt::format("{}/part-{:06d}{}", parts, split, suffix);
+}
+
+std::string OutputLayout::ErrorsPath(std::int64_t split, const std::string& hash) const {
+  // By its hash: one of an attempt that came to nothing may be left.
+  return fmt::format("{}/errors/part-{:06d}-{}{}", state, split, hash, suffix);
 }
 
 RowCounts& RowCounts::operator+=(const RowCounts& other) {
@@ -227,12 +244,12 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
     const auto journaled = journaled_.find(*split);
     if (journaled == journaled_.end()) {
       MS_ASSIGN_OR_RETURN(parts[*split], PartThatStands(*split));
-    } else if (journaled->second.bytes != file.size_bytes) {
+    } else if (journaled->second.file.bytes != file.size_bytes) {
       return Conflict(fmt::format(
           "{} was changed: it has {} bytes, committed were {}",
           layout_.PartPath(*split),
           file.size_bytes,
-          journaled->second.bytes
+          journaled->second.file.bytes
       ));
     } else {
       parts[*split] = journaled->second;
@@ -274,7 +291,7 @@ Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Int
     const std::string path = folder + "/" + file.name;
     MS_ASSIGN_OR_RETURN(const Json intent, ReadJson(storage_, path));
     const bool is_whole = ReadParts(intent, [&](std::int64_t split, CommittedPart part) {
-      intents[split][part.hash] = std::move(part);
+      intents[split][part.file.hash] = std::move(part);
     });
     if (!is_whole) return Conflict(path + " is damaged");
   }
@@ -333,12 +350,14 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
   if (parts.empty()) return Status::OK();
   Json intent = {{"parts", Json::array()}};
   std::map<std::int64_t, CommittedPart> committed;
-  std::vector<Publication> files;
+  std::vector<Publication> files, errors;
   for (const FinishedPart& part : parts) {
-    const CommittedPart entry{part.hash, part.bytes, part.counts, part.skipped_rows};
-    intent["parts"].push_back(ToJson(part.split, entry));
-    committed[part.split] = entry;
+    intent["parts"].push_back(ToJson(part.split, part.committed));
+    committed[part.split] = part.committed;
     files.push_back({part.path, layout_.PartPath(part.split)});
+    if (!part.committed.errors) continue;
+    errors.push_back({part.errors_path, layout_.ErrorsPath(part.split, part.committed.errors->hash)}
+    );
   }
   // A reader may see a part before its name is durable; what comes after a power cut then must be
   // the same, from the same answers.
@@ -351,6 +370,8 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
       !status.ok() && !status.IsAlreadyExists()) {
     return status;
   }
+  // Before the parts: where a part stands, its failed rows do.
+  if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
   MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, storage_.PublishAll(files));
   for (std::size_t i = 0; i < files.size(); ++i) {
     if (moved[i]) continue;  // else another driver was faster

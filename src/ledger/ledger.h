@@ -10,6 +10,7 @@
 //   plan-0000-<hash>   the pinned input, splits, schema and settings, as the job layer wrote them
 //   journal-0001       what each driver did, one file a driver's life
 //   rows/000123/       engine results of a split whose part does not stand yet
+//   errors/            the failed rows of a split whose output leaves them out
 //   intents/           what parts hold, written before they are published together
 //   tmp/               unpublished files
 //   success.json       the final counts
@@ -43,6 +44,8 @@ struct OutputLayout {
   /// `path` as the job file gives it, made absolute; a path that ends in `suffix` is one file.
   static OutputLayout Of(const std::string& path, const std::string& suffix);
   std::string PartPath(std::int64_t split) const;
+  /// The file of a split's failed rows, by the hash of its bytes.
+  std::string ErrorsPath(std::int64_t split, const std::string& hash) const;
 };
 
 /// What a part holds, or a sum of it over parts.
@@ -56,23 +59,29 @@ struct RowCounts {
   friend bool operator==(const RowCounts&, const RowCounts&) = default;
 };
 
-/// A split's file, written and closed, not yet published.
-struct FinishedPart {
-  std::int64_t split = 0;
-  std::string path;
+/// What a file is known by.
+struct FileMark {
   std::string hash;  // of its bytes, 16 hexadecimal digits of XXH3
   std::uint64_t bytes = 0;
-  RowCounts counts;
-  /// Which rows of the split are skipped: bit i of byte i / 8. Empty: none.
-  std::string skipped_rows;
+  friend bool operator==(const FileMark&, const FileMark&) = default;
 };
 
 /// A part that stands, as its intent names it.
 struct CommittedPart {
-  std::string hash;
-  std::uint64_t bytes = 0;
+  FileMark file;
   RowCounts counts;
-  std::string skipped_rows;  // only as Intents() gives it
+  /// The failed rows' own file, where the output leaves them out and there are any.
+  std::optional<FileMark> errors;
+  /// Which rows of the split are skipped: bit i of byte i / 8. Empty: none, or not known: only
+  /// Intents() gives it.
+  std::string skipped_rows;
+};
+
+/// A split's files, written and closed, not yet published.
+struct FinishedPart {
+  std::int64_t split = 0;
+  std::string path, errors_path;
+  CommittedPart committed;
 };
 
 /// What a driver found when it took a job over.

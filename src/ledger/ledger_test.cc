@@ -39,7 +39,9 @@ class LedgerTest : public testing::Test {
       const Ledger& ledger, std::int64_t split, const std::string& bytes, const RowCounts& counts
   ) {
     Write(ledger.TemporaryPath(split), bytes);
-    return {split, ledger.TemporaryPath(split), HashOf(bytes), bytes.size(), counts, {}};
+    return {
+        split, ledger.TemporaryPath(split), {}, {{HashOf(bytes), bytes.size()}, counts, {}, {}}
+    };
   }
 
   void Write(const std::string& path, const std::string& text) {
@@ -95,9 +97,9 @@ TEST_F(LedgerTest, APartOfNoneOfThisJobsIntentsIsAConflict) {
 TEST_F(LedgerTest, SkippedRowsAreInTheIntent) {
   auto ledger = Create();
   FinishedPart part = Finished(*ledger, 0, "row\n", {1, 0, 2});
-  part.skipped_rows = "\x81";
+  part.committed.skipped_rows = "\x81";
   ASSERT_TRUE(ledger->PublishParts({part}).ok());
-  EXPECT_EQ(Load()->Intents().ValueOrDie().at(0).at(part.hash).skipped_rows, "\x81");
+  EXPECT_EQ(Load()->Intents().ValueOrDie().at(0).at(part.committed.file.hash).skipped_rows, "\x81");
 }
 
 TEST_F(LedgerTest, TheOutputFolderHoldsPartsAlone) {

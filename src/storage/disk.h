@@ -56,6 +56,8 @@ class Disk {
   /// Locks a file for as long as it stays open, creating it, and writes `holder` into it.
   /// EWOULDBLOCK if it is locked.
   virtual int Lock(const std::string& path, std::string_view holder, File* file) = 0;
+  /// Whether a file is locked. ENOENT if there is none.
+  virtual int IsLocked(const std::string& path, bool* locked) = 0;
 };
 
 /// This machine's files.

@@ -207,9 +207,17 @@ class DiskStorage final : public Storage {
     }
     if (error == 0) return std::make_unique<DiskLock>(disk_, file);
     if (error != EWOULDBLOCK) return FileError(error, "lock", path);
-    constexpr std::uint64_t kMaxHolderBytes = 4096;
     MS_ASSIGN_OR_RETURN(const std::string other, Read(path, kMaxHolderBytes));
     return Status::AlreadyExists(other);
+  }
+
+  Result<std::optional<std::string>> LockHolder(const std::string& path) override {
+    bool locked = false;
+    const int error = disk_.IsLocked(path, &locked);
+    if (error == ENOENT || (error == 0 && !locked)) return std::optional<std::string>();
+    if (error != 0) return FileError(error, "look at the lock", path);
+    MS_ASSIGN_OR_RETURN(std::string holder, Read(path, kMaxHolderBytes));
+    return std::optional(std::move(holder));
   }
 
   Result<DiskSpace> Space(const std::string& folder) override {
@@ -225,6 +233,8 @@ class DiskStorage final : public Storage {
   }
 
  private:
+  static constexpr std::uint64_t kMaxHolderBytes = 4096;
+
   class GrowingFile final : public AppendFile {
    public:
     GrowingFile(DiskStorage& storage, std::unique_ptr<OpenFile> file)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
@@ -125,7 +124,9 @@ class LocalDisk final : public Disk {
   int Lock(const std::string& path, std::string_view holder, File* file) override {
     const File opened = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kFileMode);
     if (opened < 0) return errno;
-    int error = ErrorOf(flock(opened, LOCK_EX | LOCK_NB));
+    struct flock lock = WholeFile();
+    int error = ErrorOf(fcntl(opened, F_OFD_SETLK, &lock));
+    if (error == EACCES) error = EWOULDBLOCK;
     if (error == 0) error = ErrorOf(ftruncate(opened, 0));
     if (error == 0) error = ErrorOf(pwrite(opened, holder.data(), holder.size(), 0));
     if (error != 0) {
@@ -134,6 +135,23 @@ class LocalDisk final : public Disk {
     }
     *file = opened;
     return 0;
+  }
+  int IsLocked(const std::string& path, bool* locked) override {
+    File file = 0;
+    if (const int error = Open(path, Mode::kRead, &file); error != 0) return error;
+    struct flock lock = WholeFile();
+    const int error = ErrorOf(fcntl(file, F_OFD_GETLK, &lock));
+    *locked = lock.l_type != F_UNLCK;
+    (void)close(file);
+    return error;
+  }
+
+ private:
+  static struct flock WholeFile() {
+    struct flock lock{};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    return lock;
   }
 };
 

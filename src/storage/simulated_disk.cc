@@ -280,20 +280,29 @@ int SimulatedDisk::Space(const std::string& /*path*/, DiskSpace* space) {
   return 0;
 }
 
+int SimulatedDisk::IsLocked(const std::string& path, bool* locked) {
+  MutexLock lock(mutex_);
+  *locked = std::any_of(open_.begin(), open_.end(), [&](const auto& entry) {
+    return entry.second.is_lock && entry.second.path == path;
+  });
+  return now_.contains(path) ? 0 : ENOENT;
+}
+
 int SimulatedDisk::Lock(const std::string& path, std::string_view holder, File* file) {
-  {
-    MutexLock lock(mutex_);
-    const bool is_locked = std::any_of(open_.begin(), open_.end(), [&](const auto& entry) {
-      return entry.second.is_lock && entry.second.path == path;
-    });
-    if (is_locked) return EWOULDBLOCK;
-  }
+  bool is_locked = false;
+  (void)IsLocked(path, &is_locked);
+  if (is_locked) return EWOULDBLOCK;
   if (const int error = Open(path, Mode::kTruncate, file); error != 0) return error;
   std::size_t written = 0;
   const int error = Write(*file, holder, &written);
   MutexLock lock(mutex_);
   open_[*file].is_lock = true;
   return error;
+}
+
+int FaultyDisk::IsLocked(const std::string& path, bool* locked) {
+  const int error = Count();
+  return error != 0 ? error : base_->IsLocked(path, locked);
 }
 
 void FaultyDisk::FailAt(std::int64_t n, int error, bool for_good) {

@@ -71,6 +71,7 @@ class SimulatedDisk final : public Disk {
   int Reserve(const std::string& path, std::uint64_t bytes) override;
   int Space(const std::string& path, DiskSpace* space) override;
   int Lock(const std::string& path, std::string_view holder, File* file) override;
+  int IsLocked(const std::string& path, bool* locked) override;
 
  private:
   struct UnsyncedWrite {
@@ -149,6 +150,7 @@ class FaultyDisk final : public Disk {
   int Reserve(const std::string& path, std::uint64_t bytes) override;
   int Space(const std::string& path, DiskSpace* space) override;
   int Lock(const std::string& path, std::string_view holder, File* file) override;
+  int IsLocked(const std::string& path, bool* locked) override;
 
  private:
   // The error that this call is to fail with, or 0.

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -87,6 +88,8 @@ class Storage {
   virtual Result<std::unique_ptr<StorageLock>> Lock(
       const std::string& path, std::string_view holder
   ) = 0;
+  /// What the holder of a lock left for others; nothing if nobody has it.
+  virtual Result<std::optional<std::string>> LockHolder(const std::string& path) = 0;
   /// The space where a folder lies; not a number (all free) where space has no end.
   virtual Result<DiskSpace> Space(const std::string& folder) = 0;
   /// Creates a file that takes up so many bytes, to be removed when space runs out.

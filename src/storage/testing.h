@@ -102,6 +102,9 @@ class FaultyStorage final : public Storage {
       override {
     return counter_->Count("lock", path, [&] { return base_.Lock(path, holder); });
   }
+  Result<std::optional<std::string>> LockHolder(const std::string& path) override {
+    return counter_->Count("look at the lock", path, [&] { return base_.LockHolder(path); });
+  }
   Result<DiskSpace> Space(const std::string& folder) override {
     return counter_->Count("look at the space of", folder, [&] { return base_.Space(folder); });
   }
