@@ -296,7 +296,7 @@ class Run {
         known.push_back(std::move(pending));
         continue;
       }
-      if (!WaitForRoom(state, requests, stop)) break;
+      if (!WaitForRoom(state, requests, stop) || stop.stop_requested()) break;
       const RequestId first = pending.first_request;
       {
         MutexLock lock(state.mutex);
