@@ -22,7 +22,7 @@ struct CommandContext {
 };
 
 void AddRun(CLI::App& app, CommandContext& context);
-void AddVerify(CLI::App& app, CommandContext& context);
+void AddOutputCommands(CLI::App& app, CommandContext& context);
 void AddModels(CLI::App& app, CommandContext& context);
 void AddSchema(CLI::App& app, CommandContext& context);
 void AddInit(CLI::App& app, CommandContext& context);

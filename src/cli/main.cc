@@ -116,7 +116,7 @@ int Main(int argc, char** argv) {
     WatchSignals(stop, drain, context);
   });
   AddRun(app, context);
-  AddVerify(app, context);
+  AddOutputCommands(app, context);
   AddModels(app, context);
   AddSchema(app, context);
   AddInit(app, context);

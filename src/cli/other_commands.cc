@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The small commands: verify, models, schema, init.
+// The small commands: models, schema, init.
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -7,30 +7,12 @@
 #include "cli/commands.h"
 #include "cli/print.h"
 #include "fmt/format.h"
-#include "job/verify.h"
 #include "model/locate.h"
 #include "pipeline/job_template.h"
 #include "pipeline/parse_spec.h"
 
 namespace millstream {
 namespace {
-
-int Verify(const std::string& output, bool digest) {
-  auto storage = MakeLocalStorage();
-  const auto found = VerifyOutput(*storage, output, digest);
-  if (!found.ok()) return Complain(found.status());
-  fmt::print(
-      "{} rows: {} ok, {} error, {} skipped in {} parts{}\n",
-      Grouped(found->counts.total()),
-      Grouped(found->counts.ok),
-      Grouped(found->counts.error),
-      Grouped(found->counts.skipped),
-      Grouped(found->parts),
-      found->complete ? "" : fmt::format("; {} rows are not done yet", Grouped(found->rows_missing))
-  );
-  if (digest) fmt::print("digest {}\n", found->digest);
-  return 0;
-}
 
 int ListFound() {
   const auto models = ListModels(DefaultModelSearch(std::filesystem::current_path().string()));
@@ -71,25 +53,6 @@ int Init(const std::string& path, const std::string& input, const std::string& c
 }
 
 }  // namespace
-
-void AddVerify(CLI::App& app, CommandContext& context) {
-  struct Flags {
-    std::string output;
-    bool digest = false;
-  };
-  auto flags = std::make_shared<Flags>();
-  CLI::App* verify = app.add_subcommand("verify", "Recompute an output's counts from its files");
-  verify->add_option("output", flags->output, "The output folder or file")
-      ->required()
-      ->type_name("OUT");
-  verify->add_flag(
-      "--digest",
-      flags->digest,
-      "Print one hash of the row data, the same for every format and part size"
-  );
-  verify->footer("Example:\n  millstream verify out/glosses --digest");
-  verify->callback([flags, &context] { context.exit_code = Verify(flags->output, flags->digest); });
-}
 
 void AddModels(CLI::App& app, CommandContext& context) {
   app.add_subcommand("models", "List the models on this machine")->callback([&context] {

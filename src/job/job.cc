@@ -329,6 +329,7 @@ Result<JobReport> RunJob(
       return report;
     }
     MS_RETURN_NOT_OK(job.ledger->WriteSuccess(Manifest(job, report.rows)));
+    MS_RETURN_NOT_OK(job.ledger->Record(EntryType::kDone, {{"generation", 1}}));
   }
   report.exit =
       TooManyErrors(job.spec, report.rows) ? ExitCode::kTooManyErrors : ExitCode::kComplete;

@@ -47,7 +47,8 @@ class JobTest : public testing::TestWithParam<Shape> {
     if (!IsParquet()) {
       EXPECT_EQ(job_.Found(output), expected);
     }
-    const auto verified = VerifyOutput(*local_, job_.PathOf(output), true);
+    const auto verified =
+        VerifyOutput(*local_, job_.PathOf(output), {.digest = true, .deep = true});
     ASSERT_TRUE(verified.ok()) << verified.status();
     EXPECT_TRUE(verified->complete);
     EXPECT_EQ(verified->counts, SmallJob::Counts(expected));
@@ -69,7 +70,7 @@ class JobTest : public testing::TestWithParam<Shape> {
   // What stands after a failure is true, if not whole.
   void ExpectNothingFalse(const std::string& output) {
     if (fs::exists(job_.PathOf(output) + ".millstream/job.json")) {
-      const auto verified = VerifyOutput(*local_, job_.PathOf(output), false);
+      const auto verified = VerifyOutput(*local_, job_.PathOf(output), {});
       EXPECT_TRUE(verified.ok()) << verified.status();
     }
     if (IsParquet()) return;
@@ -400,7 +401,7 @@ TEST_P(JobTest, AnInputWithoutRowsIsCompleteWithOneEmptyPart) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->exit, ExitCode::kComplete);
   EXPECT_EQ(report->rows, RowCounts());
-  const auto verified = VerifyOutput(*local_, job_.PathOf(output), true);
+  const auto verified = VerifyOutput(*local_, job_.PathOf(output), {.digest = true, .deep = true});
   ASSERT_TRUE(verified.ok()) << verified.status();
   EXPECT_TRUE(verified->complete);
   EXPECT_EQ(verified->parts, 1);
@@ -426,7 +427,7 @@ TEST_F(JobExitTest, VerifyHoldsASingleFileAgainstItsPartsAndARerunPublishesOneTh
     const std::string output = "x." + format, other = "y." + format;
     JobOptions options = job_.OptionsFor(output, format);
     ASSERT_TRUE(RunQuietly(*local_, options).ok());
-    const auto whole = VerifyOutput(*local_, job_.PathOf(output), true);
+    const auto whole = VerifyOutput(*local_, job_.PathOf(output), {.digest = true, .deep = true});
     ASSERT_TRUE(whole.ok()) << whole.status();
     EXPECT_TRUE(whole->complete);
 
@@ -434,12 +435,12 @@ TEST_F(JobExitTest, VerifyHoldsASingleFileAgainstItsPartsAndARerunPublishesOneTh
     fewer.limit = SmallJob::kRows / 2;
     ASSERT_TRUE(RunQuietly(*local_, fewer).ok());
     fs::copy_file(job_.PathOf(other), job_.PathOf(output), fs::copy_options::overwrite_existing);
-    EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), false).status())) << format;
+    EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), {}).status())) << format;
 
     fs::remove(job_.PathOf(output));
-    EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), false).status())) << format;
+    EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), {}).status())) << format;
     ASSERT_TRUE(RunQuietly(*local_, options).ok());
-    const auto again = VerifyOutput(*local_, job_.PathOf(output), true);
+    const auto again = VerifyOutput(*local_, job_.PathOf(output), {.digest = true, .deep = true});
     ASSERT_TRUE(again.ok()) << again.status();
     EXPECT_TRUE(again->complete);
     EXPECT_EQ(again->digest, whole->digest);

@@ -18,6 +18,7 @@
 #include "fmt/ranges.h"
 #include "job/job.h"
 #include "job/spec_difference.h"
+#include "job/status.h"
 #include "model/locate.h"
 
 namespace millstream {
@@ -225,20 +226,11 @@ nlohmann::ordered_json ThisDriver() {
 Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLayout& layout) {
   auto lock = storage.Lock(Ledger::LockPath(layout), ThisDriver().dump());
   if (!lock.status().IsAlreadyExists()) return lock;
-  const auto holder =
-      nlohmann::json::parse(lock.status().message(), nullptr, /*allow_exceptions=*/false);
-  const std::string who = holder.is_object() ? fmt::format(
-                                                   "process {} on {}, since {}",
-                                                   holder.value("pid", 0),
-                                                   holder.value("host", "?"),
-                                                   holder.value("since", "?")
-                                               )
-                                             : "another process";
   return Status::Cancelled(fmt::format(
       "{} is being written by another run ({}): it goes on there; wait for it, or stop it and run "
       "this again",
       layout.output,
-      who
+      HolderInWords(lock.status().message())
   ));
 }
 

@@ -27,6 +27,14 @@ std::string KeyBytes(const ResultKey& key) {
 
 }  // namespace
 
+std::int64_t RowsIn(const LoadedRows& rows) {
+  std::set<std::string_view> found;
+  for (const auto& [key, entries] : rows.by_key) {
+    found.insert(std::string_view(key).substr(0, kRowBytes));
+  }
+  return static_cast<std::int64_t>(found.size());
+}
+
 JobResults::JobResults(Ledger& ledger) : ledger_(ledger) {
   thread_.Spawn([this](std::stop_token stop) { return SyncInGroups(stop); });
 }
@@ -41,11 +49,7 @@ Result<std::unique_ptr<JobResults>> JobResults::Load(
   std::unique_ptr<JobResults> results(new JobResults(ledger));
   for (const std::int64_t split : splits) {
     MS_ASSIGN_OR_RETURN(LoadedRows rows, ledger.LoadRows(split));
-    std::set<std::string_view> found;
-    for (const auto& [key, entries] : rows.by_key) {
-      found.insert(std::string_view(key).substr(0, kRowBytes));
-    }
-    results->rows_found_ += static_cast<std::int64_t>(found.size());
+    results->rows_found_ += RowsIn(rows);
     std::move(rows.damage.begin(), rows.damage.end(), std::back_inserter(results->damage_));
     if (rows.by_key.empty()) continue;
     MutexLock lock(results->mutex_);

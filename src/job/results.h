@@ -17,6 +17,9 @@
 
 namespace millstream {
 
+/// How many rows a log has something of.
+std::int64_t RowsIn(const LoadedRows& rows);
+
 class JobResults final : public ResultStore {
  public:
   /// Loads what is logged of the open splits; the ledger must have begun and must outlive it.

@@ -2,103 +2,55 @@
 #include "job/verify.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <string_view>
+#include <vector>
 
-#include "arrow/array/array_binary.h"
-#include "arrow/array/array_nested.h"
-#include "arrow/array/array_primitive.h"
 #include "data/digest.h"
-#include "data/writer.h"
 #include "fmt/format.h"
-#include "job/plan.h"
+#include "job/output.h"
 
 namespace millstream {
 namespace {
 
-// Walks a split's records in order, to place each row of its part.
-class SplitWalk {
- public:
-  SplitWalk(const Split& split, const Snapshot& snapshot) : split_(split), snapshot_(snapshot) {}
+constexpr std::uint64_t kMaxPartBytes = 4ULL << 30;
 
-  // Whether (file, record) comes after the last row that was found, within the split.
-  bool Find(std::string_view file, std::int64_t record) {
-    for (; range_ < split_.ranges.size(); ++range_) {
-      const RecordRange& range = split_.ranges[range_];
-      const bool here = snapshot_.files[static_cast<std::size_t>(range.file)].name == file;
-      if (here && record >= range.first_record && record < range.first_record + range.num_records) {
-        if (found_ && last_range_ == range_ && record <= last_record_) return false;
-        found_ = true;
-        last_range_ = range_;
-        last_record_ = record;
-        return true;
-      }
-    }
-    return false;
-  }
+bool Bit(const std::string& bits, std::int64_t at) {
+  const auto byte = static_cast<std::size_t>(at / 8);
+  return byte < bits.size() && (static_cast<unsigned char>(bits[byte]) >> (at % 8) & 1) != 0;
+}
 
- private:
-  const Split& split_;
-  const Snapshot& snapshot_;
-  std::size_t range_ = 0, last_range_ = 0;
-  std::int64_t last_record_ = 0;
-  bool found_ = false;
+// What is found of a split, or of all splits of a single file.
+struct Found {
+  RowCounts counts;
+  std::vector<bool> rows;  // by their place
 };
 
-Status CountBatch(
-    const arrow::RecordBatch& batch, const std::string& path, SplitWalk& walk, RowCounts& counts
+Status CountRows(
+    const StandingOutput& output,
+    const Split& split,
+    const std::string& path,
+    RowDigest* digest,
+    Found& found
 ) {
-  const int columns = batch.num_columns();
-  const auto& status = static_cast<const arrow::StringArray&>(*batch.column(columns - 3));
-  const auto& source = static_cast<const arrow::StructArray&>(*batch.column(columns - 1));
-  const auto& file = static_cast<const arrow::StringArray&>(*source.field(0));
-  const auto& record = static_cast<const arrow::Int64Array&>(*source.field(1));
-  for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
-    if (!walk.Find(file.GetView(row), record.Value(row))) {
-      return Conflict(fmt::format(
-          "{}: row of {} record {} is not in its split, or not once and in order",
-          path,
-          file.GetView(row),
-          record.Value(row)
-      ));
+  return ReadRows(output, split, path, [&](const auto& batch, const auto& places) -> Status {
+    for (const PlacedRow& row : places) {
+      if (row.status == "ok") {
+        ++found.counts.ok;
+      } else if (row.status == "error") {
+        ++found.counts.error;
+      } else if (row.status == "skipped") {
+        ++found.counts.skipped;
+      } else {
+        return Conflict(fmt::format("{}: a row has the _status '{}'", path, row.status));
+      }
+      const auto place = static_cast<std::size_t>(row.index);
+      if (found.rows[place]) {
+        return Conflict(fmt::format("{}: row {} of its split is there twice", path, row.index));
+      }
+      found.rows[place] = true;
     }
-    const std::string_view name = status.GetView(row);
-    if (name == "ok") {
-      ++counts.ok;
-    } else if (name == "error") {
-      ++counts.error;
-    } else if (name == "skipped") {
-      ++counts.skipped;
-    } else {
-      return Conflict(fmt::format(
-          "{}: _status '{}' of {} record {}", path, name, file.GetView(row), record.Value(row)
-      ));
-    }
-  }
-  return Status::OK();
-}
-
-nlohmann::ordered_json OutputSpec(const Ledger& ledger) {
-  const auto spec = ledger.job().find("spec");
-  if (spec == ledger.job().end() || !spec->contains("output")) return {};
-  return (*spec)["output"];
-}
-
-// What a file of these committed counts shows: nothing of a status that the output leaves out.
-RowCounts Shown(const Ledger& ledger, const RowCounts& committed) {
-  const nlohmann::ordered_json output = OutputSpec(ledger);
-  const auto rows = output.find("rows");
-  const auto shown = [&](std::string_view status, std::int64_t count) {
-    const bool shows = rows == output.end()
-                           ? status != "skipped"
-                           : std::find(rows->begin(), rows->end(), status) != rows->end();
-    return shows ? count : 0;
-  };
-  return {
-      shown("ok", committed.ok),
-      shown("error", committed.error),
-      shown("skipped", committed.skipped)
-  };
+    return digest == nullptr ? Status::OK() : digest->Add(*batch);
+  });
 }
 
 Status Compare(const RowCounts& seen, const RowCounts& expected, const std::string& path) {
@@ -115,113 +67,173 @@ Status Compare(const RowCounts& seen, const RowCounts& expected, const std::stri
   ));
 }
 
-Status ReadPart(
-    OutputFormat format,
-    const std::string& path,
-    const Plan& plan,
-    const Split& split,
-    RowDigest* digest,
-    RowCounts& seen
-) {
-  MS_ASSIGN_OR_RETURN(auto reader, OpenWritten(format, path, plan.output));
-  SplitWalk walk(split, plan.snapshot);
-  std::shared_ptr<arrow::RecordBatch> batch;
-  while (true) {
-    MS_RETURN_NOT_OK(reader->ReadNext(&batch));
-    if (!batch) return Status::OK();
-    MS_RETURN_NOT_OK(CountBatch(*batch, path, walk, seen));
-    if (digest != nullptr) MS_RETURN_NOT_OK(digest->Add(*batch));
-  }
+Status CompareHash(Storage& storage, const std::string& path, const FileMark& mark) {
+  MS_ASSIGN_OR_RETURN(const std::string bytes, storage.Read(path, kMaxPartBytes));
+  if (bytes.size() == mark.bytes && HashOf(bytes) == mark.hash) return Status::OK();
+  return Conflict(fmt::format("{} was changed: its hash is not the one that was committed", path));
 }
 
-// As the spec states it, else as the file's suffix does.
-Result<OutputFormat> FormatOfJob(const Ledger& ledger, const std::string& suffix) {
-  const nlohmann::ordered_json output = OutputSpec(ledger);
-  if (output.contains("format") && output["format"].is_string()) {
-    return OutputFormatFromName(output["format"].get<std::string>());
-  }
-  const auto of_suffix = OutputFormatFromName(suffix.empty() ? suffix : suffix.substr(1));
-  return of_suffix.ok() ? of_suffix : OutputFormatFromName("parquet");
-}
+class Verifier {
+ public:
+  Verifier(Storage& storage, const StandingOutput& output, const VerifyOptions& options)
+      : storage_(storage), output_(output), options_(options), digest_(output.plan.output) {}
 
-// The single file, which holds the rows of all parts.
-Status VerifyFile(
-    const Ledger& ledger,
-    OutputFormat format,
-    const Plan& plan,
-    const RowCounts& committed,
-    RowDigest* digest
-) {
-  const std::string& path = ledger.layout().output;
-  MS_ASSIGN_OR_RETURN(const bool stands, ledger.OutputStands());
-  if (!stands) return Conflict(path + " is gone: run the job again to write it from its parts");
-  Split all;
-  for (const Split& split : plan.splits) {
-    all.ranges.insert(all.ranges.end(), split.ranges.begin(), split.ranges.end());
+  Result<Verification> Run() {
+    const Ledger& ledger = *output_.ledger;
+    MS_ASSIGN_OR_RETURN(const auto parts, ledger.Parts());
+    MS_ASSIGN_OR_RETURN(intents_, ledger.Intents());
+    MS_ASSIGN_OR_RETURN(const auto success, ledger.Success());
+    is_one_file_ = ledger.layout().is_single_file && success.has_value();
+    const auto num_splits = static_cast<std::int64_t>(output_.plan.splits.size());
+    for (const auto& [split, part] : parts) {
+      if (split >= num_splits) {
+        return Conflict(ledger.layout().PartPath(split) + " is of no split of the plan");
+      }
+    }
+    for (const Split& split : output_.plan.splits) {
+      const auto part = parts.find(split.number);
+      if (part == parts.end()) {
+        result_.rows_missing += split.num_rows;
+        continue;
+      }
+      MS_RETURN_NOT_OK(CheckSplit(split, part->second));
+    }
+    result_.complete = result_.rows_missing == 0;
+    if (is_one_file_) MS_RETURN_NOT_OK(CheckOneFile());
+    if (success) MS_RETURN_NOT_OK(CheckSuccess(*success));
+    if (options_.deep) MS_RETURN_NOT_OK(CheckRowLogs());
+    if (options_.digest) result_.digest = digest_.Hex();
+    return result_;
   }
-  RowCounts seen;
-  MS_RETURN_NOT_OK(ReadPart(format, path, plan, all, digest, seen));
-  return Compare(seen, Shown(ledger, committed), path);
-}
+
+ private:
+  // Of committed counts, those of rows that a part shows.
+  RowCounts Shown(const RowCounts& committed) const {
+    return {
+        output_.keep_ok ? committed.ok : 0,
+        output_.keep_errors ? committed.error : 0,
+        output_.keep_skipped ? committed.skipped : 0
+    };
+  }
+
+  RowDigest* digest() { return options_.digest ? &digest_ : nullptr; }
+
+  Status CheckSplit(const Split& split, const CommittedPart& part) {
+    const OutputLayout& layout = output_.ledger->layout();
+    const std::string path = layout.PartPath(split.number);
+    Found found;
+    found.rows.resize(static_cast<std::size_t>(split.num_rows));
+    if (!is_one_file_) {
+      MS_RETURN_NOT_OK(CountRows(output_, split, path, digest(), found));
+      MS_RETURN_NOT_OK(Compare(found.counts, Shown(part.counts), path));
+    }
+    if (options_.deep) MS_RETURN_NOT_OK(CompareHash(storage_, path, part.file));
+    if (!output_.keep_errors && part.counts.error > 0) {
+      if (!part.errors) return Conflict(path + ": its failed rows are not accounted for");
+      const std::string errors = layout.ErrorsPath(split.number, part.errors->hash);
+      Found failed;
+      failed.rows = found.rows;
+      MS_RETURN_NOT_OK(CountRows(output_, split, errors, nullptr, failed));
+      MS_RETURN_NOT_OK(Compare(failed.counts, {0, part.counts.error, 0}, errors));
+      if (options_.deep) MS_RETURN_NOT_OK(CompareHash(storage_, errors, *part.errors));
+      found.rows = failed.rows;
+    }
+    if (part.counts.total() != split.num_rows) {
+      return Conflict(fmt::format(
+          "{}: {} rows are committed, its split has {}", path, part.counts.total(), split.num_rows
+      ));
+    }
+    if (!is_one_file_ && output_.keep_ok) {
+      MS_RETURN_NOT_OK(CheckSkipped(split, part, path, found.rows));
+    }
+    result_.counts += part.counts;
+    ++result_.parts;
+    return Status::OK();
+  }
+
+  // The rows that are nowhere are those that the intent calls skipped.
+  Status CheckSkipped(
+      const Split& split,
+      const CommittedPart& part,
+      const std::string& path,
+      const std::vector<bool>& found
+  ) const {
+    const auto of_split = intents_.find(split.number);
+    const bool has_intent = of_split != intents_.end() && of_split->second.contains(part.file.hash);
+    if (!has_intent) return Conflict(path + ": the intent that names it is gone");
+    const std::string& skipped = of_split->second.at(part.file.hash).skipped_rows;
+    for (std::int64_t row = 0; row < split.num_rows; ++row) {
+      const bool is_found = found[static_cast<std::size_t>(row)];
+      if (is_found != (output_.keep_skipped || !Bit(skipped, row))) {
+        return Conflict(fmt::format(
+            "{}: row {} of its split is {}", path, row, is_found ? "skipped, and there" : "lost"
+        ));
+      }
+    }
+    return Status::OK();
+  }
+
+  // The single file, which holds the rows of all parts.
+  Status CheckOneFile() {
+    const std::string& path = output_.ledger->layout().output;
+    MS_ASSIGN_OR_RETURN(const bool stands, output_.ledger->OutputStands());
+    if (!stands) return Conflict(path + " is gone: run the job again to write it from its parts");
+    Split all;
+    for (const Split& split : output_.plan.splits) {
+      all.ranges.insert(all.ranges.end(), split.ranges.begin(), split.ranges.end());
+      all.num_rows += split.num_rows;
+    }
+    Found found;
+    found.rows.resize(static_cast<std::size_t>(all.num_rows));
+    MS_RETURN_NOT_OK(CountRows(output_, all, path, digest(), found));
+    return Compare(found.counts, Shown(result_.counts), path);
+  }
+
+  Status CheckSuccess(const nlohmann::ordered_json& success) const {
+    const RowCounts stated{
+        success.value("ok", std::int64_t{-1}),
+        success.value("error", std::int64_t{-1}),
+        success.value("skipped", std::int64_t{-1})
+    };
+    // One of an earlier generation of the plan says less.
+    if (!result_.complete || stated == result_.counts) return Status::OK();
+    return Conflict(fmt::format(
+        "{}/success.json states {} ok, {} error, {} skipped rows; the parts hold {}, {}, {}",
+        output_.ledger->layout().state,
+        stated.ok,
+        stated.error,
+        stated.skipped,
+        result_.counts.ok,
+        result_.counts.error,
+        result_.counts.skipped
+    ));
+  }
+
+  Status CheckRowLogs() const {
+    MS_ASSIGN_OR_RETURN(const auto splits, output_.ledger->LoggedSplits());
+    for (const std::int64_t split : splits) {
+      MS_ASSIGN_OR_RETURN(const LoadedRows rows, output_.ledger->LoadRows(split));
+      if (!rows.damage.empty()) return Conflict(rows.damage.front());
+    }
+    return Status::OK();
+  }
+
+  Storage& storage_;
+  const StandingOutput& output_;
+  const VerifyOptions options_;
+  std::map<std::int64_t, std::map<std::string, CommittedPart>> intents_;
+  bool is_one_file_ = false;
+  RowDigest digest_;
+  Verification result_;
+};
 
 }  // namespace
 
-Result<Verification> VerifyOutput(Storage& storage, const std::string& output, bool digest) {
-  const std::string path = std::filesystem::absolute(output).lexically_normal().string();
-  std::string suffix = std::filesystem::path(path).extension().string();
-  MS_ASSIGN_OR_RETURN(
-      std::unique_ptr<Ledger> ledger,
-      Ledger::Load(storage, OutputLayout::Of(path, suffix.empty() ? ".parquet" : suffix))
-  );
-  if (!ledger) {
-    return Status::Invalid(
-        path, " is no output of Millstream: ", path, ".millstream/job.json is missing"
-    );
-  }
-  MS_ASSIGN_OR_RETURN(const OutputFormat format, FormatOfJob(*ledger, suffix));
-  MS_ASSIGN_OR_RETURN(
-      ledger, Ledger::Load(storage, OutputLayout::Of(path, std::string(OutputFormatSuffix(format))))
-  );
-  MS_ASSIGN_OR_RETURN(const Plan plan, PlanFromJson(ledger->plan()));
-  MS_ASSIGN_OR_RETURN(const auto parts, ledger->Parts());
-  MS_ASSIGN_OR_RETURN(const auto success, ledger->Success());
-  const bool is_one_file = ledger->layout().is_single_file && success.has_value();
-  RowDigest rows(plan.output);
-  Verification result;
-  for (const Split& split : plan.splits) {
-    const auto part = parts.find(split.number);
-    if (part == parts.end()) {
-      result.rows_missing += split.num_rows;
-      continue;
-    }
-    const std::string part_path = ledger->layout().PartPath(split.number);
-    if (!is_one_file) {
-      RowCounts seen;
-      MS_RETURN_NOT_OK(ReadPart(format, part_path, plan, split, digest ? &rows : nullptr, seen));
-      MS_RETURN_NOT_OK(Compare(seen, Shown(*ledger, part->second.counts), part_path));
-    }
-    if (part->second.counts.total() != split.num_rows) {
-      return Conflict(fmt::format(
-          "{}: {} rows are committed, its split has {}",
-          part_path,
-          part->second.counts.total(),
-          split.num_rows
-      ));
-    }
-    result.counts += part->second.counts;
-    ++result.parts;
-  }
-  for (const auto& [split, part] : parts) {
-    if (split >= static_cast<std::int64_t>(plan.splits.size())) {
-      return Conflict(ledger->layout().PartPath(split) + " is of no split of the plan");
-    }
-  }
-  result.complete = result.rows_missing == 0;
-  if (is_one_file) {
-    MS_RETURN_NOT_OK(VerifyFile(*ledger, format, plan, result.counts, digest ? &rows : nullptr));
-  }
-  if (digest) result.digest = rows.Hex();
-  return result;
+Result<Verification> VerifyOutput(
+    Storage& storage, const std::string& path, const VerifyOptions& options
+) {
+  MS_ASSIGN_OR_RETURN(const StandingOutput output, OpenOutput(storage, path));
+  return Verifier(storage, output, options).Run();
 }
 
 }  // namespace millstream

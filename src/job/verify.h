@@ -20,8 +20,16 @@ struct Verification {
   std::string digest;  // of the row data in input order, or empty
 };
 
-/// Reads every part: each row must be one of its split, once and in order, and the counts must be
-/// those that were committed. A Conflict names the place of the first mismatch.
-Result<Verification> VerifyOutput(Storage& storage, const std::string& output, bool digest);
+struct VerifyOptions {
+  bool digest = false;  // one hash of the row data
+  bool deep = false;    // also every file's hash and every record of the state
+};
+
+/// Reads every part: each row of its split must be there or named as skipped, once and in order,
+/// and all counts, sizes and names those that were committed. A Conflict names the place of the
+/// first mismatch.
+Result<Verification> VerifyOutput(
+    Storage& storage, const std::string& output, const VerifyOptions& options
+);
 
 }  // namespace millstream

@@ -392,6 +392,10 @@ Result<LoadedRows> Ledger::LoadRows(std::int64_t split) const {
   return RowLog::Load(storage_, RowsFolder(), split);
 }
 
+Result<std::vector<std::int64_t>> Ledger::LoggedSplits() const {
+  return RowLog::Splits(storage_, RowsFolder());
+}
+
 Result<bool> Ledger::OutputStands() const {
   if (!layout_.is_single_file) return true;
   return Exists(storage_, Parent(layout_.output), Leaf(layout_.output));

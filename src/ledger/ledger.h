@@ -133,6 +133,8 @@ class Ledger {
   /// Engine results of the splits whose parts do not stand.
   RowLog& rows() { return *rows_; }
   Result<LoadedRows> LoadRows(std::int64_t split) const;
+  /// The splits of which there is something to load.
+  Result<std::vector<std::int64_t>> LoggedSplits() const;
 
   /// Whether what a reader opens stands, once all parts do: the single file, if the output is one.
   Result<bool> OutputStands() const;
