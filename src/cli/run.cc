@@ -149,6 +149,13 @@ void AddRun(CLI::App& app, CommandContext& context) {
   run->add_flag(
       "--restart", flags->job.restart, "Start anew: moves the old output and its state aside"
   );
+  run->add_flag("--append", flags->job.append, "Take in input that came since the job was planned");
+  run->add_option(
+         "--accept-change",
+         flags->job.accept_changes,
+         "Go on with a changed field of the job file; rows that are done keep the old one"
+  )
+      ->type_name("FIELD");
   auto* dry_run = run->add_flag(
       "--dry-run", flags->dry_run, "Check everything and show the plan; write nothing"
   );

@@ -368,6 +368,29 @@ Result<std::uint64_t> HashFile(const InputFile& file) {
   return source->hash();
 }
 
+Result<bool> HasGrown(const InputFile& pinned, const InputFile& now) {
+  const bool is_lines = pinned.format == FileFormat::kJsonl || pinned.format == FileFormat::kCsv ||
+                        pinned.format == FileFormat::kTsv || pinned.format == FileFormat::kText;
+  if (!is_lines || pinned.compression != Compression::kNone ||
+      now.size_bytes <= pinned.size_bytes) {
+    return false;
+  }
+  MS_ASSIGN_OR_RETURN(const auto source, OpenBytes(now.path, Compression::kNone, 0, true));
+  std::vector<char> buffer(std::size_t{1} << 20);
+  char last = '\n';
+  for (std::uint64_t left = pinned.size_bytes; left > 0;) {
+    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size()));
+    MS_ASSIGN_OR_RETURN(const std::size_t got, source->Read(buffer.data(), want));
+    if (got == 0) return false;
+    last = buffer[got - 1];
+    left -= got;
+  }
+  if (source->hash() != pinned.hash) return false;
+  char next = 0;
+  MS_ASSIGN_OR_RETURN(const std::size_t got, source->Read(&next, 1));
+  return got == 1 && (last == '\n' || next == '\n');
+}
+
 Status CheckFile(const InputFile& pinned) {
   InputFile now = pinned;
   MS_RETURN_NOT_OK(StatFile(now));

@@ -26,6 +26,10 @@ Result<std::string> ReadStart(const std::string& path, std::size_t size);
 /// REQUIRES: size_bytes is set.
 Result<std::uint64_t> HashFile(const InputFile& file);
 
+/// Whether a line file has more bytes than when it was pinned, begins with what it was, and its
+/// last record then was whole: what came since begins with a line of its own.
+Result<bool> HasGrown(const InputFile& pinned, const InputFile& now);
+
 /// OK if a file still is what it was when it was pinned: size and time, or size and hash.
 Status CheckFile(const InputFile& pinned);
 

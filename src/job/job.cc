@@ -52,6 +52,7 @@ AssemblerOptions AssemblerOptionsOf(const PreparedJob& job) {
   options.keep_ok = job.spec.output.keep_ok;
   options.keep_errors = job.spec.output.keep_errors;
   options.keep_skipped = job.spec.output.keep_skipped;
+  options.version = job.spec_version;
   return options;
 }
 
@@ -129,11 +130,10 @@ Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, co
   }
   MS_RETURN_NOT_OK(writer->Close());
   MS_RETURN_NOT_OK(stream->Close());
-  const Status published = ledger.PublishOutput(temporary);
-  return published.IsAlreadyExists() ? storage.Remove(temporary) : published;
+  return ledger.PublishOutput(temporary);
 }
 
-Status CreateLedger(Storage& storage, PreparedJob& job) {
+Status CreateLedger(Storage& storage, PreparedJob& job, const JobOptions& options) {
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   if (!job.lock) {
     MS_ASSIGN_OR_RETURN(job.lock, LockOutput(storage, layout));
@@ -144,7 +144,8 @@ Status CreateLedger(Storage& storage, PreparedJob& job) {
       {"id", fmt::format("{:08x}{:08x}{:08x}{:08x}", device(), device(), device(), device())},
       {"name", job.spec.name},
       {"version", MS_VERSION},
-      {"spec", job.spec.canonical}
+      {"spec", job.spec.canonical},
+      {"file", SpecSource(job.spec, options.overrides)}
   };
   auto created = Ledger::Create(storage, layout, record, plan);
   if (created.status().IsAlreadyExists()) {
@@ -159,12 +160,12 @@ Status CreateLedger(Storage& storage, PreparedJob& job) {
 Json Manifest(const PreparedJob& job, const RowCounts& counts) {
   return {
       {"job", job.ledger->id()},
-      {"generation", 1},
       {"rows", counts.total()},
       {"ok", counts.ok},
       {"error", counts.error},
       {"skipped", counts.skipped},
-      {"parts", job.plan.splits.size()}
+      {"parts", job.plan.splits.size()},
+      {"plans", 1 + job.ledger->more_plans().size()}
   };
 }
 
@@ -275,6 +276,14 @@ Status RunOpenSplits(
   return Status::OK();
 }
 
+// Writes down what of the job is another than before, now that it is at work.
+Status RecordChanges(PreparedJob& job) {
+  if (job.spec_change) {
+    MS_RETURN_NOT_OK(job.ledger->Record(EntryType::kSpecAccept, *job.spec_change));
+  }
+  return job.more_plan ? job.ledger->AppendPlan(*job.more_plan) : Status::OK();
+}
+
 }  // namespace
 
 Result<JobReport> RunJob(
@@ -288,14 +297,17 @@ Result<JobReport> RunJob(
   MS_ASSIGN_OR_RETURN(
       PreparedJob job, PrepareJob(storage, options, /*use_output=*/true, say, stop)
   );
-  if (!job.ledger) MS_RETURN_NOT_OK(CreateLedger(storage, job));
+  if (!job.ledger) MS_RETURN_NOT_OK(CreateLedger(storage, job, options));
   MS_RETURN_NOT_OK(job.ledger->Begin(ThisDriver()).status());
+  MS_RETURN_NOT_OK(RecordChanges(job));
   JobReport report;
   report.output = job.ledger->layout().output;
   MS_ASSIGN_OR_RETURN(const std::vector<Split> open, OpenSplits(job, &report.rows_before));
   MS_ASSIGN_OR_RETURN(const auto success, job.ledger->Success());
   MS_ASSIGN_OR_RETURN(const bool stands, job.ledger->OutputStands());
-  report.had_nothing_to_do = success.has_value() && open.empty() && stands;
+  report.had_nothing_to_do =
+      success.has_value() && open.empty() && stands &&
+      success->value("plans", std::size_t{0}) == 1 + job.ledger->more_plans().size();
   report.rows = report.rows_before;
   std::unique_ptr<JobResults> results;
   if (!report.had_nothing_to_do && !job.models.empty()) {
@@ -329,7 +341,6 @@ Result<JobReport> RunJob(
       return report;
     }
     MS_RETURN_NOT_OK(job.ledger->WriteSuccess(Manifest(job, report.rows)));
-    MS_RETURN_NOT_OK(job.ledger->Record(EntryType::kDone, {{"generation", 1}}));
   }
   report.exit =
       TooManyErrors(job.spec, report.rows) ? ExitCode::kTooManyErrors : ExitCode::kComplete;

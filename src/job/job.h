@@ -35,8 +35,10 @@ struct JobOptions {
   std::string file;
   SpecOverrides overrides;
   bool restart = false;
-  std::int64_t limit = 0;  // rows; 0: all
-  bool spread = false;     // of a limit: rows spread over the input
+  bool append = false;                      // take in input that came since
+  std::vector<std::string> accept_changes;  // fields of the spec
+  std::int64_t limit = 0;                   // rows; 0: all
+  bool spread = false;                      // of a limit: rows spread over the input
   RunnerOptions runner;
   std::stop_token drain;    // when requested, no more rows are begun, and the run stops
   EngineMaker make_engine;  // in place of the native one, for tests
@@ -84,6 +86,9 @@ struct PreparedJob {
   std::map<std::string, ModelSpec> model_specs;
   std::unique_ptr<Ledger> ledger;     // of an earlier run, or null
   std::unique_ptr<StorageLock> lock;  // of the output, once its state folder stands
+  // To be journaled once the ledger has begun: a changed spec that was accepted, new input.
+  std::optional<nlohmann::ordered_json> spec_change, more_plan;
+  std::int32_t spec_version = 1;
   bool resumed = false;
 };
 
@@ -124,6 +129,9 @@ Result<JobEngines> StartEngines(const PreparedJob& job, const EngineMaker& make_
 nlohmann::ordered_json ThisDriver();
 /// Takes the lock of an output. Cancelled, saying who holds it, if another run does.
 Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLayout& layout);
+
+/// The job file and what the command line changed of it: enough to read it again.
+nlohmann::ordered_json SpecSource(const JobSpec& spec, const SpecOverrides& overrides);
 
 /// Runs the job file to its end.
 Result<JobReport> RunJob(

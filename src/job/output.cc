@@ -76,7 +76,7 @@ Result<StandingOutput> OpenOutput(Storage& storage, const std::string& given) {
       output.ledger,
       Ledger::Load(storage, OutputLayout::Of(path, std::string(OutputFormatSuffix(output.format))))
   );
-  MS_ASSIGN_OR_RETURN(output.plan, PlanFromJson(output.ledger->plan()));
+  MS_ASSIGN_OR_RETURN(output.plan, PlanOf(*output.ledger));
   if (const auto rows = written.find("rows"); rows != written.end()) {
     const auto keeps = [&](std::string_view status) {
       return std::find(rows->begin(), rows->end(), status) != rows->end();

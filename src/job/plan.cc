@@ -71,20 +71,22 @@ Json SplitToJson(const Split& split) {
   return ranges;
 }
 
+void AddSplit(const Json& ranges, std::vector<Split>& splits) {
+  Split& split = splits.emplace_back();
+  split.number = static_cast<std::int64_t>(splits.size()) - 1;
+  for (const Json& range : ranges) {
+    split.ranges.push_back({range.at(0), range.at(1), range.at(2)});
+    split.num_rows += split.ranges.back().num_records;
+  }
+}
+
 Result<Plan> FromJson(const Json& json) {
   Plan plan;
   for (const Json& file : json.at("files")) plan.snapshot.files.push_back(FileFromJson(file));
   MS_ASSIGN_OR_RETURN(plan.snapshot.schema, SchemaFromText(json.at("input_schema")));
   plan.snapshot.num_rows = json.at("rows");
   plan.snapshot.is_job_output = json.at("is_job_output");
-  for (const Json& ranges : json.at("splits")) {
-    Split& split = plan.splits.emplace_back();
-    split.number = static_cast<std::int64_t>(plan.splits.size()) - 1;
-    for (const Json& range : ranges) {
-      split.ranges.push_back({range.at(0), range.at(1), range.at(2)});
-      split.num_rows += split.ranges.back().num_records;
-    }
-  }
+  for (const Json& ranges : json.at("splits")) AddSplit(ranges, plan.splits);
   MS_ASSIGN_OR_RETURN(plan.output, SchemaFromText(json.at("output_schema")));
   for (const auto& [key, model] : json.at("models").items()) {
     plan.models[key] = {model.at("path"), model.at("compute"), model.at("hash")};
@@ -139,6 +141,46 @@ Result<Plan> PlanFromJson(const Json& json) {
         "the plan in the state folder is damaged or of another version: --restart starts anew"
     );
   }
+}
+
+Result<Json> GrowthToJson(const PlanGrowth& growth) {
+  Json json = {{"format", 1}, {"files", Json::array()}, {"splits", Json::array()}};
+  for (const auto& [number, file] : growth.files) {
+    Json entry = FileToJson(file);
+    entry["number"] = number;
+    json["files"].push_back(std::move(entry));
+  }
+  for (const Split& split : growth.splits) json["splits"].push_back(SplitToJson(split));
+  return json;
+}
+
+Status Grow(const Json& json, Plan& plan) {
+  try {
+    std::vector<InputFile>& files = plan.snapshot.files;
+    for (const Json& entry : json.at("files")) {
+      const std::size_t number = entry.at("number");
+      InputFile file = FileFromJson(entry);
+      if (number < files.size()) {
+        files[number] = std::move(file);
+      } else if (number == files.size()) {
+        files.push_back(std::move(file));
+      } else {
+        return Conflict("a further plan in the state folder is damaged");
+      }
+    }
+    for (const Json& ranges : json.at("splits")) AddSplit(ranges, plan.splits);
+    plan.snapshot.num_rows = 0;
+    for (const InputFile& file : files) plan.snapshot.num_rows += file.num_records;
+    return Status::OK();
+  } catch (const Json::exception&) {
+    return Conflict("a further plan in the state folder is damaged");
+  }
+}
+
+Result<Plan> PlanOf(const Ledger& ledger) {
+  MS_ASSIGN_OR_RETURN(Plan plan, PlanFromJson(ledger.plan()));
+  for (const Json& more : ledger.more_plans()) MS_RETURN_NOT_OK(Grow(more, plan));
+  return plan;
 }
 
 Result<InputOptions> InputOptionsOf(const JobSpec& spec) {

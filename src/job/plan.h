@@ -22,6 +22,9 @@
 
 namespace millstream {
 
+/// A split's size in bytes at which it ends, if not by its rows.
+inline constexpr std::uint64_t kSplitBytes = 64ULL << 20;
+
 /// A model as the plan pins it.
 struct PlannedModel {
   std::string path;
@@ -38,6 +41,19 @@ struct Plan {
   std::int64_t now_unix_seconds = 0;
   std::vector<ResolvedSetting> settings;
 };
+
+/// Input that came to a job after its plan was made: whole new files, and line files that grew.
+struct PlanGrowth {
+  /// By their number: those of the plan are replaced, further ones added.
+  std::map<std::int32_t, InputFile> files;
+  std::vector<Split> splits;  // numbered on from the plan's
+};
+
+Result<nlohmann::ordered_json> GrowthToJson(const PlanGrowth& growth);
+/// Adds what a further generation of the plan says.
+Status Grow(const nlohmann::ordered_json& json, Plan& plan);
+/// The plan with all its generations.
+Result<Plan> PlanOf(const Ledger& ledger);
 
 Result<nlohmann::ordered_json> PlanToJson(const Plan& plan);
 Result<Plan> PlanFromJson(const nlohmann::ordered_json& json);

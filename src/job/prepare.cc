@@ -17,7 +17,7 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "job/job.h"
-#include "job/spec_difference.h"
+#include "job/resume.h"
 #include "job/status.h"
 #include "model/locate.h"
 
@@ -25,7 +25,6 @@ namespace millstream {
 namespace {
 
 constexpr std::int64_t kSampleRows = 1000;
-constexpr std::uint64_t kSplitBytes = 64ULL << 20;
 
 Compute ComputeOf(const std::string& name) {
   return name == "f32" ? Compute::kF32 : name == "bf16" ? Compute::kBF16 : Compute::kAuto;
@@ -126,39 +125,6 @@ Result<RowBatch> ReadSample(const PreparedJob& job) {
   return sample;
 }
 
-Status CheckSameJob(const PreparedJob& job, const Plan& planned) {
-  const auto before = job.ledger->job().value("spec", nlohmann::ordered_json::object());
-  std::vector<std::string> differences =
-      SpecDifferences(before, job.spec.canonical, job.spec.lines);
-  for (const auto& [key, model] : job.plan.models) {
-    const auto found = planned.models.find(key);
-    if (found == planned.models.end()) continue;
-    if (found->second.hash != model.hash) {
-      differences.push_back(
-          fmt::format("models.{}: the model's file is another one ({})", key, model.path)
-      );
-    }
-    if (found->second.compute != model.compute) {
-      differences.push_back(
-          fmt::format("models.{}.compute: {} -> {}", key, found->second.compute, model.compute)
-      );
-    }
-  }
-  if (!job.plan.models.empty() && planned.instruction_set != job.plan.instruction_set) {
-    differences.push_back(
-        fmt::format("instruction set: {} -> {}", planned.instruction_set, job.plan.instruction_set)
-    );
-  }
-  if (differences.empty()) return Status::OK();
-  return Status::Invalid(fmt::format(
-      "{} was made by another spec:\n  {}\nTo write elsewhere, add:        --output NEW_PATH\nTo "
-      "start anew there, add:       --restart"
-      "   (moves the old output and its state aside)",
-      job.ledger->layout().output,
-      fmt::join(differences, "\n  ")
-  ));
-}
-
 // An output below an input folder would be read as input once it is moved aside, or by other jobs.
 Status CheckOutputIsNoInput(const JobSpec& spec, const OutputLayout& layout) {
   for (const std::string& input : spec.input.paths) {
@@ -249,13 +215,7 @@ Result<PreparedJob> PrepareJob(
   if (use_output) MS_RETURN_NOT_OK(TakeOutput(storage, layout, options.restart, say, job));
   MS_RETURN_NOT_OK(OpenModels(job));
   if (job.ledger) {
-    MS_ASSIGN_OR_RETURN(Plan planned, PlanFromJson(job.ledger->plan()));
-    MS_RETURN_NOT_OK(CheckSameJob(job, planned));
-    if (Status unchanged = CheckUnchanged(planned.snapshot); !unchanged.ok()) {
-      return Conflict(unchanged.message());  // a file that is gone, too
-    }
-    job.plan = std::move(planned);
-    job.resumed = true;
+    MS_RETURN_NOT_OK(ResumePlan(job, options, say, stop));
   } else {
     MS_RETURN_NOT_OK(PlanAnew(job, options, stop));
   }
@@ -266,7 +226,9 @@ Result<PreparedJob> PrepareJob(
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
   auto nowhere = std::make_shared<arrow::io::MockOutputStream>();
   MS_RETURN_NOT_OK(MakeTableWriter(format, job.bound.output, std::move(nowhere), {}).status());
-  if (!job.resumed) {
+  if (job.resumed) {
+    MS_RETURN_NOT_OK(CheckSameColumns(job));
+  } else {
     job.plan.output = job.bound.output;
     job.plan.settings = job.bound.settings;
   }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/spec_difference.h"
 
+#include <charconv>
+#include <string_view>
+
 #include "fmt/format.h"
 
 namespace millstream {
@@ -29,10 +32,32 @@ void Flatten(
   }
 }
 
+// "steps[0].generate.prompt" by the step's id: "steps.answer.prompt".
+std::string FieldOf(const std::string& path, const std::vector<std::string>& step_ids) {
+  constexpr std::string_view kSteps = "steps[";
+  if (!path.starts_with(kSteps)) return path;
+  std::size_t step = 0;
+  const char* end = path.data() + path.size();
+  const auto parsed = std::from_chars(path.data() + kSteps.size(), end, step);
+  if (parsed.ec != std::errc() || step >= step_ids.size()) return path;
+  std::string rest(parsed.ptr + 1, end);  // behind the bracket: ".generate.prompt", ".id"
+  const std::size_t dot = rest.find('.', 1);
+  if (dot != std::string::npos) rest = rest.substr(dot);
+  return fmt::format("steps.{}{}", step_ids[step], rest);
+}
+
 }  // namespace
 
-std::vector<std::string> SpecDifferences(
-    const Json& before, const Json& after, const std::map<std::string, int>& lines
+bool Covers(const std::string& given, const std::string& field) {
+  return field.starts_with(given) &&
+         (field.size() == given.size() || field[given.size()] == '.' || field[given.size()] == '[');
+}
+
+std::vector<SpecDifference> SpecDifferences(
+    const Json& before,
+    const Json& after,
+    const std::map<std::string, int>& lines,
+    const std::vector<std::string>& step_ids
 ) {
   std::map<std::string, std::string> old_leaves, new_leaves;
   Flatten(before, "", old_leaves);
@@ -49,13 +74,16 @@ std::vector<std::string> SpecDifferences(
   for (const auto& [path, value] : new_leaves) {
     if (!old_leaves.contains(path)) changed[path] = {"(absent)", value};
   }
-  std::vector<std::string> differences;
+  std::vector<SpecDifference> differences;
   for (const auto& [path, values] : changed) {
     if (MayChange(path)) continue;
     const auto line = lines.find(path);
     const std::string where =
         line == lines.end() || line->second == 0 ? "" : fmt::format("line {}: ", line->second);
-    differences.push_back(fmt::format("{}{}: {} -> {}", where, path, values.first, values.second));
+    const std::string field = FieldOf(path, step_ids);
+    differences.push_back(
+        {field, fmt::format("{}{}: {} -> {}", where, field, values.first, values.second)}
+    );
   }
   return differences;
 }

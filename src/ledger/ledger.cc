@@ -159,13 +159,8 @@ Result<std::unique_ptr<Ledger>> Ledger::Create(
     Storage& storage, OutputLayout layout, Json job, const Json& plan
 ) {
   std::unique_ptr<Ledger> ledger(new Ledger(storage, std::move(layout)));
-  const std::string text = plan.dump(1);
-  const std::string name = "plan-0000-" + HashOf(text);
   job["format"] = kFormat;
-  job["plan"] = name;
-  // A plan is written before what names it; one that nothing names is garbage.
-  const Status written = PublishBytes(storage, ledger->layout_.state + "/" + name, text);
-  if (!written.ok() && !written.IsAlreadyExists()) return written;
+  MS_ASSIGN_OR_RETURN(job["plan"], ledger->WritePlan(plan, 0));
   MS_RETURN_NOT_OK(PublishBytes(storage, ledger->layout_.state + "/job.json", job.dump(2) + "\n"));
   ledger->job_ = std::move(job);
   ledger->plan_ = plan;
@@ -207,22 +202,16 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
         kFormat
     ));
   }
-  const std::string plan = ledger->job_.value("plan", "");
-  if (plan.empty() || plan.find('/') != std::string::npos) {
-    return Conflict(state + "/job.json is damaged: it names no plan");
-  }
-  MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(state + "/" + plan, kMaxStateBytes));
-  if (!plan.ends_with(HashOf(text))) {
-    return Conflict(state + "/" + plan + " is damaged: its hash is not the one in its name");
-  }
-  ledger->plan_ = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (ledger->plan_.is_discarded()) {
-    return Conflict(state + "/" + plan + " is damaged: it is no JSON");
-  }
+  MS_ASSIGN_OR_RETURN(ledger->plan_, ledger->ReadPlan(ledger->job_.value("plan", "")));
   MS_ASSIGN_OR_RETURN(ledger->history_, ReadJournals(storage, state));
   for (const JournalEntry& entry : ledger->history_.entries) {
     if (entry.type == EntryType::kOpen && entry.body.value("job", "") != ledger->id()) {
       return Conflict(fmt::format("{}/journal-{:04d} is of another job", state, entry.epoch));
+    }
+    if (entry.type == EntryType::kAppend) {
+      MS_ASSIGN_OR_RETURN(
+          ledger->more_plans_.emplace_back(), ledger->ReadPlan(entry.body.value("plan", ""))
+      );
     }
     if (entry.type != EntryType::kPart) continue;
     const bool is_whole = ReadParts(entry.body, [&](std::int64_t split, CommittedPart part) {
@@ -233,6 +222,52 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
     }
   }
   return ledger;
+}
+
+Result<Json> Ledger::ReadPlan(const std::string& name) const {
+  if (name.empty() || name.find('/') != std::string::npos) {
+    return Conflict(layout_.state + " is damaged: it names no plan");
+  }
+  const std::string path = layout_.state + "/" + name;
+  MS_ASSIGN_OR_RETURN(const std::string text, storage_.Read(path, kMaxStateBytes));
+  if (!name.ends_with(HashOf(text))) {
+    return Conflict(path + " is damaged: its hash is not the one in its name");
+  }
+  Json plan = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (plan.is_discarded()) return Conflict(path + " is damaged: it is no JSON");
+  return plan;
+}
+
+Result<std::string> Ledger::WritePlan(const Json& plan, std::size_t generation) {
+  const std::string text = plan.dump(1);
+  std::string name = fmt::format("plan-{:04d}-{}", generation, HashOf(text));
+  // A plan is written before what names it; one that nothing names is garbage.
+  const Status written = PublishBytes(storage_, layout_.state + "/" + name, text);
+  if (!written.ok() && !written.IsAlreadyExists()) return written;
+  return name;
+}
+
+Status Ledger::AppendPlan(const Json& plan) {
+  MS_ASSIGN_OR_RETURN(const std::string name, WritePlan(plan, more_plans_.size() + 1));
+  MS_RETURN_NOT_OK(Record(EntryType::kAppend, {{"plan", name}}));
+  more_plans_.push_back(plan);
+  return Status::OK();
+}
+
+const Json& Ledger::current_spec() const {
+  const Json* spec = &job_;
+  for (const JournalEntry& entry : history_.entries) {
+    if (entry.type == EntryType::kSpecAccept) spec = &entry.body;
+  }
+  return *spec;
+}
+
+int Ledger::spec_version() const {
+  return 1 + static_cast<int>(std::count_if(
+                 history_.entries.begin(),
+                 history_.entries.end(),
+                 [](const JournalEntry& entry) { return entry.type == EntryType::kSpecAccept; }
+             ));
 }
 
 Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
@@ -402,13 +437,27 @@ Result<bool> Ledger::OutputStands() const {
 }
 
 Status Ledger::PublishOutput(const std::string& temporary) {
-  return storage_.Publish(temporary, layout_.output);
+  const Status published = storage_.Publish(temporary, layout_.output);
+  return published.IsAlreadyExists() ? storage_.Exchange(temporary, layout_.output) : published;
 }
 
-Status Ledger::WriteSuccess(const Json& manifest) {
-  const Status status =
-      PublishBytes(storage_, layout_.state + "/success.json", manifest.dump(2) + "\n");
-  return status.IsAlreadyExists() ? Status::OK() : status;
+Status Ledger::WriteSuccess(Json manifest) {
+  const std::string path = layout_.state + "/success.json";
+  MS_ASSIGN_OR_RETURN(const auto before, Success());
+  const std::int64_t generation = before ? before->value("generation", std::int64_t{0}) + 1 : 1;
+  manifest["generation"] = generation;
+  const std::string text = manifest.dump(2) + "\n";
+  if (before) {
+    const std::string next = TemporaryPath("success.json");
+    MS_ASSIGN_OR_RETURN(const auto stream, storage_.Create(next));
+    MS_RETURN_NOT_OK(stream->Write(text));
+    MS_RETURN_NOT_OK(stream->Close());
+    MS_RETURN_NOT_OK(storage_.Exchange(next, path));
+  } else {
+    const Status written = PublishBytes(storage_, path, text);
+    if (!written.ok() && !written.IsAlreadyExists()) return written;
+  }
+  return Record(EntryType::kDone, {{"generation", generation}});
 }
 
 Result<std::optional<Json>> Ledger::Success() const {

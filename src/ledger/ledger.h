@@ -107,6 +107,12 @@ class Ledger {
   const nlohmann::ordered_json& job() const { return job_; }
   std::string id() const { return job_.value("id", ""); }
   const nlohmann::ordered_json& plan() const { return plan_; }
+  /// Further generations of the plan, in order.
+  const std::vector<nlohmann::ordered_json>& more_plans() const { return more_plans_; }
+  /// The job's spec as it is now, {spec, models, ...}: job(), or the last that was accepted since;
+  /// and its number, from 1.
+  const nlohmann::ordered_json& current_spec() const;
+  int spec_version() const;
   const JournalHistory& history() const { return history_; }
 
   /// Takes the job over, as its only driver: begins a journal, journals parts that a driver before
@@ -128,6 +134,8 @@ class Ledger {
   /// them. A part that stands already is adopted and the file dropped; a Conflict if it is none of
   /// this job's.
   Status PublishParts(const std::vector<FinishedPart>& parts);
+  /// Adds a further generation of the plan, durably.
+  Status AppendPlan(const nlohmann::ordered_json& plan);
   /// Adds an entry to the journal, durably.
   Status Record(EntryType type, const nlohmann::ordered_json& body);
   /// Engine results of the splits whose parts do not stand.
@@ -138,16 +146,20 @@ class Ledger {
 
   /// Whether what a reader opens stands, once all parts do: the single file, if the output is one.
   Result<bool> OutputStands() const;
-  /// Publishes a finished file as the single output file.
+  /// Publishes a finished file as the single output file, in the place of an earlier one.
   Status PublishOutput(const std::string& temporary);
 
-  Status WriteSuccess(const nlohmann::ordered_json& manifest);
+  /// Writes the final manifest as its next generation; `manifest` gets its number.
+  Status WriteSuccess(nlohmann::ordered_json manifest);
   Result<std::optional<nlohmann::ordered_json>> Success() const;
 
  private:
   Ledger(Storage& storage, OutputLayout layout) : storage_(storage), layout_(std::move(layout)) {}
 
   std::string RowsFolder() const { return layout_.state + "/rows"; }
+  Result<nlohmann::ordered_json> ReadPlan(const std::string& name) const;
+  // Writes a plan, and returns its name.
+  Result<std::string> WritePlan(const nlohmann::ordered_json& plan, std::size_t generation);
   // The intent of the part that stands for a split, by its bytes.
   Result<CommittedPart> PartThatStands(std::int64_t split) const;
   Status JournalParts(const std::map<std::int64_t, CommittedPart>& parts);
@@ -155,6 +167,7 @@ class Ledger {
   Storage& storage_;
   const OutputLayout layout_;
   nlohmann::ordered_json job_, plan_;
+  std::vector<nlohmann::ordered_json> more_plans_;
   JournalHistory history_;
   std::map<std::int64_t, CommittedPart> journaled_;  // by the drivers before
   std::unique_ptr<Journal> journal_;

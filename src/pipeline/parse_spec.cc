@@ -72,6 +72,7 @@ Result<JobSpec> ParseJobText(
   const std::filesystem::path file = std::filesystem::absolute(path, error).lexically_normal();
   spec.file = file.string();
   spec.folder = file.parent_path().string();
+  spec.text = text;
   SpecMistakes found(path);
   Parse(text, overrides, spec, found);
   if (mistakes != nullptr) *mistakes = found.mistakes();

@@ -153,6 +153,7 @@ struct ErrorLimit {
 struct JobSpec {
   std::string file;    // the job file, absolute
   std::string folder;  // its folder: relative paths start here
+  std::string text;    // what stands in it
   std::string name;
   std::map<std::string, ModelSpec> models;
   InputSpec input;

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// A job that goes on: whether its spec and its input are still those of the plan, which changes
+// were accepted, and what input came since.
+
+#pragma once
+
+#include <stop_token>
+
+#include "base/status.h"
+#include "job/job.h"
+
+namespace millstream {
+
+/// Loads the plan of a job whose ledger stands, and compares. Invalid if the spec changed and that
+/// was not accepted; a Conflict if the input changed.
+Status ResumePlan(
+    PreparedJob& job, const JobOptions& options, const Say& say, std::stop_token stop
+);
+
+/// Invalid if the bound job's rows have other columns than those that stand.
+Status CheckSameColumns(const PreparedJob& job);
+
+/// The current spec's record, as job.json and SPEC_ACCEPT hold it: spec, models, file.
+nlohmann::ordered_json SpecRecord(const PreparedJob& job, const SpecOverrides& overrides);
+
+}  // namespace millstream
