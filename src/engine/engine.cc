@@ -1,7 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/engine.h"
 
+#include <utility>
+
 namespace millstream {
+namespace {
+
+constexpr char kEngineBroken[] = "millstream::EngineBroken";
+
+class EngineBrokenDetail final : public arrow::StatusDetail {
+ public:
+  const char* type_id() const override { return kEngineBroken; }
+  std::string ToString() const override { return "the engine fails whatever the row"; }
+};
+
+}  // namespace
 
 std::string_view FinishReasonName(FinishReason reason) {
   switch (reason) {
@@ -15,6 +28,31 @@ std::string_view FinishReasonName(FinishReason reason) {
       return "error";
   }
   return "error";
+}
+
+EngineStats& EngineStats::operator+=(const EngineStats& other) {
+  prompt_tokens += other.prompt_tokens;
+  completion_tokens += other.completion_tokens;
+  steps += other.steps;
+  requests_finished += other.requests_finished;
+  preemptions += other.preemptions;
+  restarts += other.restarts;
+  workers_lost += other.workers_lost;
+  requests_crashed += other.requests_crashed;
+  requests_hung += other.requests_hung;
+  requests_out_of_memory += other.requests_out_of_memory;
+  return *this;
+}
+
+Status EngineBroken(std::string message) {
+  return Status(
+      arrow::StatusCode::IOError, std::move(message), std::make_shared<EngineBrokenDetail>()
+  );
+}
+
+bool IsEngineBroken(const Status& status) {
+  return status.detail() != nullptr &&
+         status.detail()->type_id() == std::string_view(kEngineBroken);
 }
 
 }  // namespace millstream

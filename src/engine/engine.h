@@ -40,6 +40,8 @@ struct SamplingParams {
 /// One sequence to complete. `n` samples are n requests.
 struct Request {
   RequestId id = 0;
+  /// Whose request it is, for messages and the flight recorder: "1:17 answer 0".
+  std::string name;
   std::vector<std::int32_t> prompt_tokens;
   std::vector<std::int32_t> generated_tokens;  // a resumed prefix of the answer
   SamplingParams sampling;
@@ -76,6 +78,14 @@ struct EngineStats {
   std::int64_t steps = 0;
   std::int64_t requests_finished = 0;
   std::int64_t preemptions = 0;
+  // Of an engine in a child process (hosted_engine.h):
+  std::int64_t restarts = 0;
+  std::int64_t workers_lost = 0;  // restarts that no request is to blame for: killed from outside
+  std::int64_t requests_crashed = 0;  // completed with the codes crash, hang, oom
+  std::int64_t requests_hung = 0;
+  std::int64_t requests_out_of_memory = 0;
+
+  EngineStats& operator+=(const EngineStats& other);
 };
 
 /// Turns requests into completions, as many at a time as it can. Owns its compute threads.
@@ -93,5 +103,9 @@ class Engine {
   virtual Result<std::vector<Completion>> Poll(Deadline deadline, std::stop_token stop) = 0;
   virtual EngineStats stats() const = 0;
 };
+
+/// What Poll returns if the engine fails whatever the request: no other row will fare better.
+Status EngineBroken(std::string message);
+bool IsEngineBroken(const Status& status);
 
 }  // namespace millstream

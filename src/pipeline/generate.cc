@@ -384,6 +384,7 @@ void GenerateStep::AddSamples(
   for (std::int64_t sample = 0; sample < spec_.n; ++sample) {
     out->requests.push_back(request);
     out->requests.back().random = SampleKey(seed, row, id_, sample);
+    out->requests.back().name = fmt::format("{}:{} {} {}", row.file, row.record, id_, sample);
   }
 }
 

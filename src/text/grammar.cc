@@ -40,7 +40,7 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::Compile(
   void* const handle =
       ms_grammar_compile(state_->handle, static_cast<std::uint8_t>(kind), ViewOf(source), &error);
   if (handle == nullptr) return Failure(error);
-  return std::shared_ptr<const Grammar>(new Grammar(handle));
+  return std::shared_ptr<const Grammar>(new Grammar(handle, kind, source));
 }
 
 Result<std::unique_ptr<GrammarMatcher>> GrammarMatcher::Make(const Grammar& grammar) {

@@ -28,12 +28,19 @@ class Grammar {
   Grammar(const Grammar&) = delete;
   Grammar& operator=(const Grammar&) = delete;
 
+  /// What it was compiled from: enough to compile it again, in another process say.
+  Kind kind() const { return kind_; }
+  const std::string& source() const { return source_; }
+
   const void* handle() const { return handle_; }
 
  private:
   friend class GrammarCompiler;
-  explicit Grammar(void* handle) : handle_(handle) {}
+  Grammar(void* handle, Kind kind, std::string_view source)
+      : handle_(handle), kind_(kind), source_(source) {}
   void* handle_;
+  Kind kind_;
+  std::string source_;
 };
 
 /// Compiles constraints for one tokenizer; keeps the 256 most recent. Thread-safe.
