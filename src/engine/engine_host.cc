@@ -3,6 +3,7 @@
 
 #include <sys/prctl.h>
 
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <new>
@@ -19,6 +20,13 @@ namespace millstream {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);  // at most so late is news of progress
+
+template <typename Number>
+bool ParseNumber(const std::string& text, Number* number) {
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, *number);
+  return error == std::errc() && stopped == end;
+}
 
 Completion Refusal(RequestId id, const Status& status) {
   Completion completion;
@@ -164,6 +172,40 @@ Status HostEngine(const std::function<Result<ServedEngine>()>& make) {
   MS_ASSIGN_OR_RETURN(const auto recorder, FlightRecorder::OnDescriptor(kChildRecord));
   recorder->CatchFatalSignals();
   return ServeEngine(kChildSocket, make);
+}
+
+std::vector<std::string> NativeHostCommand(
+    const std::string& model_path, const NativeEngineOptions& options
+) {
+  return {
+      "/proc/self/exe",
+      "engine-host",
+      model_path,
+      std::to_string(options.context),
+      std::to_string(options.memory_bytes),
+      std::to_string(options.threads),
+      std::string(ComputeName(options.compute)),
+      std::to_string(options.step_tokens),
+      std::to_string(options.max_sequences)
+  };
+}
+
+Status HostNativeEngine(const std::vector<std::string>& arguments) {
+  NativeEngineOptions options;
+  if (arguments.size() != 7 || !ParseNumber(arguments[1], &options.context) ||
+      !ParseNumber(arguments[2], &options.memory_bytes) ||
+      !ParseNumber(arguments[3], &options.threads) ||
+      !ParseNumber(arguments[5], &options.step_tokens) ||
+      !ParseNumber(arguments[6], &options.max_sequences)) {
+    return Status::Invalid("engine-host is what `isolate: true` starts, and not for people");
+  }
+  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+    if (arguments[4] == ComputeName(compute)) options.compute = compute;
+  }
+  return HostEngine([&]() -> Result<ServedEngine> {
+    MS_ASSIGN_OR_RETURN(auto model, OpenLanguageModel(arguments[0], ""));
+    return ServeNative(std::move(model), options);
+  });
 }
 
 }  // namespace millstream

@@ -5,6 +5,8 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "engine/engine.h"
@@ -24,6 +26,13 @@ struct ServedEngine {
 Result<ServedEngine> ServeNative(
     std::shared_ptr<const LanguageModel> model, const NativeEngineOptions& options
 );
+
+/// The command with which our own binary hosts the native engine, and what it does with the
+/// arguments after the subcommand's name.
+std::vector<std::string> NativeHostCommand(
+    const std::string& model_path, const NativeEngineOptions& options
+);
+Status HostNativeEngine(const std::vector<std::string>& arguments);
 
 /// Makes the engine and serves it to the parent over standard input, until the parent is gone or
 /// the engine is. The process dies with its parent, and its fatal signals leave a record for it. To
