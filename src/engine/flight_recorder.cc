@@ -31,17 +31,17 @@ enum SlotState : std::uint32_t { kFree, kInFlight, kSuspect };
 
 struct FlightRecorder::Slot {
   std::atomic<std::uint32_t> state;  // written last
-  std::uint32_t name_size;
-  std::uint64_t high, low;
-  char name[kNameBytes + 4];
+  std::uint32_t name_size = 0;
+  std::uint64_t high = 0, low = 0;
+  char name[kNameBytes + 4] = {};
 };
 
 struct FlightRecorder::Layout {
-  char magic[8];
-  std::uint32_t version;
+  char magic[8] = {};  // written last: before that it is no record
+  std::uint32_t version = kVersion;
   std::atomic<std::uint32_t> cause;
   std::atomic<std::uint32_t> signal;
-  std::uint32_t unused;
+  std::uint32_t unused = 0;
   std::atomic<std::uint64_t> stack_hash;
   Slot slots[kCapacity];
 };
@@ -74,8 +74,9 @@ std::uint64_t StackHash() {
                           ? reinterpret_cast<std::uintptr_t>(module.dlfo_map_start)
                           : 0;
     std::uint64_t offset = reinterpret_cast<std::uintptr_t>(frame) - base;
-    for (int byte = 0; byte < 8; ++byte, offset >>= 8)
+    for (int byte = 0; byte < 8; ++byte, offset >>= 8) {
       hash = (hash ^ (offset & 255)) * 1099511628211U;
+    }
   }
   return hash;
 }
@@ -186,9 +187,7 @@ Result<std::unique_ptr<FlightRecorder>> FlightRecorder::OnDescriptor(int fd) {
   }
   void* const memory = mmap(nullptr, sizeof(Layout), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (memory == MAP_FAILED) return Failed("flight record");
-  std::memset(memory, 0, sizeof(Layout));
   auto* const layout = new (memory) Layout;
-  layout->version = kVersion;
   std::memcpy(layout->magic, kMagic, sizeof kMagic);
   return std::unique_ptr<FlightRecorder>(new FlightRecorder(layout));
 }

@@ -199,7 +199,9 @@ TEST_F(FlightRecorderTest, TheNextRunQuarantinesWhatKilledThisOne) {
     ASSERT_EQ(answers.size(), 100U);
     for (const auto& [number, text] : answers) {
       const std::string name = std::to_string(number);
-      EXPECT_EQ(text, number == 17 ? code : "0:" + name + "/" + name);
+      EXPECT_EQ(
+          text, number == 17 ? code : std::string("0:").append(name).append("/").append(name)
+      );
     }
   }
 }

@@ -227,7 +227,7 @@ class Host {
   Status Start() {
     if (strikes_ >= kStrikesOut) return EngineBroken("the engine does not live: " + last_death_);
     MS_ASSIGN_OR_RETURN(auto process, ChildProcess::Spawn(options_.command));
-    child_.emplace(std::move(process), options_.hang_limit);
+    child_ = std::make_unique<Child>(std::move(process), options_.hang_limit);
     child_->started = Now();
     child_->oom_kills_before = OomKillsNow();
     return Status::OK();
@@ -295,12 +295,14 @@ class Host {
     do {
       arrival = child_->frames.Receive(/*wait=*/false);
       while (true) {
-        auto frame = child_->frames.Next();
-        if (frame.ok() && !*frame) break;
-        const Status status = frame.ok() ? Take(**frame) : frame.status();
+        auto next = child_->frames.Next();
+        Status status = next.status();
+        const std::optional<std::string> frame = std::move(next).ValueOr("");
+        if (!frame) break;
+        if (status.ok()) status = Take(*frame);
         if (child_->cause) return false;
         if (status.ok()) continue;
-        child_->cause = {"crash", "the engine's process says nonsense: " + status.message()};
+        child_->cause = {"crash", "it says nonsense: " + status.message()};
         return false;
       }
     } while (arrival == FrameReader::Arrival::kBytes);
@@ -380,8 +382,8 @@ class Host {
       if (now - child_->started <= options_.start_limit) return;
       child_->cause = {"hang", "it is not ready in time"};
       child_->process->Signal(SIGKILL);
-    } else if (child_->aborted) {
-      if (now - *child_->aborted > options_.grace) child_->process->Signal(SIGKILL);
+    } else if (const auto aborted = child_->aborted) {
+      if (now - *aborted > options_.grace) child_->process->Signal(SIGKILL);
     } else if (child_->watchdog.IsHung(now, !child_->in_flight.empty(), child_->stats)) {
       child_->aborted = now;
       child_->process->Signal(SIGABRT);
@@ -391,7 +393,7 @@ class Host {
   Cause FindCause() {
     const ChildProcess::Exit exit = child_->process->Reap();
     if (child_->aborted) return {"hang", "no progress within its time"};
-    if (child_->cause) return *child_->cause;
+    if (const auto known = child_->cause) return *known;
     const FlightRecord record = child_->process->Record();
     if (record.cause == FlightCause::kSignal) return {"crash", record.Describe()};
     switch (exit.signal) {
@@ -420,45 +422,42 @@ class Host {
   // The child has died: finds out why, and who is suspect.
   Status End() {
     const Cause cause = FindCause();
-    const Child child = *std::move(child_);
-    child_.reset();
+    const std::unique_ptr<Child> child = std::move(child_);
     const std::int64_t finished = totals_.requests_finished;  // counted as they came
-    totals_ += child.stats;
+    totals_ += child->stats;
     totals_.requests_finished = finished;
     ++totals_.restarts;
     last_death_ = cause.text;
-    if (!child.is_ready) {
+    if (!child->is_ready) {
       ++strikes_;
       if (totals_.restarts > 1) return Status::OK();
       return Status::IOError("the engine's process does not start: ", cause.text);
     }
-    const bool was_canary = !child.in_flight.empty() && child.in_flight.front() == kCanary;
+    const bool was_canary = !child->in_flight.empty() && child->in_flight.front() == kCanary;
     if (was_canary && !cause.code.empty()) {
       return EngineBroken(
           "the engine dies whatever the row, even of one that it had finished: " + cause.text
       );
     }
     if (!cause.code.empty()) {
-      Accuse(child.in_flight, cause);
+      Accuse(child->in_flight, cause);
       return Status::OK();
     }
     ++strikes_;
     ++totals_.workers_lost;
     if (!was_canary && !bisection_.active()) {
-      queue_.insert(queue_.begin(), child.in_flight.begin(), child.in_flight.end());
+      queue_.insert(queue_.begin(), child->in_flight.begin(), child->in_flight.end());
     }
     return Status::OK();
   }
 
   void Accuse(const std::vector<RequestId>& in_flight, const Cause& cause) {
-    if (!bisection_.active()) {
-      ++strikes_;
-      if (cause.code == "oom") {
-        limit_ = std::max<std::size_t>(1, in_flight.size() / 2);
-        finished_at_limit_ = 0;
-      }
-    }
+    if (in_flight.empty() || !bisection_.active()) ++strikes_;
     if (in_flight.empty()) return;
+    if (!bisection_.active() && cause.code == "oom") {
+      limit_ = std::max<std::size_t>(1, in_flight.size() / 2);
+      finished_at_limit_ = 0;
+    }
     // Of a group, those not yet sent are suspects still.
     const auto condemned = bisection_.Die(bisection_.active() ? bisection_.group() : in_flight);
     if (!condemned) return;
@@ -485,7 +484,7 @@ class Host {
 
   const HostedEngineOptions& options_;
   Mailbox& mailbox_;
-  std::optional<Child> child_;
+  std::unique_ptr<Child> child_;
   std::map<RequestId, Entry> open_;
   std::deque<RequestId> queue_;  // of those in no child and not suspect
   Bisection bisection_;

@@ -91,6 +91,7 @@ class HostedEngineTest : public testing::Test {
 
   static std::vector<Request> Good(RequestId count) {
     std::vector<Request> requests;
+    requests.reserve(static_cast<std::size_t>(count));
     for (RequestId id = 0; id < count; ++id) requests.push_back(MakeRequest(id));
     return requests;
   }
@@ -189,7 +190,7 @@ TEST_F(HostedEngineTest, BisectionCostsLog2PlusTwoRestartsAtWorst) {
 
 TEST_F(HostedEngineTest, AKilledChildIsNobodysFault) {
   script_->num_events = 3;
-  for (int i = 0; i < 3; ++i) script_->events[i] = {20 * (i + 1), i == 1 ? SIGTERM : SIGKILL};
+  for (int i = 0; i < 3; ++i) script_->events[i] = {20LL * (i + 1), i == 1 ? SIGTERM : SIGKILL};
   const auto engine = Make();
   const auto requests = Good(200);
   ExpectAnswers(Finish(*engine, requests), requests);
@@ -273,6 +274,15 @@ TEST_F(HostedEngineTest, AChildThatDoesNotStartIsSaidAtOnce) {
   );
 }
 
+TEST_F(HostedEngineTest, AChildThatSaysNonsenseIsNoEngine) {
+  HostedEngineOptions options = Options();
+  options.command = {"/bin/sh", "-c", "printf 'garbage!' >&0"};
+  EXPECT_EQ(
+      MakeHostedEngine(options).status().message(),
+      "the engine's process does not start: it says nonsense: a frame of 1651663207 bytes"
+  );
+}
+
 TEST_F(HostedEngineTest, CancelReachesTheChildAndPollEndsOnStopAndDeadline) {
   const auto engine = Make();
   EXPECT_TRUE(engine->Poll(Deadline::min(), {}).ValueOrDie().empty());
@@ -334,7 +344,7 @@ TEST_F(HostedEngineTest, AnswersToTheByteAsTheEngineInThisProcess) {
       script_->next_event = 0;
       script_->num_events = deaths;
       for (int i = 0; i < deaths; ++i) {
-        script_->events[i] = {10 * (i + 1), std::array{SIGKILL, SIGSEGV}[random() % 2]};
+        script_->events[i] = {10LL * (i + 1), std::array{SIGKILL, SIGSEGV}[random() % 2]};
       }
       HostedEngineOptions options = Options();
       options.command = {

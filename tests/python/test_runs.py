@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 
@@ -102,6 +103,25 @@ def children_of(pid):
                 yield int(stat.parent.name)
         except OSError:  # it ended meanwhile
             pass
+
+
+def test_an_isolated_engine_dies_with_its_run(job, whole):
+    arguments = ["run", job, "--output", job.parent / "orphan", "--progress", "json"]
+    arguments += ["--set", "models.small.memory=8MiB", "--set", "models.small.isolate=true"]
+    process = subprocess.Popen(
+        [ROOT / "build/release/bin/millstream", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("{") and json.loads(line)["ok"] > 0:
+            break
+    engines = [os.pidfd_open(engine) for engine in children_of(process.pid)]
+    assert len(engines) == 1 or process.poll() is not None  # it was done before
+    process.kill()
+    process.communicate()
+    for engine in engines:
+        end = select.poll()
+        end.register(engine, select.POLLIN)
+        assert end.poll(60_000)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

@@ -25,6 +25,7 @@
 #include "engine/test_child/script.h"
 #include "text/grammar.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier): the sanitizers' own names
 // The tests' deaths are to be the kernel's, not a sanitizer's report.
 extern "C" const char* __asan_default_options();
 extern "C" const char* __asan_default_options() {
@@ -34,6 +35,7 @@ extern "C" const char* __tsan_default_options();
 extern "C" const char* __tsan_default_options() {
   return "handle_segv=0:handle_abort=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0";
 }
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace millstream {
 namespace {
@@ -259,7 +261,7 @@ int Drive(const std::vector<std::string>& arguments) {
     const auto completions = engine->Poll(Deadline::max(), {});
     if (!completions.ok()) return 7;
     for (const Completion& one : *completions) {
-      after << one.id << " " << one.error_code << one.text << std::endl;
+      after << one.id << " " << one.error_code << one.text << "\n" << std::flush;
     }
     count += completions->size();
   }
