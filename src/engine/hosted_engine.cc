@@ -435,8 +435,9 @@ class Host {
     }
     const bool was_canary = !child->in_flight.empty() && child->in_flight.front() == kCanary;
     if (was_canary && !cause.code.empty()) {
+      const char* of = has_witness_ ? "one that it had finished" : "a prompt of one token";
       return EngineBroken(
-          "the engine dies whatever the row, even of one that it had finished: " + cause.text
+          std::string("the engine dies whatever the row, even of ") + of + ": " + cause.text
       );
     }
     if (!cause.code.empty()) {
@@ -455,13 +456,14 @@ class Host {
     if (in_flight.empty() || !bisection_.active()) ++strikes_;
     if (in_flight.empty()) return;
     if (!bisection_.active() && cause.code == "oom") {
-      limit_ = std::max<std::size_t>(1, in_flight.size() / 2);
+      limit_before_ = std::exchange(limit_, std::max<std::size_t>(1, in_flight.size() / 2));
       finished_at_limit_ = 0;
     }
     // Of a group, those not yet sent are suspects still.
     const auto condemned = bisection_.Die(bisection_.active() ? bisection_.group() : in_flight);
     if (!condemned) return;
     ++strikes_;
+    if (cause.code == "oom") limit_ = limit_before_;  // it was this one, not how many there were
     ++(cause.code == "oom"    ? totals_.requests_out_of_memory
        : cause.code == "hang" ? totals_.requests_hung
                               : totals_.requests_crashed);
@@ -488,7 +490,8 @@ class Host {
   std::map<RequestId, Entry> open_;
   std::deque<RequestId> queue_;  // of those in no child and not suspect
   Bisection bisection_;
-  std::size_t limit_ = kMaxInFlight;  // in flight at once
+  std::size_t limit_ = kMaxInFlight;         // in flight at once
+  std::size_t limit_before_ = kMaxInFlight;  // the last death for want of memory
   std::size_t finished_at_limit_ = 0;
   // Deaths without a finished request since; while bisecting, those alone that condemn or that
   // nobody is to blame for.

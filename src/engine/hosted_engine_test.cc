@@ -233,6 +233,10 @@ TEST_F(HostedEngineTest, ACanaryTellsABrokenEngine) {
     death = completions.status();
   }
   EXPECT_TRUE(IsEngineBroken(death)) << death;
+  EXPECT_EQ(
+      death.message().find("the engine dies whatever the row, even of one that it had finished: "),
+      0U
+  ) << death;
   EXPECT_LE(condemned, 4U);
   EXPECT_FALSE(IsEngineBroken(Status::IOError("")));
   EXPECT_FALSE(engine->Poll(Deadline::max(), {}).ok());  // for good
@@ -419,6 +423,29 @@ TEST_F(HostedEngineTest, SurvivesSignalsAtRandom) {
   EXPECT_EQ(engine->stats().restarts, events);
   std::cout << events << " signals, " << engine->stats().workers_lost << " without blame, "
             << requests.size() << " requests\n";
+}
+
+// The same from outside, at any instant: between two bytes of a frame too.
+TEST_F(HostedEngineTest, SurvivesKillsAtAnyInstant) {
+  const std::uint64_t seed = std::random_device()();
+  std::cout << "seed " << seed << "\n";
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  std::int64_t asked = 1;
+  HostedEngineOptions options = Options();
+  options.now = [&] {  // on the thread that reaps the child: its number is no other's
+    if (script_->asked < asked) return now_;
+    const pid_t pid = script_->pid.exchange(0);
+    if (pid == 0) return now_;
+    asked = script_->asked + 1 + static_cast<std::int64_t>(random() % 300);
+    kill(pid, SIGKILL);
+    return now_;
+  };
+  const auto requests = Good(kSanitized ? 2000 : 20000);
+  const auto engine = MakeHostedEngine(options).MoveValueUnsafe();
+  ExpectAnswers(Finish(*engine, requests), requests);
+  EXPECT_EQ(engine->stats().requests_crashed, 0);
+  std::cout << engine->stats().restarts << " kills\n";
 }
 
 }  // namespace

@@ -153,6 +153,7 @@ int Scripted(const std::string& path, std::int64_t room) {
   ChildScript* const script = ChildScript::Map(path, false);
   if (script == nullptr) return 9;
   script->is_stalled = false;
+  script->pid = getpid();
   if (script->dies_at_start) return 4;
   const Status served = HostEngine([&]() -> Result<ServedEngine> {
     ScriptedEngineOptions options;

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -34,6 +35,7 @@ struct ChildScript {
   static constexpr int kMaxEvents = 1000;
 
   std::atomic<std::int64_t> asked{0};      // answers, over all children
+  std::atomic<pid_t> pid{0};               // of the last child
   std::atomic<std::int64_t> submitted{0};  // requests, over all children
   std::atomic<std::int64_t> wait_for{0};   // so many of them before the first answer
   std::atomic<std::int64_t> oom_kills{0};
