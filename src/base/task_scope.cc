@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/task_scope.h"
 
+#include "base/alternate_stack.h"
+
 namespace millstream {
 
 TaskScope::TaskScope(std::stop_token parent)
@@ -13,6 +15,7 @@ TaskScope::~TaskScope() {
 
 void TaskScope::Spawn(Task task) {
   threads_.emplace_back([this, task = std::move(task)] {
+    const AlternateStack stack;  // for whoever records a crash
     Status status = Status::OK();
     try {
       status = task(stop_.get_token());

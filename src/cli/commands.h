@@ -26,5 +26,6 @@ void AddOutputCommands(CLI::App& app, CommandContext& context);
 void AddModels(CLI::App& app, CommandContext& context);
 void AddSchema(CLI::App& app, CommandContext& context);
 void AddInit(CLI::App& app, CommandContext& context);
+void AddEngineHost(CLI::App& app, CommandContext& context);
 
 }  // namespace millstream

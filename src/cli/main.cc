@@ -72,7 +72,9 @@ int NoCommand(const CLI::App& app, const std::vector<std::string>& given) {
     return static_cast<int>(ExitCode::kWrong);
   }
   std::vector<std::string> names;
-  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (!command->get_group().empty()) names.push_back(command->get_name());
+  }
   fmt::print(
       stderr, "millstream: no command '{}'{}\n", given.front(), DidYouMean(given.front(), names)
   );
@@ -120,6 +122,7 @@ int Main(int argc, char** argv) {
   AddModels(app, context);
   AddSchema(app, context);
   AddInit(app, context);
+  AddEngineHost(app, context);
   app.failure_message(FailureMessage);
   try {
     app.parse(argc, argv);

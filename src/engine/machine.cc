@@ -43,6 +43,29 @@ std::uint64_t SystemMemory() {
   return pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
+/// The value of a line "name value".
+std::optional<std::int64_t> ReadNamed(const std::string& path, std::string_view name) {
+  std::ifstream file(path);
+  std::string word;
+  for (std::int64_t value = 0; file >> word >> value;) {
+    if (word == name) return value;
+  }
+  return std::nullopt;
+}
+
+/// The process's own control group below kCgroup, of a line "0::/path" (version 2) or
+/// "4:memory:/path" (version 1); empty in a container that sees its group as the root.
+std::string OwnCgroup(std::string_view controller) {
+  std::string mark(1, ':');
+  mark.append(controller).append(":/");
+  std::ifstream file("/proc/self/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    const auto at = line.find(mark);
+    if (at != std::string::npos) return line.substr(at + mark.size()) + '/';
+  }
+  return "";
+}
+
 /// Cores' worth of time that the control group grants.
 std::optional<double> CgroupCores() {
   std::ifstream file(std::string(kCgroup) + "cpu.max");
@@ -69,6 +92,18 @@ std::uint64_t AvailableMemoryBytes() {
   return std::min(
       SystemMemory(), CgroupMemory().value_or(std::numeric_limits<std::uint64_t>::max())
   );
+}
+
+std::int64_t OomKills() {
+  const std::string base = kCgroup;
+  for (const std::string& path :
+       {base + OwnCgroup("") + "memory.events",
+        base + "memory.events",
+        base + "memory/" + OwnCgroup("memory") + "memory.oom_control",
+        base + "memory/memory.oom_control"}) {
+    if (const auto kills = ReadNamed(path, "oom_kill")) return *kills;
+  }
+  return 0;
 }
 
 }  // namespace millstream

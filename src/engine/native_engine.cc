@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <deque>
 #include <exception>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -303,6 +304,8 @@ class NativeEngine final : public Engine {
         if (!batch_->IsIdle()) batch_->Step();
         Publish();
       }
+    } catch (const std::bad_alloc&) {
+      status = Status::OutOfMemory("the engine failed: no memory for its next step");
     } catch (const std::exception& error) {
       status = Status::UnknownError("the engine failed: ", error.what());
     }

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <new>
 #include <random>
 #include <utility>
 
@@ -101,10 +102,10 @@ class ScriptedEngine final : public Engine {
     for (const Entry& entry : due) {
       try {
         completions.push_back(AnswerOne(entry));
+      } catch (const std::bad_alloc&) {
+        return Die(Status::OutOfMemory("engine died: out of memory"));
       } catch (const std::exception& error) {
-        MutexLock lock(mutex_);
-        death_ = Status::IOError("engine died: ", error.what());
-        return death_;
+        return Die(Status::IOError("engine died: ", error.what()));
       }
     }
     MutexLock lock(mutex_);
@@ -118,6 +119,12 @@ class ScriptedEngine final : public Engine {
       death_ = Status::IOError("engine died: as scripted");
     }
     return completions;
+  }
+
+  Status Die(Status death) {
+    MutexLock lock(mutex_);
+    death_ = std::move(death);
+    return death_;
   }
 
   Completion AnswerOne(const Entry& entry) const {

@@ -12,6 +12,8 @@
 #include "arrow/io/memory.h"
 #include "base/nearest.h"
 #include "data/reader.h"
+#include "engine/engine_host.h"
+#include "engine/hosted_engine.h"
 #include "engine/native_engine.h"
 #include "fmt/chrono.h"
 #include "fmt/format.h"
@@ -174,6 +176,16 @@ Status TakeOutput(
   return Status::OK();
 }
 
+Result<std::unique_ptr<Engine>> MakeEngine(
+    const BoundModel& model, const ModelSpec& spec, const NativeEngineOptions& options
+) {
+  if (!spec.isolate) return MakeNativeEngine(model.model, options);
+  HostedEngineOptions hosted;
+  hosted.command = NativeHostCommand(model.model->path, options);
+  hosted.hang_limit = std::chrono::seconds(spec.hang_seconds);
+  return MakeHostedEngine(std::move(hosted));
+}
+
 }  // namespace
 
 nlohmann::ordered_json ThisDriver() {
@@ -246,18 +258,20 @@ Result<JobEngines> StartEngines(const PreparedJob& job, const EngineMaker& make_
     options.threads = spec.threads.value_or(0);
     options.compute = ComputeOf(spec.compute);
     const std::string settings = fmt::format(
-        "{}|{}|{}|{}|{}",
+        "{}|{}|{}|{}|{}|{}|{}",
         model.model->path,
         options.context,
         options.memory_bytes,
         options.threads,
-        spec.compute
+        spec.compute,
+        spec.isolate,
+        spec.hang_seconds
     );
     Engine*& engine = by_settings[settings];
     if (engine == nullptr) {
       MS_ASSIGN_OR_RETURN(
           std::unique_ptr<Engine> started,
-          make_engine ? make_engine(model) : MakeNativeEngine(model.model, options)
+          make_engine ? make_engine(model) : MakeEngine(model, spec, options)
       );
       engine = started.get();
       engines.owned.push_back(std::move(started));

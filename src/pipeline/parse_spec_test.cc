@@ -112,7 +112,7 @@ TEST(ParseSpecTest, SetsAndVarsOfTheCommandLineReplaceTheFiles) {
 }
 
 constexpr const char* kAll = R"(
-models: {a: {path: m, context: 2048, memory: 1.5 GiB, threads: 4, compute: f32, engine: native}, b: org/repo@main}
+models: {a: {path: m, context: 2048, memory: 1.5 GiB, threads: 4, compute: f32, engine: native, isolate: true, hang_seconds: 7}, b: org/repo@main}
 input:
   path: [a.jsonl, "b/*.csv"]
   format: csv
@@ -170,6 +170,10 @@ TEST(ParseSpecTest, ReadsEveryKey) {
   EXPECT_EQ(model.memory_bytes, 1610612736u);
   EXPECT_EQ(model.threads, 4);
   EXPECT_EQ(model.compute, "f32");
+  EXPECT_TRUE(model.isolate);
+  EXPECT_EQ(model.hang_seconds, 7);
+  EXPECT_FALSE(spec.models.at("b").isolate);
+  EXPECT_EQ(spec.models.at("b").hang_seconds, 60);
   EXPECT_EQ(spec.models.at("b").path, "org/repo@main");
   EXPECT_EQ(spec.input.paths, (std::vector<std::string>{"a.jsonl", "b/*.csv"}));
   EXPECT_EQ(spec.input.format, "csv");

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -220,6 +221,23 @@ TEST(RunnerGenerateTest, EmptySplitsAndNoRowsAtAllEnd) {
     EXPECT_TRUE(status.ok()) << status;
     EXPECT_EQ(rows.rows().size(), static_cast<std::size_t>(count));
   }
+}
+
+TEST(RunnerGenerateTest, EachRequestHasTheNameOfItsSample) {
+  const TempFolder folder;
+  const Plan plan{false, false, false, false, false, 2, {'w', 'w'}};
+  const auto job = TestJob::Make(folder.path(), Rows(plan), Steps(plan));
+  ASSERT_TRUE(job.ok()) << job.status();
+  ScriptedEngineOptions options;
+  std::set<std::string> names;
+  options.answer = [&](const Request& request) {
+    names.insert(request.name);
+    return Completion();
+  };
+  const auto engine = MakeScriptedEngine(options);
+  RecordedRows rows;
+  EXPECT_TRUE((*job)->Run({}, 2, {{"first", engine.get()}}, rows).ok());
+  EXPECT_EQ(names, (std::set<std::string>{"0:1 a 0", "0:1 a 1", "0:2 a 0", "0:2 a 1"}));
 }
 
 TEST(RunnerGenerateTest, WithoutARowNoEngineIsAskedFor) {

@@ -33,6 +33,8 @@ struct ModelSpec {
   std::optional<std::uint64_t> memory_bytes;
   std::optional<int> threads;
   std::string compute = "auto";  // auto, f32, bf16
+  bool isolate = false;
+  std::int64_t hang_seconds = 60;
   SpecPlace place;
 };
 
@@ -164,8 +166,8 @@ struct JobSpec {
   std::int64_t seed = 0;
   /// The whole spec after vars and --set, in one form: shorthands as mappings, files that it names
   /// (schemas, chat templates) by their content, defaults and what changes no row (name,
-  /// output.path, max_errors, a model's threads and memory) left out. What a fingerprint and a
-  /// difference are made of. Each value's line is in `lines` by its path
+  /// output.path, max_errors, a model's threads, memory, isolate and hang_seconds) left out. What a
+  /// fingerprint and a difference are made of. Each value's line is in `lines` by its path
   /// ("steps[2].generate.max_tokens"), 0 if it came from the command line.
   nlohmann::ordered_json canonical;
   std::map<std::string, int> lines;

@@ -28,6 +28,12 @@ void BuildModels(const YamlNode& models, JobSpec& spec) {
       model.threads = static_cast<int>(IntegerOf(*node).value_or(1));
     }
     model.compute = TextAt(entry, "compute").value_or("auto");
+    if (const YamlNode* node = entry.Find("isolate")) {
+      model.isolate = BoolOf(*node).value_or(false);
+    }
+    if (const YamlNode* node = entry.Find("hang_seconds")) {
+      model.hang_seconds = IntegerOf(*node).value_or(model.hang_seconds);
+    }
     model.place = PlaceOf(entry, PathOf("models", entry.key));
   }
 }

@@ -60,6 +60,20 @@ constexpr SpecKey kModelKeys[] = {
      .default_value = "auto",
      .doc = "Arithmetic: `auto` is the fastest that keeps the weights' precision.",
      .example = "f32"},
+    {.name = "isolate",
+     .shape = kBoolValue,
+     .default_value = "false",
+     .doc = "Run the engine in a process of its own: a row that crashes it fails alone, at once. "
+            "Without, it ends the run, and the next one finds it. The answers do not depend on it.",
+     .example = "true",
+     .changes_rows = false},
+    {.name = "hang_seconds",
+     .shape = {.scalar = kInteger, .range = Between(1, 86400)},
+     .default_value = "60",
+     .doc = "Without a token for so long, or for twenty steps if those take longer, the engine "
+            "hangs: it is ended, and the row that does it fails.",
+     .example = "300",
+     .changes_rows = false},
 };
 constexpr SpecSection kModel{
     .name = "models.NAME",

@@ -76,6 +76,9 @@ ENGINE_CODES = {
     "invalid_request": "src/engine/generation_test.cc",
     "grammar_failed": "src/engine/generation_test.cc",
     "engine_failed": "src/engine/generation.cc",  # not shown: no token of a model fails to decode
+    "crash": "src/engine/hosted_engine_test.cc",
+    "hang": "src/engine/hosted_engine_test.cc",
+    "oom": "src/engine/hosted_engine_test.cc",
 }
 
 

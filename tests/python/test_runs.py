@@ -3,6 +3,8 @@
 
 import json
 import os
+import pathlib
+import select
 import signal
 import subprocess
 
@@ -62,6 +64,7 @@ def test_counts_are_plain_arithmetic(whole):
         ("batches", ["--batch-rows", "3"]),
         ("splits", ["--set", "split_rows=4096"]),
         ("memory", ["--set", "models.small.memory=16MiB"]),
+        ("isolated", ["--set", "models.small.isolate=true"]),
         ("jsonl", ["--set", "output.format=jsonl"]),
         ("csv", ["--set", "output.format=csv"]),
         ("arrow", ["--set", "output.format=arrow"]),
@@ -90,6 +93,54 @@ def test_a_rerun_after_a_stop_gives_the_undisturbed_output(millstream, job, acco
     if process.returncode != 0:  # 0: it was done before the signal came
         assert process.returncode == code
     millstream("run", job, "--output", output)
+    assert account(output) == whole
+
+
+def children_of(pid):
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                yield int(stat.parent.name)
+        except OSError:  # it ended meanwhile
+            pass
+
+
+def test_an_isolated_engine_dies_with_its_run(job, whole):
+    arguments = ["run", job, "--output", job.parent / "orphan", "--progress", "json"]
+    arguments += ["--set", "models.small.memory=8MiB", "--set", "models.small.isolate=true"]
+    process = subprocess.Popen(
+        [ROOT / "build/release/bin/millstream", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("{") and json.loads(line)["ok"] > 0:
+            break
+    engines = [os.pidfd_open(engine) for engine in children_of(process.pid)]
+    assert len(engines) == 1 or process.poll() is not None  # it was done before
+    process.kill()
+    process.communicate()
+    for engine in engines:
+        end = select.poll()
+        end.register(engine, select.POLLIN)
+        assert end.poll(60_000)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_an_isolated_engine_that_dies_costs_no_row(job, account, whole, number):
+    output = job.parent / f"isolated-{number}"
+    arguments = ["run", job, "--output", output, "--progress", "json"]
+    arguments += ["--set", "models.small.memory=8MiB", "--set", "models.small.isolate=true"]
+    process = subprocess.Popen(
+        [ROOT / "build/release/bin/millstream", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("{") and json.loads(line)["ok"] > 0:
+            break
+    engines = list(children_of(process.pid))
+    assert len(engines) == 1 or process.poll() is not None
+    for engine in engines:
+        os.kill(engine, number)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
     assert account(output) == whole
 
 
