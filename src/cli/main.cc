@@ -119,6 +119,7 @@ int Main(int argc, char** argv) {
   });
   AddRun(app, context);
   AddOutputCommands(app, context);
+  AddRetry(app, context);
   AddModels(app, context);
   AddSchema(app, context);
   AddInit(app, context);

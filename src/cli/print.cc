@@ -58,6 +58,20 @@ std::size_t TerminalWidth(int descriptor) {
   return 120;
 }
 
+bool SplitPairs(
+    const std::vector<std::string>& pairs, std::vector<std::pair<std::string, std::string>>* out
+) {
+  for (const std::string& pair : pairs) {
+    const std::size_t at = pair.find('=');
+    if (at == std::string::npos || at == 0) {
+      fmt::print(stderr, "millstream: '{}' is not NAME=VALUE\n", pair);
+      return false;
+    }
+    out->emplace_back(pair.substr(0, at), pair.substr(at + 1));
+  }
+  return true;
+}
+
 int Complain(const Status& status) {
   fmt::print(stderr, "millstream: {}\n", status.message());
   return static_cast<int>(ExitCodeOf(status));
@@ -103,7 +117,11 @@ void PrintSummary(const JobReport& report) {
   } else if (report.exit == ExitCode::kTooManyErrors) {
     fmt::print(
         stderr,
-        "more rows failed than max_errors allows; all are in the output, with _status and _error\n"
+        "more rows failed than max_errors allows; all are accounted for: `millstream errors {}` "
+        "lists "
+        "them.\nto run them again, with what mends them:\n  millstream retry {} --set PATH=VALUE\n",
+        report.output,
+        report.output
     );
   }
   fmt::print(stderr, "output: {}\n", report.output);

@@ -38,6 +38,10 @@ class ProgressPrinter {
 std::size_t TerminalWidth(int descriptor);
 /// "61,440".
 std::string Grouped(std::int64_t number);
+/// Splits each NAME=VALUE; complains and returns false if one is none.
+bool SplitPairs(
+    const std::vector<std::string>& pairs, std::vector<std::pair<std::string, std::string>>* out
+);
 /// Prints a failed operation and returns its exit code.
 int Complain(const Status& status);
 void PrintSummary(const JobReport& report);

@@ -41,21 +41,6 @@ CLI::Validator NotEmpty() {
   };
 }
 
-// Splits NAME=VALUE.
-bool Split(
-    const std::vector<std::string>& pairs, std::vector<std::pair<std::string, std::string>>* out
-) {
-  for (const std::string& pair : pairs) {
-    const std::size_t at = pair.find('=');
-    if (at == std::string::npos || at == 0) {
-      fmt::print(stderr, "millstream: '{}' is not NAME=VALUE\n", pair);
-      return false;
-    }
-    out->emplace_back(pair.substr(0, at), pair.substr(at + 1));
-  }
-  return true;
-}
-
 int ShowPreview(
     const RunFlags& flags,
     Storage& storage,
@@ -92,8 +77,8 @@ int ShowPreview(
 int Run(RunFlags& flags, CommandContext& context) {
   context.drain_seconds = flags.drain_seconds;
   flags.job.drain = context.drain;
-  if (!Split(flags.vars, &flags.job.overrides.vars) ||
-      !Split(flags.sets, &flags.job.overrides.sets)) {
+  if (!SplitPairs(flags.vars, &flags.job.overrides.vars) ||
+      !SplitPairs(flags.sets, &flags.job.overrides.sets)) {
     return 1;
   }
   const ProgressStyle style = flags.progress == "json"                    ? ProgressStyle::kJson

@@ -88,6 +88,10 @@ Assembler::Assembler(AssemblerOptions options, std::span<const Split> splits, Do
     } else {
       OpenSplit& open = open_[split.number];
       open.num_rows = open.rows_left = split.num_rows;
+      if (options_.chosen != nullptr) {
+        const std::vector<bool>& chosen = options_.chosen->at(split.number);
+        open.rows_left = std::count(chosen.begin(), chosen.end(), true);
+      }
     }
   }
 }
@@ -195,14 +199,20 @@ Result<std::shared_ptr<arrow::RecordBatch>> Assembler::OutputRows(const Finished
 }
 
 Status Assembler::Assemble(std::int64_t split, OpenSplit open) {
-  FinishedSplit finished{split, {}, {}, open.counts, std::move(open.skipped_rows)};
-  MS_ASSIGN_OR_RETURN(finished.batches, InOrder(open.pieces));
-  MS_ASSIGN_OR_RETURN(finished.errors, InOrder(open.errors));
+  FinishedSplit finished;
+  finished.split = split;
+  finished.counts = open.counts;
+  finished.skipped_rows = std::move(open.skipped_rows);
+  MS_ASSIGN_OR_RETURN(finished.batches, InOrder(open.pieces, &finished.places));
+  std::vector<std::int64_t> ignored;
+  MS_ASSIGN_OR_RETURN(finished.errors, InOrder(open.errors, &ignored));
   open = {};
   return done_(std::move(finished));
 }
 
-Result<arrow::RecordBatchVector> Assembler::InOrder(const std::vector<FinishedRows>& pieces) const {
+Result<arrow::RecordBatchVector> Assembler::InOrder(
+    const std::vector<FinishedRows>& pieces, std::vector<std::int64_t>* places
+) const {
   // Pieces that came in order, as those of jobs without a model do, need no copy.
   arrow::RecordBatchVector batches;
   std::vector<std::int64_t> indices;
@@ -210,7 +220,9 @@ Result<arrow::RecordBatchVector> Assembler::InOrder(const std::vector<FinishedRo
     MS_ASSIGN_OR_RETURN(batches.emplace_back(), OutputRows(piece));
     for (const RowRef& row : piece.batch.rows) indices.push_back(row.index);
   }
+  *places = indices;
   if (std::is_sorted(indices.begin(), indices.end())) return batches;
+  std::sort(places->begin(), places->end());
   MS_ASSIGN_OR_RETURN(auto all, arrow::ConcatenateRecordBatches(batches));
   std::vector<std::int64_t> order(indices.size());
   std::iota(order.begin(), order.end(), std::int64_t{0});

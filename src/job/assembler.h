@@ -16,6 +16,7 @@
 #include "data/input.h"
 #include "ledger/ledger.h"
 #include "pipeline/row_batch.h"
+#include "pipeline/runner.h"
 
 namespace millstream {
 
@@ -25,6 +26,7 @@ struct FinishedSplit {
   arrow::RecordBatchVector batches;  // of the output schema
   arrow::RecordBatchVector errors;   // failed rows, where the output leaves them out
   RowCounts counts;
+  std::vector<std::int64_t> places;  // in the split, of the rows of `batches`
   /// Which rows of the split are skipped: bit i of byte i / 8. Empty: none.
   std::string skipped_rows;
 };
@@ -33,7 +35,8 @@ struct AssemblerOptions {
   std::shared_ptr<arrow::Schema> schema;  // of output rows
   std::vector<std::string> files;         // names of the snapshot's files, for _source
   bool keep_ok = true, keep_errors = true, keep_skipped = false;
-  std::int32_t version = 1;  // of the spec, for _source
+  std::int32_t version = 1;            // of the spec, for _source
+  const ChosenRows* chosen = nullptr;  // the rows that will come, of each split; none: all
 };
 
 /// A thread-safe RowSink. `done` is called once a split, on the thread that finished its last row.
@@ -56,7 +59,9 @@ class Assembler final : public RowSink {
   Status FinishPiece(std::int64_t split, FinishedRows rows);
   Status Assemble(std::int64_t split, OpenSplit open);
   Result<std::shared_ptr<arrow::RecordBatch>> OutputRows(const FinishedRows& rows) const;
-  Result<arrow::RecordBatchVector> InOrder(const std::vector<FinishedRows>& pieces) const;
+  Result<arrow::RecordBatchVector> InOrder(
+      const std::vector<FinishedRows>& pieces, std::vector<std::int64_t>* places
+  ) const;
   bool Kept(RowStatus status) const;
 
   const AssemblerOptions options_;

@@ -8,7 +8,7 @@
 #include "arrow/io/interfaces.h"
 #include "fmt/format.h"
 #include "job/assembler.h"
-#include "job/hashing_stream.h"
+#include "job/execute.h"
 #include "job/publisher.h"
 #include "job/results.h"
 
@@ -20,117 +20,6 @@ using Clock = std::chrono::steady_clock;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// Counts for the monitor on the way into the assembler.
-class MonitoredSink final : public RowSink {
- public:
-  MonitoredSink(RowSink& sink, JobMonitor& monitor, const std::vector<std::string>& files)
-      : sink_(sink), monitor_(monitor), files_(files) {}
-  Status Finish(FinishedRows rows) override {
-    monitor_.Count(rows, files_);
-    return sink_.Finish(std::move(rows));
-  }
-
- private:
-  RowSink& sink_;
-  JobMonitor& monitor_;
-  const std::vector<std::string>& files_;
-};
-
-std::vector<std::string> FileNames(const Snapshot& snapshot) {
-  std::vector<std::string> names;
-  names.reserve(snapshot.files.size());
-  for (const InputFile& file : snapshot.files) names.push_back(file.name);
-  return names;
-}
-
-AssemblerOptions AssemblerOptionsOf(const PreparedJob& job) {
-  AssemblerOptions options;
-  options.schema = job.plan.output;
-  options.files = FileNames(job.plan.snapshot);
-  options.keep_ok = job.spec.output.keep_ok;
-  options.keep_errors = job.spec.output.keep_errors;
-  options.keep_skipped = job.spec.output.keep_skipped;
-  options.version = job.spec_version;
-  return options;
-}
-
-std::map<std::string, std::string> PartMetadata(const Ledger& ledger, const FinishedSplit& split) {
-  return {
-      {"millstream.job", ledger.id()},
-      {"millstream.split", std::to_string(split.split)},
-      {"millstream.ok", std::to_string(split.counts.ok)},
-      {"millstream.error", std::to_string(split.counts.error)},
-      {"millstream.skipped", std::to_string(split.counts.skipped)}
-  };
-}
-
-Result<FileMark> WriteRows(
-    Storage& storage,
-    OutputFormat format,
-    const std::shared_ptr<arrow::Schema>& schema,
-    const std::map<std::string, std::string>& metadata,
-    const arrow::RecordBatchVector& batches,
-    const std::string& path
-) {
-  MS_ASSIGN_OR_RETURN(auto file, storage.Create(path));
-  auto stream = std::make_shared<HashingStream>(std::move(file));
-  MS_ASSIGN_OR_RETURN(auto writer, MakeTableWriter(format, schema, stream, metadata));
-  for (const auto& batch : batches) MS_RETURN_NOT_OK(writer->Write(*batch));
-  MS_RETURN_NOT_OK(writer->Close());
-  MS_ASSIGN_OR_RETURN(const std::int64_t bytes, stream->Tell());
-  MS_RETURN_NOT_OK(stream->Close());
-  return FileMark{stream->Hex(), static_cast<std::uint64_t>(bytes)};
-}
-
-Result<FinishedPart> WritePart(
-    Storage& storage,
-    const Ledger& ledger,
-    OutputFormat format,
-    const std::shared_ptr<arrow::Schema>& schema,
-    const FinishedSplit& split
-) {
-  FinishedPart part;
-  part.split = split.split;
-  part.path = ledger.TemporaryPath(split.split);
-  part.committed.counts = split.counts;
-  part.committed.skipped_rows = split.skipped_rows;
-  const auto metadata = PartMetadata(ledger, split);
-  MS_ASSIGN_OR_RETURN(
-      part.committed.file, WriteRows(storage, format, schema, metadata, split.batches, part.path)
-  );
-  if (split.errors.empty()) return part;
-  part.errors_path =
-      ledger.TemporaryPath(fmt::format("errors-{:06d}{}", split.split, ledger.layout().suffix));
-  MS_ASSIGN_OR_RETURN(
-      part.committed.errors,
-      WriteRows(storage, format, schema, metadata, split.errors, part.errors_path)
-  );
-  return part;
-}
-
-// The parts of a single-file output, one after the other, as one file.
-Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan) {
-  const std::string temporary = ledger.TemporaryPath("output" + ledger.layout().suffix);
-  MS_ASSIGN_OR_RETURN(auto stream, storage.Create(temporary));
-  MS_ASSIGN_OR_RETURN(
-      auto writer, MakeTableWriter(format, plan.output, stream, {{"millstream.job", ledger.id()}})
-  );
-  for (const Split& split : plan.splits) {
-    MS_ASSIGN_OR_RETURN(
-        auto reader, OpenWritten(format, ledger.layout().PartPath(split.number), plan.output)
-    );
-    std::shared_ptr<arrow::RecordBatch> batch;
-    while (true) {
-      MS_RETURN_NOT_OK(reader->ReadNext(&batch));
-      if (!batch) break;
-      MS_RETURN_NOT_OK(writer->Write(*batch));
-    }
-  }
-  MS_RETURN_NOT_OK(writer->Close());
-  MS_RETURN_NOT_OK(stream->Close());
-  return ledger.PublishOutput(temporary);
 }
 
 Status CreateLedger(Storage& storage, PreparedJob& job, const JobOptions& options) {
@@ -157,62 +46,6 @@ Status CreateLedger(Storage& storage, PreparedJob& job, const JobOptions& option
   return Status::OK();
 }
 
-Json Manifest(const PreparedJob& job, const RowCounts& counts) {
-  return {
-      {"job", job.ledger->id()},
-      {"rows", counts.total()},
-      {"ok", counts.ok},
-      {"error", counts.error},
-      {"skipped", counts.skipped},
-      {"parts", job.plan.splits.size()},
-      {"plans", 1 + job.ledger->more_plans().size()}
-  };
-}
-
-bool TooManyErrors(const JobSpec& spec, const RowCounts& counts) {
-  if (!spec.max_errors) return false;
-  if (!spec.max_errors->is_percent) {
-    return static_cast<double>(counts.error) > spec.max_errors->value;
-  }
-  const auto judged = static_cast<double>(counts.ok + counts.error);
-  return static_cast<double>(counts.error) * 100 > spec.max_errors->value * judged;
-}
-
-Status RunSplits(
-    const PreparedJob& job,
-    const std::vector<Split>& splits,
-    const JobOptions& options,
-    JobEngines& engines,
-    JobMonitor& monitor,
-    Assembler& assembler,
-    ResultStore* results,
-    std::stop_token stop
-) {
-  const std::vector<std::string> files = FileNames(job.plan.snapshot);
-  MonitoredSink sink(assembler, monitor, files);
-  MS_RETURN_NOT_OK(assembler.FinishEmptySplits());
-  RunnerInput input{
-      &job.bound,
-      &job.plan.snapshot,
-      &job.input,
-      splits,
-      engines.by_key,
-      &monitor.cut_answers,
-      results,
-      options.drain
-  };
-  const Status status = RunPipeline(input, options.runner, sink, stop);
-  monitor.End();
-  return status;
-}
-
-std::vector<const Engine*> Views(const JobEngines& engines) {
-  std::vector<const Engine*> views;
-  views.reserve(engines.owned.size());
-  for (const auto& engine : engines.owned) views.push_back(engine.get());
-  return views;
-}
-
 // The splits whose parts do not stand yet; `before` gets the counts of those that do.
 Result<std::vector<Split>> OpenSplits(const PreparedJob& job, RowCounts* before) {
   MS_ASSIGN_OR_RETURN(const auto parts, job.ledger->Parts());
@@ -226,12 +59,6 @@ Result<std::vector<Split>> OpenSplits(const PreparedJob& job, RowCounts* before)
     }
   }
   return open;
-}
-
-std::int64_t RowsOf(const std::vector<Split>& splits) {
-  std::int64_t rows = 0;
-  for (const Split& split : splits) rows += split.num_rows;
-  return rows;
 }
 
 std::vector<std::int64_t> Numbers(const std::vector<Split>& splits) {
@@ -265,7 +92,8 @@ Status RunOpenSplits(
     if (results != nullptr) results->Forget(split.split);
     return publisher.Add(std::move(part));
   });
-  const Status ran = RunSplits(job, open, options, engines, monitor, assembler, results, stop);
+  const Status ran =
+      RunSplits(job, open, options, engines, monitor, assembler, results, nullptr, stop);
   const Status published = publisher.Finish();  // also of a run that failed, or that it stopped
   if (results != nullptr) MS_RETURN_NOT_OK(results->Finish());
   MS_RETURN_NOT_OK(published);
@@ -305,9 +133,9 @@ Result<JobReport> RunJob(
   MS_ASSIGN_OR_RETURN(const std::vector<Split> open, OpenSplits(job, &report.rows_before));
   MS_ASSIGN_OR_RETURN(const auto success, job.ledger->Success());
   MS_ASSIGN_OR_RETURN(const bool stands, job.ledger->OutputStands());
+  // The manifest may be of before an interrupted retry.
   report.had_nothing_to_do =
-      success.has_value() && open.empty() && stands &&
-      success->value("plans", std::size_t{0}) == 1 + job.ledger->more_plans().size();
+      success.has_value() && open.empty() && stands && job.ledger->success_is_current();
   report.rows = report.rows_before;
   std::unique_ptr<JobResults> results;
   if (!report.had_nothing_to_do && !job.models.empty()) {
@@ -370,7 +198,9 @@ Result<Preview> RunInMemory(
     return Status::OK();
   });
   const auto start = Clock::now();
-  MS_RETURN_NOT_OK(RunSplits(job, splits, options, engines, monitor, assembler, nullptr, stop));
+  MS_RETURN_NOT_OK(
+      RunSplits(job, splits, options, engines, monitor, assembler, nullptr, nullptr, stop)
+  );
   preview.seconds = SecondsSince(start);
   for (auto& [number, split] : done) {
     preview.counts += split.counts;

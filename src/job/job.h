@@ -33,10 +33,12 @@ using EngineMaker = std::function<Result<std::unique_ptr<Engine>>(const BoundMod
 /// What to do, beyond the job file.
 struct JobOptions {
   std::string file;
+  std::optional<std::string> text;  // of the job file, in place of what stands there
   SpecOverrides overrides;
   bool restart = false;
   bool append = false;                      // take in input that came since
   std::vector<std::string> accept_changes;  // fields of the spec
+  bool accept_all = false;                  // of them that can be
   std::int64_t limit = 0;                   // rows; 0: all
   bool spread = false;                      // of a limit: rows spread over the input
   RunnerOptions runner;

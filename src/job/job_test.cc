@@ -9,6 +9,7 @@
 
 #include "arrow/compute/initialize.h"
 #include "fmt/format.h"
+#include "job/retry.h"
 #include "job/testing.h"
 #include "job/verify.h"
 
@@ -342,6 +343,54 @@ TEST_P(ModelJobTest, AnEngineThatDoesNotStartEndsTheRunBeforeAnyPart) {
   EXPECT_EQ(RunQuietly(*local_, options).status().message(), "no room for the weights");
   EXPECT_TRUE(job_.Found(output).empty());
   ExpectRerunCompletes(output);
+}
+
+// At whichever operation a retry fails: a reader finds each row once at every moment, and the next
+// retry ends the work.
+TEST(RetryTest, AFailureAnywhereLosesNothingAndTheNextOneEndsTheWork) {
+  ASSERT_TRUE(arrow::compute::Initialize().ok());
+  for (const char* rows : {"[ok, error]", "[ok]"}) {
+    for (const Fault fault : {Fault::kFails, Fault::kFailsLate, Fault::kFailsForGood}) {
+      for (int n = 1;; n += fault == Fault::kFails ? 1 : 4) {
+        SCOPED_TRACE(
+            fmt::format("rows {}, operation {}, fault {}", rows, n, static_cast<int>(fault))
+        );
+        const SmallJob job{false};
+        const std::unique_ptr<Storage> local = MakeLocalStorage();
+        JobOptions run = job.OptionsFor("out", "jsonl");
+        run.overrides.sets.emplace_back("output.rows", rows);
+        ASSERT_TRUE(RunQuietly(*local, run).ok());
+        const RowCounts before = VerifyOutput(*local, job.PathOf("out"), {})->counts;
+
+        FaultyStorage faulty(*local);
+        faulty.FailAt(n, EIO, fault);
+        RetryOptions retry;
+        retry.output = job.PathOf("out");
+        retry.sets = {{"steps.check1.that", "'{{ true }}'"}};
+        JobMonitor monitor;
+        const Say quiet = [](const std::string&) {};
+        const auto first = RetryRows(faulty, retry, monitor, quiet, {});
+        EXPECT_TRUE(first.ok() || faulty.has_failed()) << first.status();
+        const bool has_failed = faulty.has_failed();
+        const auto between = VerifyOutput(*local, job.PathOf("out"), {.deep = true});
+        ASSERT_TRUE(between.ok()) << between.status();
+        EXPECT_TRUE(between->complete);
+
+        const auto second = RetryRows(*local, retry, monitor, quiet, {});
+        ASSERT_TRUE(second.ok()) << second.status();
+        const auto after = VerifyOutput(*local, job.PathOf("out"), {.deep = true});
+        ASSERT_TRUE(after.ok()) << after.status();
+        EXPECT_EQ(after->counts.total(), before.total());
+        EXPECT_EQ(after->counts.skipped, before.skipped);
+        EXPECT_EQ(after->counts.error, 3);  // the broken ones that are not skipped: no retry helps
+        run.accept_all = true;
+        const auto rerun = RunQuietly(*local, run);
+        ASSERT_TRUE(rerun.ok()) << rerun.status();
+        EXPECT_EQ(rerun->rows, after->counts);
+        if (!has_failed) break;
+      }
+    }
+  }
 }
 
 class JobExitTest : public testing::Test {

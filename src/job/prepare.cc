@@ -220,7 +220,11 @@ Result<PreparedJob> PrepareJob(
     std::stop_token stop
 ) {
   PreparedJob job;
-  MS_ASSIGN_OR_RETURN(job.spec, ParseJobFile(options.file, options.overrides));
+  MS_ASSIGN_OR_RETURN(
+      job.spec,
+      options.text ? ParseJobText(*options.text, options.file, options.overrides)
+                   : ParseJobFile(options.file, options.overrides)
+  );
   MS_ASSIGN_OR_RETURN(job.input, InputOptionsOf(job.spec));
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));

@@ -120,18 +120,20 @@ Status CompareSpec(
   for (const auto& [split, part] : parts) rows_done += part.counts.total();
   Json fields = Json::array();
   for (const SpecDifference& difference : differences) {
-    const bool is_accepted = std::any_of(
-        options.accept_changes.begin(),
-        options.accept_changes.end(),
-        [&](const std::string& given) { return Covers(given, difference.field); }
-    );
+    const bool is_accepted = options.accept_all || std::any_of(
+                                                       options.accept_changes.begin(),
+                                                       options.accept_changes.end(),
+                                                       [&](const std::string& given) {
+                                                         return Covers(given, difference.field);
+                                                       }
+                                                   );
     // With --append, more may be listed than before.
     const bool is_input = options.append && Covers("input.path", difference.field);
     if (!is_input && (!is_accepted || !CanBeAccepted(difference.field))) {
       return Refuse(job, differences, rows_done);
     }
     fields.push_back(difference.field);
-    if (is_accepted) {
+    if (is_accepted && !options.accept_all) {
       say(fmt::format("accepted: {}; {} rows keep the old one", difference.text, rows_done));
     }
   }

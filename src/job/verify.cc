@@ -195,8 +195,8 @@ class Verifier {
         success.value("error", std::int64_t{-1}),
         success.value("skipped", std::int64_t{-1})
     };
-    // One of an earlier generation of the plan says less.
-    if (!result_.complete || stated == result_.counts) return Status::OK();
+    // One of before a retry that was interrupted, or of an earlier plan, says something else.
+    if (!output_.ledger->success_is_current() || stated == result_.counts) return Status::OK();
     return Conflict(fmt::format(
         "{}/success.json states {} ok, {} error, {} skipped rows; the parts hold {}, {}, {}",
         output_.ledger->layout().state,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <set>
 #include <utility>
 
 #include "fmt/format.h"
@@ -213,9 +214,14 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
           ledger->more_plans_.emplace_back(), ledger->ReadPlan(entry.body.value("plan", ""))
       );
     }
-    if (entry.type != EntryType::kPart) continue;
+    if (entry.type != EntryType::kPart && entry.type != EntryType::kReplace) continue;
     const bool is_whole = ReadParts(entry.body, [&](std::int64_t split, CommittedPart part) {
-      ledger->journaled_[split] = std::move(part);
+      if (entry.type == EntryType::kReplace) {
+        ledger->replacing_[split] = std::move(part);
+      } else {
+        ledger->replacing_.erase(split);
+        ledger->journaled_[split] = std::move(part);
+      }
     });
     if (!is_whole) {
       return Conflict(fmt::format("{}/journal-{:04d} is damaged", state, entry.epoch));
@@ -245,6 +251,89 @@ Result<std::string> Ledger::WritePlan(const Json& plan, std::size_t generation) 
   const Status written = PublishBytes(storage_, layout_.state + "/" + name, text);
   if (!written.ok() && !written.IsAlreadyExists()) return written;
   return name;
+}
+
+Status Ledger::KeepOld(std::int64_t split, const CommittedPart& old) {
+  MS_ASSIGN_OR_RETURN(
+      const std::string bytes, storage_.Read(layout_.PartPath(split), kMaxStateBytes)
+  );
+  if (HashOf(bytes) != old.file.hash) return Conflict(layout_.PartPath(split) + " was changed");
+  const Status kept = PublishBytes(
+      storage_,
+      fmt::format(
+          "{}/superseded/part-{:06d}-{}{}", layout_.state, split, old.file.hash, layout_.suffix
+      ),
+      bytes
+  );
+  return kept.IsAlreadyExists() ? Status::OK() : kept;
+}
+
+Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
+  if (parts.empty()) return Status::OK();
+  Json body = {{"parts", Json::array()}};
+  std::map<std::int64_t, CommittedPart> committed;
+  std::vector<Publication> errors;
+  for (const FinishedPart& part : parts) {
+    const CommittedPart& old = journaled_.at(part.split);
+    Json entry = ToJson(part.split, part.committed);
+    entry["old"] = old.file.hash;
+    body["parts"].push_back(std::move(entry));
+    committed[part.split] = part.committed;
+    if (part.committed.errors) {
+      errors.push_back(
+          {part.errors_path, layout_.ErrorsPath(part.split, part.committed.errors->hash)}
+      );
+    }
+    MS_RETURN_NOT_OK(rows_->Sync(part.split));
+    MS_RETURN_NOT_OK(KeepOld(part.split, old));
+  }
+  const std::string text = body.dump() + "\n";
+  const std::string name = fmt::format(
+      "{}/intents/{:06d}-{}{}", layout_.state, parts.front().split, HashOf(text), kIntentSuffix
+  );
+  if (Status status = PublishBytes(storage_, name, text);
+      !status.ok() && !status.IsAlreadyExists()) {
+    return status;
+  }
+  if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
+  MS_RETURN_NOT_OK(journal_->Add(EntryType::kReplace, body));
+  for (const FinishedPart& part : parts) {
+    MS_RETURN_NOT_OK(storage_.Exchange(part.path, layout_.PartPath(part.split)));
+  }
+  MS_RETURN_NOT_OK(JournalParts(committed));
+  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Drop(part.split));
+  return Status::OK();
+}
+
+Status Ledger::Prune() {
+  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/superseded"));
+  std::set<std::string> named;
+  for (const auto& [split, part] : journaled_) {
+    if (part.errors) named.insert(layout_.ErrorsPath(split, part.errors->hash));
+  }
+  const std::string folder = layout_.state + "/errors";
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(folder));
+  for (const StoredFile& file : files) {
+    const std::string path = folder + "/" + file.name;
+    if (!named.contains(path)) MS_RETURN_NOT_OK(storage_.Remove(path));
+  }
+  return Status::OK();
+}
+
+Status Ledger::EndRetry() {
+  return storage_.Remove(RowsFolder());
+}
+
+bool Ledger::success_is_current() const {
+  bool current = false;
+  for (const JournalEntry& entry : history_.entries) {
+    if (entry.type == EntryType::kDone) current = true;
+    if (entry.type == EntryType::kPart || entry.type == EntryType::kReplace ||
+        entry.type == EntryType::kAppend) {
+      current = false;
+    }
+  }
+  return current;
 }
 
 Status Ledger::AppendPlan(const Json& plan) {
@@ -277,7 +366,7 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
     const std::optional<std::int64_t> split = SplitOfPart(file.name, layout_.suffix);
     if (!split) continue;
     const auto journaled = journaled_.find(*split);
-    if (journaled == journaled_.end()) {
+    if (journaled == journaled_.end() || replacing_.contains(*split)) {
       MS_ASSIGN_OR_RETURN(parts[*split], PartThatStands(*split));
     } else if (journaled->second.file.bytes != file.size_bytes) {
       return Conflict(fmt::format(
@@ -333,8 +422,9 @@ Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Int
   return intents;
 }
 
-Result<Recovery> Ledger::Begin(const Json& holder) {
+Result<Recovery> Ledger::Begin(const Json& holder, Work work) {
   Recovery recovery;
+  work_ = work;
   Json open = {{"job", id()}};
   open.update(holder);
   MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history_, std::move(open)));
@@ -342,7 +432,7 @@ Result<Recovery> Ledger::Begin(const Json& holder) {
   MS_ASSIGN_OR_RETURN(const auto parts, Parts());
   std::map<std::int64_t, CommittedPart> adopted;
   for (const auto& [split, part] : parts) {
-    if (!journaled_.contains(split)) adopted[split] = part;
+    if (!journaled_.contains(split) || replacing_.contains(split)) adopted[split] = part;
   }
   if (!adopted.empty()) {
     // Their driver may have died between their renaming and the folder's sync.
@@ -353,7 +443,7 @@ Result<Recovery> Ledger::Begin(const Json& holder) {
   MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));
   MS_ASSIGN_OR_RETURN(const auto logged, RowLog::Splits(storage_, RowsFolder()));
   for (const std::int64_t split : logged) {
-    if (parts.contains(split)) {
+    if (parts.contains(split) && work_ == Work::kRun) {
       MS_RETURN_NOT_OK(rows_->Drop(split));
     } else {
       MS_RETURN_NOT_OK(RowLog::SyncFound(storage_, RowsFolder(), split));
@@ -378,7 +468,12 @@ Status Ledger::JournalParts(const std::map<std::int64_t, CommittedPart>& parts) 
     entry.skipped_rows.clear();  // the intent has them
     body["parts"].push_back(ToJson(split, entry));
   }
-  return journal_->Add(EntryType::kPart, body);
+  MS_RETURN_NOT_OK(journal_->Add(EntryType::kPart, body));
+  for (const auto& [split, part] : parts) {
+    journaled_[split] = part;
+    replacing_.erase(split);
+  }
+  return Status::OK();
 }
 
 Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {

@@ -9,6 +9,7 @@
 //                      job's birth
 //   plan-0000-<hash>   the pinned input, splits, schema and settings, as the job layer wrote them
 //   journal-0001       what each driver did, one file a driver's life
+//   superseded/        parts that a retry replaced
 //   rows/000123/       engine results of a split whose part does not stand yet
 //   errors/            the failed rows of a split whose output leaves them out
 //   intents/           what parts hold, written before they are published together
@@ -84,6 +85,9 @@ struct FinishedPart {
   CommittedPart committed;
 };
 
+/// What a driver is there for. Each has row logs of its own.
+enum class Work { kRun, kRetry };
+
 /// What a driver found when it took a job over.
 struct Recovery {
   std::int64_t adopted_parts = 0;  // that stood without an entry in the journal
@@ -118,7 +122,7 @@ class Ledger {
   /// Takes the job over, as its only driver: begins a journal, journals parts that a driver before
   /// published without saying so, and removes what it left half done. `holder` says who it is.
   /// REQUIRES: the lock at LockPath() is held since before Load().
-  Result<Recovery> Begin(const nlohmann::ordered_json& holder);
+  Result<Recovery> Begin(const nlohmann::ordered_json& holder, Work work = Work::kRun);
   static std::string LockPath(const OutputLayout& layout) { return layout.state + "/LOCK"; }
 
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and
@@ -134,6 +138,13 @@ class Ledger {
   /// them. A part that stands already is adopted and the file dropped; a Conflict if it is none of
   /// this job's.
   Status PublishParts(const std::vector<FinishedPart>& parts);
+  /// Puts finished parts in the place of those that stand, each at once: a reader finds the old one
+  /// or the new one. The old ones are kept in superseded/.
+  Status ReplaceParts(const std::vector<FinishedPart>& parts);
+  /// Removes what was replaced, and failed rows' files that no part names any more.
+  Status Prune();
+  /// Ends a retry: its row logs go.
+  Status EndRetry();
   /// Adds a further generation of the plan, durably.
   Status AppendPlan(const nlohmann::ordered_json& plan);
   /// Adds an entry to the journal, durably.
@@ -152,11 +163,16 @@ class Ledger {
   /// Writes the final manifest as its next generation; `manifest` gets its number.
   Status WriteSuccess(nlohmann::ordered_json manifest);
   Result<std::optional<nlohmann::ordered_json>> Success() const;
+  /// Whether the manifest that stands was written after the last change of any part.
+  bool success_is_current() const;
 
  private:
   Ledger(Storage& storage, OutputLayout layout) : storage_(storage), layout_(std::move(layout)) {}
 
-  std::string RowsFolder() const { return layout_.state + "/rows"; }
+  std::string RowsFolder() const {
+    return layout_.state + (work_ == Work::kRun ? "/rows" : "/retry");
+  }
+  Status KeepOld(std::int64_t split, const CommittedPart& old);
   Result<nlohmann::ordered_json> ReadPlan(const std::string& name) const;
   // Writes a plan, and returns its name.
   Result<std::string> WritePlan(const nlohmann::ordered_json& plan, std::size_t generation);
@@ -169,7 +185,10 @@ class Ledger {
   nlohmann::ordered_json job_, plan_;
   std::vector<nlohmann::ordered_json> more_plans_;
   JournalHistory history_;
-  std::map<std::int64_t, CommittedPart> journaled_;  // by the drivers before
+  std::map<std::int64_t, CommittedPart> journaled_;
+  // Parts that were about to be replaced when a driver died: by split, what was to come.
+  std::map<std::int64_t, CommittedPart> replacing_;
+  Work work_ = Work::kRun;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<RowLog> rows_;
 };

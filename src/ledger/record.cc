@@ -116,6 +116,7 @@ Result<std::unique_ptr<RecordWriter>> RecordWriter::Create(
 
 Status RecordWriter::Write(std::uint8_t type, std::string_view payload) {
   MS_CHECK(payload.size() <= kMaxPayload);
+  if (has_failed_) return Status::IOError("the file failed before");
   const auto length = static_cast<std::uint32_t>(payload.size());
   std::string checked;
   checked.reserve(kHeader + payload.size());
@@ -130,7 +131,9 @@ Status RecordWriter::Write(std::uint8_t type, std::string_view payload) {
   Put(bytes, length);
   Put(bytes, CheckOf(length, checked));
   bytes += checked;
+  has_failed_ = true;
   MS_RETURN_NOT_OK(file_->Append(bytes));
+  has_failed_ = false;
   length_ += bytes.size();
   return Status::OK();
 }

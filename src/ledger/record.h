@@ -47,7 +47,8 @@ class RecordWriter {
       Storage& storage, const std::string& path, std::uint32_t epoch
   );
 
-  /// REQUIRES: payload.size() <= kMaxPayload.
+  /// After a failure nothing more is written: it would stand behind half a record. REQUIRES:
+  /// payload.size() <= kMaxPayload.
   Status Write(std::uint8_t type, std::string_view payload);
   /// Makes what was written so far durable.
   Status Sync();
@@ -64,6 +65,7 @@ class RecordWriter {
   const std::unique_ptr<AppendFile> file_;
   const std::uint32_t epoch_;
   std::uint64_t sequence_ = 0;
+  bool has_failed_ = false;
   std::atomic<std::uint64_t> length_ = 0, synced_ = 0;
 };
 

@@ -43,6 +43,41 @@ class CountingSink final : public RowSink {
   InFlight& in_flight_;
 };
 
+// Passes on the rows that are chosen, and drops the others.
+class ChosenSink final : public RowSink {
+ public:
+  ChosenSink(const ChosenRows* chosen, RowSink& sink) : chosen_(chosen), sink_(sink) {}
+
+  Status Finish(FinishedRows rows) override {
+    if (chosen_ == nullptr) return sink_.Finish(std::move(rows));
+    const std::vector<std::int64_t> left = Chosen(rows.batch);
+    FinishedRows passed{rows.status, {}, {}};
+    MS_ASSIGN_OR_RETURN(passed.batch, TakeRows(rows.batch, left));
+    for (const std::int64_t row : left) {
+      if (rows.errors.empty()) break;
+      passed.errors.push_back(std::move(rows.errors[static_cast<std::size_t>(row)]));
+    }
+    return left.empty() ? Status::OK() : sink_.Finish(std::move(passed));
+  }
+  Result<RowBatch> Choose(RowBatch batch) const {
+    if (chosen_ == nullptr) return batch;
+    return TakeRows(batch, Chosen(batch));
+  }
+
+ private:
+  std::vector<std::int64_t> Chosen(const RowBatch& batch) const {
+    std::vector<std::int64_t> left;
+    for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
+      const RowRef& place = batch.rows[static_cast<std::size_t>(row)];
+      if (chosen_->at(place.split)[static_cast<std::size_t>(place.index)]) left.push_back(row);
+    }
+    return left;
+  }
+
+  const ChosenRows* chosen_;
+  RowSink& sink_;
+};
+
 // Passes rows to operator `next`, and what is left after the last one to `end`.
 class OperatorEmitter final : public Emitter {
  public:
@@ -200,8 +235,14 @@ class Run {
     MutexLock lock(next_mutex_);
     const auto splits = input_.splits.subspan(next_split_, std::min(run, count - next_split_));
     next_split_ += splits.size();
-    for (const Split& split : splits) in_flight_.Open(split.number, split.num_rows);
+    for (const Split& split : splits) in_flight_.Open(split.number, NumChosen(split));
     return splits;
+  }
+
+  std::int64_t NumChosen(const Split& split) const {
+    if (input_.chosen == nullptr) return split.num_rows;
+    const std::vector<bool>& rows = input_.chosen->at(split.number);
+    return std::count(rows.begin(), rows.end(), true);
   }
 
   Status ReadSplit(SplitReader& reader, const Split& split, std::stop_token stop) {
@@ -211,9 +252,11 @@ class Run {
       MS_ASSIGN_OR_RETURN(std::optional<InputBatch> input, reader.Next());
       if (!input) break;
       const std::int64_t count = input->columns->num_rows();
+      ChosenSink chosen(input_.chosen, sink_);
       MS_ASSIGN_OR_RETURN(
-          RowBatch batch, StartRows(*input_.job, *std::move(input), split.number, index, sink_)
+          RowBatch batch, StartRows(*input_.job, *std::move(input), split.number, index, chosen)
       );
+      MS_ASSIGN_OR_RETURN(batch, chosen.Choose(std::move(batch)));
       index += count;
       if (batch.num_rows() == 0) continue;
       if (!in_flight_.Admit(split.number, BatchBytes(batch), stop)) return Status::OK();

@@ -38,6 +38,9 @@ struct RunnerOptions {
   std::int64_t budget_bytes = 256LL << 20;  // bytes in flight
 };
 
+/// Rows of splits, by the split's number and their place in it.
+using ChosenRows = std::map<std::int64_t, std::vector<bool>>;
+
 /// What a run works on. Everything must outlive it.
 struct RunnerInput {
   const BoundJob* job = nullptr;
@@ -49,6 +52,7 @@ struct RunnerInput {
   ResultStore* results = nullptr;  // knows and keeps answers; none: nothing is known or kept
   /// When requested, no more rows are begun and the run ends with those in the engine.
   std::stop_token drain;
+  const ChosenRows* chosen = nullptr;  // the rows to run, of each split; none: all
 };
 
 /// Puts every row of the splits through the job and into `sink`, each exactly once. Returns when

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run and a retry share: splits through the pipeline, parts into files.
+
+#pragma once
+
+#include <memory>
+#include <stop_token>
+#include <vector>
+
+#include "data/writer.h"
+#include "job/assembler.h"
+#include "job/job.h"
+#include "ledger/ledger.h"
+#include "pipeline/result_store.h"
+#include "pipeline/runner.h"
+#include "storage/storage.h"
+
+namespace millstream {
+
+std::int64_t RowsOf(const std::vector<Split>& splits);
+AssemblerOptions AssemblerOptionsOf(const PreparedJob& job);
+std::vector<const Engine*> Views(const JobEngines& engines);
+
+/// Puts splits through the pipeline into the assembler: all their rows, or those that are chosen.
+Status RunSplits(
+    const PreparedJob& job,
+    const std::vector<Split>& splits,
+    const JobOptions& options,
+    const JobEngines& engines,
+    JobMonitor& monitor,
+    Assembler& assembler,
+    ResultStore* results,
+    const ChosenRows* chosen,
+    std::stop_token stop
+);
+
+/// Writes a split's rows to an unpublished file, and those that the output leaves out to another.
+Result<FinishedPart> WritePart(
+    Storage& storage,
+    const Ledger& ledger,
+    OutputFormat format,
+    const std::shared_ptr<arrow::Schema>& schema,
+    const FinishedSplit& split
+);
+/// Writes the rows of all parts as the single output file.
+Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan);
+
+nlohmann::ordered_json Manifest(const PreparedJob& job, const RowCounts& counts);
+bool TooManyErrors(const JobSpec& spec, const RowCounts& counts);
+
+}  // namespace millstream
