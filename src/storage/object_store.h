@@ -63,7 +63,7 @@ struct StoredObject {
   std::uint64_t size_bytes = 0;
   std::string etag;
   std::string write_id;           // not of a listing; empty if it is not ours
-  std::int64_t modified_s = 0;    // when, by the store's clock, in seconds since 1970
+  std::int64_t modified_s = 0;    // when, in seconds of the store's clock; not of a listing
   std::int64_t store_time_s = 0;  // what that clock showed as it answered; not of a listing
 };
 
