@@ -3,11 +3,14 @@
 faults, and another project's server, which knows nothing of us."""
 
 import os
+import socket
 import subprocess
+import threading
+import urllib.request
 
 import pytest
 from conftest import ROOT
-from s3_stub import Server
+from s3_stub import KEY_ID, REGION, SECRET, Server
 
 DRIVER = ROOT / "build/release/bin/s3_driver"
 
@@ -115,3 +118,69 @@ def test_credentials_come_from_the_files_of_aws_tools(tmp_path):
         done = drive(files | {"AWS_PROFILE": "none"}, "exercise", "s3://bucket/x", 8, 1)
         assert done.returncode == 1
         assert "AWS_REGION" in done.stderr
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(command, port, folder):
+    """Starts a server and returns it once it answers."""
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, cwd=folder)
+    patience = threading.Event()  # that nobody sets
+    for _ in range(600):
+        assert process.poll() is None, (folder / "server.log").read_text()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        patience.wait(0.1)
+    raise AssertionError("the server does not come up")
+
+
+def moto(folder, port):
+    process = start([ROOT / ".deps/moto/bin/moto_server", "-H", "127.0.0.1", "-p", port], port, folder)
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"))
+    return process
+
+
+def versitygw(folder, port):
+    for name in ("data/bucket", "metadata"):
+        (folder / name).mkdir(parents=True)
+    keys = ["--access", KEY_ID, "--secret", SECRET, "--region", REGION]
+    address = ["--port", f"127.0.0.1:{port}"]
+    return start(
+        [ROOT / ".deps/versitygw", *keys, *address, "posix", "--sidecar", folder / "metadata", folder / "data"],
+        port,
+        folder,
+    )
+
+
+@pytest.fixture(params=[moto, versitygw])
+def other_server(request, tmp_path):
+    """The settings of a running S3 server that is not ours (scripts/s3-server installs one of them)."""
+    installed = {moto: ".deps/moto/bin/moto_server", versitygw: ".deps/versitygw"}
+    if not (ROOT / installed[request.param]).exists():
+        if any((ROOT / path).exists() for path in installed.values()):
+            pytest.skip("scripts/s3-server installed the other one")
+        pytest.fail("no S3 server: run scripts/s3-server")
+    port = free_port()
+    process = request.param(tmp_path, port)
+    yield {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": REGION,
+    }
+    process.terminate()
+    process.wait()
+
+
+def test_the_protocol_holds_with_a_server_of_others(other_server):
+    done = drive(other_server, "exercise", "s3://bucket/some folder", 200, 1)
+    assert done.returncode == 0, done.stderr
+    done = drive(other_server, "exercise", "s3://other/x", 8, 1)
+    assert done.returncode == 1
+    assert "there is no bucket other" in done.stderr
