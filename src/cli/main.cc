@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "fmt/format.h"
 #include "job/job.h"
+#include "storage/object_file.h"
 
 namespace millstream {
 namespace {
@@ -78,6 +79,7 @@ int Main(int argc, char** argv) {
   std::stop_source stop;
   CommandContext context;
   context.stop = stop.get_token();
+  millstream::StopWaitingForStores(context.stop);
   app.add_flag("-q,--quiet", context.quiet, "Print errors and the summary alone");
   app.add_flag("-v,--verbose", context.verbose, "Log more");
   app.require_subcommand(1);

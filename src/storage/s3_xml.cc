@@ -97,7 +97,8 @@ Status ParseS3Listing(std::string_view xml, StoreReply& reply) {
     } else if (name == "/Contents/Key") {
       object.key = text;
     } else if (name == "/Contents/ETag") {
-      object.etag = text;
+      // Some stores leave out the quotes here that are part of it elsewhere.
+      object.etag = text.empty() || text.ends_with('"') ? text : '"' + text + '"';
     } else if (name == "/Contents/Size") {
       const char* const end = text.data() + text.size();
       const auto [stop, error] = std::from_chars(text.data(), end, object.size_bytes);

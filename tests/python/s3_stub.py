@@ -47,8 +47,11 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, buckets=("bucket",), faults=0.0, seed=0, late_s=4, honours_conditions=True):
+    def __init__(self, buckets=("bucket",), faults=0.0, seed=0, late_s=4, honours_conditions=True, tls=None):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if tls else "http"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.buckets = {name: {} for name in buckets}
         self.faults, self.late_s, self.honours_conditions = faults, late_s, honours_conditions
         self.random = random.Random(seed)
@@ -58,11 +61,12 @@ class Server(http.server.ThreadingHTTPServer):
         self.first_bodies = {}  # what stood first under each key below parts/, and whether it ever changed
         self.changed_parts = []
         self.refused_signatures = []
+        self.call_before = {}
         self.stopped = threading.Event()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     @property
     def environment(self):
@@ -83,9 +87,14 @@ class Server(http.server.ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
+    def call_at(self, number, act):
+        """Calls `act` before request `number` from now, counted from 1."""
+        self.call_before = {self.num_requests + number: act}
+
     def draw_fault(self):
         with self.lock:
             self.num_requests += 1
+            self.call_before.pop(self.num_requests, lambda: None)()
             if self.random.random() >= self.faults:
                 return None
             fault = self.random.choices(list(FAULTS), list(FAULTS.values()))[0]

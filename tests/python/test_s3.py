@@ -4,6 +4,7 @@ faults, and another project's server, which knows nothing of us."""
 
 import os
 import socket
+import ssl
 import subprocess
 import threading
 import urllib.request
@@ -118,6 +119,23 @@ def test_credentials_come_from_the_files_of_aws_tools(tmp_path):
         done = drive(files | {"AWS_PROFILE": "none"}, "exercise", "s3://bucket/x", 8, 1)
         assert done.returncode == 1
         assert "AWS_REGION" in done.stderr
+
+
+def test_a_server_needs_a_certificate_that_is_trusted(tmp_path):
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "certificate.pem"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *files]
+    subprocess.run(make, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    with Server(tls=tls) as server:
+        done = drive(server.environment, "exercise", "s3://bucket/x", 8, 1)
+        assert done.returncode == 1
+        assert "certificate" in done.stderr
+        trusted = server.environment | {"AWS_CA_BUNDLE": str(tmp_path / "certificate.pem")}
+        done = drive(trusted, "exercise", "s3://bucket/x", 80, 1)
+        assert done.returncode == 0, done.stderr
+        assert server.num_requests > 100
 
 
 def free_port():
