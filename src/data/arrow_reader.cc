@@ -26,9 +26,11 @@ class BatchSource {
     options.memory_pool = BoundedPool();
     options.included_fields = std::move(columns);
     MS_ASSIGN_OR_RETURN(source.bytes_, OpenInput(file));
-    const Status opened = source.OpenReader(file, options);
-    if (!opened.ok()) MS_RETURN_NOT_OK(source.failure());
-    MS_RETURN_NOT_OK(opened);
+    Status opened = source.OpenReader(file, options);
+    if (!opened.ok()) {
+      MS_RETURN_NOT_OK(source.failure());
+      return opened;
+    }
     return source;
   }
 
@@ -65,7 +67,7 @@ class BatchSource {
           stream, arrow::io::BufferedInputStream::Create(kObjectBufferBytes, BoundedPool(), stream)
       );
     }
-    return arrow::ipc::RecordBatchStreamReader::Open(std::move(stream), options).Value(&stream_);
+    return arrow::ipc::RecordBatchStreamReader::Open(stream, options).Value(&stream_);
   }
 
   std::shared_ptr<arrow::io::RandomAccessFile> bytes_;

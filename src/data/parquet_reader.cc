@@ -43,9 +43,11 @@ Result<std::unique_ptr<parquet::arrow::FileReader>> OpenReader(
   arrow_properties.set_pre_buffer(false);
   arrow_properties.set_batch_size(batch_rows);
   parquet::arrow::FileReaderBuilder builder;
-  const Status opened = builder.Open(file, properties, std::move(metadata));
-  if (!opened.ok()) MS_RETURN_NOT_OK(ReadFailure(*file));
-  MS_RETURN_NOT_OK(opened);
+  Status opened = builder.Open(file, properties, std::move(metadata));
+  if (!opened.ok()) {
+    MS_RETURN_NOT_OK(ReadFailure(*file));
+    return opened;
+  }
   builder.properties(arrow_properties);
   builder.memory_pool(BoundedPool());
   return builder.Build();

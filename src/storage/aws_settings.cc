@@ -25,7 +25,7 @@ std::string_view Trim(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
 }
 
-std::string Or(std::string first, const std::function<std::string()>& otherwise) {
+std::string Or(const std::string& first, const std::function<std::string()>& otherwise) {
   return first.empty() ? otherwise() : first;
 }
 
@@ -143,7 +143,7 @@ void AwsCredentialChain::Forget() {
 }
 
 Result<AwsCredentials> AwsCredentialChain::Find() {
-  const AwsCredentials given{
+  AwsCredentials given{
       environment_("AWS_ACCESS_KEY_ID"),
       environment_("AWS_SECRET_ACCESS_KEY"),
       environment_("AWS_SESSION_TOKEN")
@@ -199,7 +199,7 @@ Result<std::optional<AwsCredentials>> AwsCredentialChain::FromContainer() {
 
 // The role of the EC2 machine that this may be.
 Result<std::optional<AwsCredentials>> AwsCredentialChain::FromMachine() {
-  const std::optional<AwsCredentials> none;
+  std::optional<AwsCredentials> none;
   if (environment_("AWS_EC2_METADATA_DISABLED") == "true") return none;
   const std::string service = Or(environment_("AWS_EC2_METADATA_SERVICE_ENDPOINT"), [] {
     return std::string("http://169.254.169.254");

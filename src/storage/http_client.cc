@@ -18,7 +18,7 @@ constexpr std::size_t kHeadersMax = 200;
 constexpr std::size_t kIdleMax = 16;
 
 struct Transfer {
-  CURL* handle;
+  CURL* handle = nullptr;
   const HttpRequest& request;
   HttpReply& reply;
   std::size_t sent = 0;
@@ -134,6 +134,17 @@ void SetOptions(CURL* handle, const HttpOptions& options) {
   }
 }
 
+using HeaderList = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
+
+HeaderList ListOf(const std::vector<std::string>& headers) {
+  curl_slist* list = nullptr;
+  for (const std::string& header : headers) {
+    list = curl_slist_append(list, header.c_str());
+    MS_CHECK(list != nullptr);
+  }
+  return {list, curl_slist_free_all};
+}
+
 void Sign(CURL* handle, const AwsSigner& signer) {
   const std::string by = "aws:amz:" + signer.region + ":s3";
   curl_easy_setopt(handle, CURLOPT_AWS_SIGV4, by.c_str());
@@ -185,13 +196,7 @@ HttpReply HttpClient::Send(const HttpRequest& request) {
   curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, OnBody);
   curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
   if (request.signer != nullptr) Sign(handle, *request.signer);
-  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(nullptr, curl_slist_free_all);
-  for (const std::string& header : request.headers) {
-    curl_slist* const longer = curl_slist_append(headers.get(), header.c_str());
-    MS_CHECK(longer != nullptr);
-    (void)headers.release();
-    headers.reset(longer);
-  }
+  const HeaderList headers = ListOf(request.headers);
   curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers.get());
 
   const CURLcode code = curl_easy_perform(handle);

@@ -210,7 +210,7 @@ Result<bool> ObjectStorage::PublishOne(const Publication& file) {
   MS_RETURN_NOT_OK(unpublished->Finish());
   const auto put = PutFile(*unpublished, file.to, PutCondition::IfAbsent());
   if (put.status().IsAlreadyExists()) return false;
-  MS_RETURN_NOT_OK(put.status());
+  if (!put.ok()) return put.status();
   MutexLock lock(mutex_);
   unpublished_.erase(file.from);
   return true;
