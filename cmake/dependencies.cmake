@@ -29,6 +29,9 @@ find_package(yaml-cpp REQUIRED)       # job files (target: yaml-cpp)
 find_package(CLI11 REQUIRED)          # command line
 find_package(nlohmann_json REQUIRED)  # specs and reports
 find_package(ZLIB REQUIRED)           # .gz input
+find_package(CURL REQUIRED)           # S3: HTTP and signatures
+find_package(OpenSSL REQUIRED)        # S3: SHA-256 and MD5 of objects; libcurl's TLS
+find_package(EXPAT REQUIRED)          # S3: listings and errors
 find_path(RAPIDJSON_INCLUDE_DIR rapidjson/reader.h REQUIRED)  # rows, as SAX events
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)               # hashes of rows and files
 find_library(ZSTD_LIBRARY zstd REQUIRED)                      # .zst input

@@ -17,6 +17,7 @@
 #include "cli/commands.h"
 #include "fmt/format.h"
 #include "job/job.h"
+#include "storage/object_file.h"
 
 namespace millstream {
 namespace {
@@ -105,6 +106,7 @@ int Main(int argc, char** argv) {
   CommandContext context;
   context.stop = stop.get_token();
   context.drain = drain.get_token();
+  millstream::StopWaitingForStores(context.stop);
   app.add_flag("-q,--quiet", context.quiet, "Print errors and the summary alone");
   app.add_flag("-v,--verbose", context.verbose, "Log more");
   app.require_subcommand(1);

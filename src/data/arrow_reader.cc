@@ -3,13 +3,15 @@
 #include <memory>
 #include <utility>
 
-#include "arrow/io/file.h"
+#include "arrow/io/buffered.h"
 #include "arrow/ipc/reader.h"
 #include "data/bounded_pool.h"
 #include "data/file_reader.h"
 #include "data/listing.h"
+#include "data/open_input.h"
 #include "data/plain_array.h"
 #include "data/table_rows.h"
+#include "storage/storage.h"
 
 namespace millstream {
 namespace {
@@ -23,15 +25,11 @@ class BatchSource {
     options.use_threads = false;
     options.memory_pool = BoundedPool();
     options.included_fields = std::move(columns);
-    MS_ASSIGN_OR_RETURN(auto input, arrow::io::ReadableFile::Open(file.path, BoundedPool()));
-    if (file.format == FileFormat::kArrowFile) {
-      MS_ASSIGN_OR_RETURN(
-          source.file_, arrow::ipc::RecordBatchFileReader::Open(std::move(input), options)
-      );
-    } else {
-      MS_ASSIGN_OR_RETURN(
-          source.stream_, arrow::ipc::RecordBatchStreamReader::Open(std::move(input), options)
-      );
+    MS_ASSIGN_OR_RETURN(source.bytes_, OpenInput(file));
+    Status opened = source.OpenReader(file, options);
+    if (!opened.ok()) {
+      MS_RETURN_NOT_OK(source.failure());
+      return opened;
     }
     return source;
   }
@@ -52,9 +50,27 @@ class BatchSource {
     } while (batch != nullptr && next_++ < number);
     return batch;
   }
+  /// Why reading failed, if the bytes could not be had.
+  Status failure() const { return ReadFailure(*bytes_); }
   bool CanRead(std::size_t number) const { return file_ || number >= next_; }
 
  private:
+  static constexpr std::int64_t kObjectBufferBytes = 1 << 20;
+
+  Status OpenReader(const InputFile& file, const arrow::ipc::IpcReadOptions& options) {
+    if (file.format == FileFormat::kArrowFile) {
+      return arrow::ipc::RecordBatchFileReader::Open(bytes_, options).Value(&file_);
+    }
+    std::shared_ptr<arrow::io::InputStream> stream = bytes_;
+    if (!file.etag.empty()) {  // few large requests instead of one for each small read
+      MS_ASSIGN_OR_RETURN(
+          stream, arrow::io::BufferedInputStream::Create(kObjectBufferBytes, BoundedPool(), stream)
+      );
+    }
+    return arrow::ipc::RecordBatchStreamReader::Open(stream, options).Value(&stream_);
+  }
+
+  std::shared_ptr<arrow::io::RandomAccessFile> bytes_;
   std::shared_ptr<arrow::ipc::RecordBatchFileReader> file_;
   std::shared_ptr<arrow::ipc::RecordBatchStreamReader> stream_;
   std::size_t next_ = 0;  // batch of the stream
@@ -118,6 +134,7 @@ class ArrowFileReader final : public FileReader {
     auto batch = source_->Read(number);
     if (batch.status().IsOutOfMemory()) return batch.status();
     if (!batch.ok()) {
+      MS_RETURN_NOT_OK(source_->failure());
       MS_ASSIGN_OR_RETURN(
           batch_,
           UnreadableRows(schema_, first, num_rows, "the data of its record batch is damaged")
@@ -141,6 +158,7 @@ class ArrowFileReader final : public FileReader {
 
 Result<std::shared_ptr<arrow::Schema>> IndexArrowFile(InputFile& file) {
   const auto damaged = [&](const Status& why) {
+    if (IsDiskTrouble(why) || IsConflict(why)) return why;  // nobody knows yet
     return Status::Invalid(
         file.name, " is no complete Arrow file: it is truncated or damaged (", why.message(), ")"
     );
@@ -154,6 +172,7 @@ Result<std::shared_ptr<arrow::Schema>> IndexArrowFile(InputFile& file) {
   file.positions = {0};
   for (std::size_t number = 0;; ++number) {
     const auto batch = opened->Read(number);
+    if (!batch.ok()) MS_RETURN_NOT_OK(opened->failure());
     if (!batch.ok()) return damaged(batch.status());
     if (*batch == nullptr) break;
     file.num_records += (*batch)->num_rows();

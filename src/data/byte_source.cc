@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "base/check.h"
+#include "data/open_input.h"
+#include "storage/object_storage.h"
 
 namespace millstream {
 namespace {
@@ -24,24 +26,20 @@ constexpr std::uint64_t kRatioFreeBytes = std::uint64_t{1} << 20;
 // A zstd frame may ask for a window of 2 GiB; real files stay at or below 128 MiB (--long=27).
 constexpr int kZstdWindowLogMax = 27;
 
-class PlainSource final : public ByteSource {
+// The bytes as they are stored: what the two kinds of files share.
+class StoredSource : public ByteSource {
  public:
-  PlainSource(int fd, std::string path, bool with_hash) : fd_(fd), path_(std::move(path)) {
+  explicit StoredSource(bool with_hash) {
     if (with_hash) hash_.reset(XXH3_createState());
     if (hash_) XXH3_64bits_reset(hash_.get());
   }
-  ~PlainSource() override { ::close(fd_); }
-  PlainSource(const PlainSource&) = delete;
-  PlainSource& operator=(const PlainSource&) = delete;
 
-  Result<std::size_t> Read(char* out, std::size_t size) override {
+  Result<std::size_t> Read(char* out, std::size_t size) final {
     std::size_t filled = 0;
     while (filled < size) {
-      const ssize_t got = ::read(fd_, out + filled, size - filled);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return Status::IOError("cannot read ", path_, ": ", std::strerror(errno));
+      MS_ASSIGN_OR_RETURN(const std::size_t got, ReadSome(out + filled, size - filled));
       if (got == 0) break;
-      filled += static_cast<std::size_t>(got);
+      filled += got;
     }
     if (hash_) XXH3_64bits_update(hash_.get(), out, filled);
     bytes_read_ += filled;
@@ -54,10 +52,67 @@ class PlainSource final : public ByteSource {
   struct FreeHash {
     void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
   };
-  const int fd_;
-  const std::string path_;
+
+  // May read fewer bytes than fit; 0 at the end.
+  virtual Result<std::size_t> ReadSome(char* out, std::size_t size) = 0;
+
   std::uint64_t bytes_read_ = 0;
   std::unique_ptr<XXH3_state_t, FreeHash> hash_;
+};
+
+class LocalSource final : public StoredSource {
+ public:
+  LocalSource(int fd, std::string path, bool with_hash)
+      : StoredSource(with_hash), fd_(fd), path_(std::move(path)) {}
+  ~LocalSource() override { ::close(fd_); }
+  LocalSource(const LocalSource&) = delete;
+  LocalSource& operator=(const LocalSource&) = delete;
+
+ private:
+  Result<std::size_t> ReadSome(char* out, std::size_t size) override {
+    for (;;) {
+      const ssize_t got = ::read(fd_, out, size);
+      if (got >= 0) return static_cast<std::size_t>(got);
+      if (errno != EINTR) return Status::IOError("cannot read ", path_, ": ", std::strerror(errno));
+    }
+  }
+
+  const int fd_;
+  const std::string path_;
+};
+
+// An object, in large ranges, each asked for as the one before is used up. The first is small: many
+// look at no more than the start.
+class ObjectSource final : public StoredSource {
+ public:
+  ObjectSource(std::shared_ptr<arrow::io::RandomAccessFile> file, std::int64_t at, bool with_hash)
+      : StoredSource(with_hash), file_(std::move(file)), position_(at) {}
+
+ private:
+  Result<std::size_t> ReadSome(char* out, std::size_t size) override {
+    if (next_ == range_.size()) {
+      range_.resize(range_bytes_);
+      MS_ASSIGN_OR_RETURN(
+          const std::int64_t got,
+          file_->ReadAt(position_, static_cast<std::int64_t>(range_.size()), range_.data())
+      );
+      range_.resize(static_cast<std::size_t>(got));
+      position_ += got;
+      next_ = 0;
+      range_bytes_ = kRangeBytesMax;
+    }
+    const std::size_t taken = std::min(size, range_.size() - next_);
+    std::memcpy(out, range_.data() + next_, taken);
+    next_ += taken;
+    return taken;
+  }
+
+  static constexpr std::size_t kRangeBytesMax = std::size_t{8} << 20;
+  const std::shared_ptr<arrow::io::RandomAccessFile> file_;
+  std::int64_t position_;
+  std::size_t range_bytes_ = kChunkBytes;
+  std::vector<char> range_;
+  std::size_t next_ = 0;
 };
 
 // What gzip and zstd share: compressed bytes in, the cap on the ratio.
@@ -181,29 +236,43 @@ class ZstdSource final : public CompressedSource {
   ZSTD_DStream* stream_ = ZSTD_createDStream();
 };
 
-}  // namespace
-
-Result<std::unique_ptr<ByteSource>> OpenBytes(
-    const std::string& path, Compression compression, std::uint64_t offset, bool with_hash
+Result<std::unique_ptr<ByteSource>> OpenStored(
+    const InputFile& file, std::uint64_t offset, bool with_hash
 ) {
-  MS_CHECK(compression == Compression::kNone || offset == 0);
+  if (IsObjectPath(file.path)) {
+    MS_ASSIGN_OR_RETURN(auto object, OpenInput(file));
+    return std::make_unique<ObjectSource>(
+        std::move(object), static_cast<std::int64_t>(offset), with_hash
+    );
+  }
+  const std::string& path = file.path;
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return Status::IOError("cannot open ", path, ": ", std::strerror(errno));
-  auto plain = std::make_unique<PlainSource>(fd, path, with_hash);
+  auto source = std::make_unique<LocalSource>(fd, path, with_hash);
   if (offset > 0 && ::lseek(fd, static_cast<off_t>(offset), SEEK_SET) < 0) {
     return Status::IOError("cannot seek in ", path, ": ", std::strerror(errno));
   }
+  return source;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ByteSource>> OpenBytes(
+    const InputFile& file, Compression compression, std::uint64_t offset, bool with_hash
+) {
+  MS_CHECK(compression == Compression::kNone || offset == 0);
+  MS_ASSIGN_OR_RETURN(auto stored, OpenStored(file, offset, with_hash));
   if (compression == Compression::kGzip) {
-    auto source = std::make_unique<GzipSource>(std::move(plain), path);
+    auto source = std::make_unique<GzipSource>(std::move(stored), file.path);
     MS_RETURN_NOT_OK(source->Init());
     return source;
   }
   if (compression == Compression::kZstd) {
-    auto source = std::make_unique<ZstdSource>(std::move(plain), path);
+    auto source = std::make_unique<ZstdSource>(std::move(stored), file.path);
     MS_RETURN_NOT_OK(source->Init());
     return source;
   }
-  return plain;
+  return stored;
 }
 
 }  // namespace millstream

@@ -25,10 +25,10 @@ class ByteSource {
   virtual std::uint64_t hash() const = 0;
 };
 
-/// Opens `path`, at `offset` if the file is not compressed. REQUIRES: else offset 0. A compressed
+/// Opens a file, at `offset` if `compression` is kNone. REQUIRES: else offset 0. A compressed
 /// stream that is broken, ends early, or expands more than 1000:1 above 1 MiB, is an error of Read.
 Result<std::unique_ptr<ByteSource>> OpenBytes(
-    const std::string& path, Compression compression, std::uint64_t offset, bool with_hash
+    const InputFile& file, Compression compression, std::uint64_t offset, bool with_hash
 );
 
 }  // namespace millstream

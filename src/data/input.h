@@ -27,7 +27,7 @@ std::optional<FileFormat> FormatFromName(std::string_view name);
 
 /// What the job file says of its input.
 struct InputOptions {
-  /// Files, globs and folders, relative ones below `base_folder`.
+  /// Files, globs and folders, relative ones below `base_folder`; s3://bucket/... on S3.
   std::vector<std::string> paths;
   std::string base_folder;
   std::optional<FileFormat> format;  // else from each file's suffix
@@ -48,6 +48,7 @@ struct InputFile {
   Compression compression = Compression::kNone;
   std::uint64_t size_bytes = 0;
   std::int64_t mtime_ns = 0;
+  std::string etag;        // of an S3 object: names the version that is read; the time is 0 then
   std::uint64_t hash = 0;  // xxh3 of the bytes that indexing read: the whole text file, a Parquet
                            // or Arrow file's footer
   std::int64_t num_records = 0;
@@ -90,7 +91,7 @@ bool IsJsonText(const arrow::Field& field);
 Result<Snapshot> TakeSnapshot(const InputOptions& options, std::stop_token stop);
 
 /// Returns OK if every file still has the pinned size and time (or, where the time differs, the
-/// pinned hash), else a Status that names the file.
+/// pinned hash), or etag, else a Status that names the file.
 Status CheckUnchanged(const Snapshot& snapshot);
 
 /// Consecutive records of one file.

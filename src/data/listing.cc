@@ -11,12 +11,16 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include "base/utf8.h"
 #include "data/byte_source.h"
+#include "data/object_listing.h"
+#include "storage/object_file.h"
+#include "storage/object_storage.h"
 
 namespace millstream {
 namespace {
@@ -50,11 +54,6 @@ constexpr int kFoldersMax = 32;  // below the 40 links at which the system gives
 bool IsTextFormat(FileFormat format) {
   return format != FileFormat::kParquet && format != FileFormat::kArrowFile &&
          format != FileFormat::kArrowStream;
-}
-
-// Names that a folder's listing leaves out.
-bool IsHidden(std::string_view name) {
-  return name.empty() || name[0] == '.' || name[0] == '_' || name.ends_with(".millstream");
 }
 
 Status Failed(const std::string& path, const std::error_code& error) {
@@ -151,7 +150,9 @@ class Glob {
 
 Status AddPath(const std::string& given, const fs::path& base, std::vector<fs::path>& files) {
   if (given.find("://") != given.npos) {
-    return Status::NotImplemented("input ", given, ": only files of the local disk can be read");
+    return Status::NotImplemented(
+        "input ", given, ": only files of the local disk and s3:// paths can be read"
+    );
   }
   const fs::path path = (base / given).lexically_normal();
   const std::size_t before = files.size();
@@ -178,6 +179,17 @@ Status AddPath(const std::string& given, const fs::path& base, std::vector<fs::p
     return Status::IOError(
         "input file ", given, " does not exist (looked for ", path.string(), ")"
     );
+  }
+  return Status::OK();
+}
+
+Status AddObjects(const std::string& given, std::map<std::string, InputFile>& found) {
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredObject> objects, FindObjects(given));
+  for (const StoredObject& object : objects) {
+    InputFile& file = found[object.key];
+    file.path = file.name = object.key;
+    file.size_bytes = object.size_bytes;
+    file.etag = object.etag;
   }
   return Status::OK();
 }
@@ -245,9 +257,18 @@ const char* AdviceOn(std::string_view seems, bool format_is_given) {
                          : ": rename it, or set `format:` below `input:`";
 }
 
+// Reads up to `size` bytes at the start of a file.
+Result<std::string> ReadStart(const InputFile& file, std::size_t size) {
+  MS_ASSIGN_OR_RETURN(const auto source, OpenBytes(file, Compression::kNone, 0, false));
+  std::string start(size, '\0');
+  MS_ASSIGN_OR_RETURN(const std::size_t got, source->Read(start.data(), size));
+  start.resize(got);
+  return start;
+}
+
 // Whether the file begins as its name says. Settles whether an `.arrow` file is a file or a stream.
 Status CheckStart(InputFile& file, bool format_is_given) {
-  MS_ASSIGN_OR_RETURN(const std::string start, ReadStart(file.path, 16));
+  MS_ASSIGN_OR_RETURN(const std::string start, ReadStart(file, 16));
   if (start.empty() && IsTextFormat(file.format) && file.compression == Compression::kNone) {
     return Status::OK();
   }
@@ -288,12 +309,9 @@ Status CheckStart(InputFile& file, bool format_is_given) {
   return wrong("Arrow data");
 }
 
-Result<InputFile> Describe(
-    const fs::path& path, const fs::path& base, std::optional<FileFormat> format
-) {
-  InputFile file;
-  file.path = path.string();
-  file.name = NameOf(path, base);
+// Fills in what the name and the start of a file tell. Its size may be known already, from a
+// listing.
+Result<InputFile> Describe(InputFile file, std::optional<FileFormat> format) {
   if (!IsValidUtf8(file.name)) {
     return Status::Invalid("the name of ", file.name, " is not valid UTF-8");
   }
@@ -313,7 +331,7 @@ Result<InputFile> Describe(
         file.name, ": only text formats can be read from .gz and .zst files; unpack it first"
     );
   }
-  MS_RETURN_NOT_OK(StatFile(file));
+  if (file.etag.empty()) MS_RETURN_NOT_OK(StatFile(file));
   MS_RETURN_NOT_OK(CheckStart(file, format.has_value()));
   return file;
 }
@@ -324,7 +342,17 @@ bool IsArrow(FileFormat format) {
 
 }  // namespace
 
+bool IsHidden(std::string_view name) {
+  return name.empty() || name[0] == '.' || name[0] == '_' || name.ends_with(".millstream");
+}
+
 Status StatFile(InputFile& file) {
+  if (IsObjectPath(file.path)) {
+    MS_ASSIGN_OR_RETURN(StoredObject object, StatObject(file.path));
+    file.size_bytes = object.size_bytes;
+    file.etag = std::move(object.etag);
+    return Status::OK();
+  }
   struct stat status{};
   if (::stat(file.path.c_str(), &status) != 0) {
     return Status::IOError("cannot read ", file.name, ": ", std::strerror(errno));
@@ -334,14 +362,6 @@ Status StatFile(InputFile& file) {
   return Status::OK();
 }
 
-Result<std::string> ReadStart(const std::string& path, std::size_t size) {
-  MS_ASSIGN_OR_RETURN(const auto source, OpenBytes(path, Compression::kNone, 0, false));
-  std::string start(size, '\0');
-  MS_ASSIGN_OR_RETURN(const std::size_t got, source->Read(start.data(), size));
-  start.resize(got);
-  return start;
-}
-
 Result<std::uint64_t> HashFile(const InputFile& file) {
   std::uint64_t offset = 0;
   if (file.format == FileFormat::kParquet || file.format == FileFormat::kArrowFile) {
@@ -349,8 +369,7 @@ Result<std::uint64_t> HashFile(const InputFile& file) {
     const std::uint64_t tail_bytes = file.format == FileFormat::kParquet ? 8 : 10;
     if (file.size_bytes < tail_bytes) return Status::Invalid(file.name, " is truncated");
     MS_ASSIGN_OR_RETURN(
-        const auto tail,
-        OpenBytes(file.path, Compression::kNone, file.size_bytes - tail_bytes, false)
+        const auto tail, OpenBytes(file, Compression::kNone, file.size_bytes - tail_bytes, false)
     );
     std::uint32_t footer_bytes = 0;
     MS_ASSIGN_OR_RETURN(
@@ -360,7 +379,7 @@ Result<std::uint64_t> HashFile(const InputFile& file) {
     if (got != sizeof(footer_bytes)) return Status::Invalid(file.name, " is truncated");
     offset = file.size_bytes - std::min<std::uint64_t>(file.size_bytes, tail_bytes + footer_bytes);
   }
-  MS_ASSIGN_OR_RETURN(const auto source, OpenBytes(file.path, Compression::kNone, offset, true));
+  MS_ASSIGN_OR_RETURN(const auto source, OpenBytes(file, Compression::kNone, offset, true));
   std::vector<char> buffer(std::size_t{1} << 20);
   for (std::size_t got = buffer.size(); got == buffer.size();) {
     MS_ASSIGN_OR_RETURN(got, source->Read(buffer.data(), buffer.size()));
@@ -372,10 +391,10 @@ Result<bool> HasGrown(const InputFile& pinned, const InputFile& now) {
   const bool is_lines = pinned.format == FileFormat::kJsonl || pinned.format == FileFormat::kCsv ||
                         pinned.format == FileFormat::kTsv || pinned.format == FileFormat::kText;
   if (!is_lines || pinned.compression != Compression::kNone ||
-      now.size_bytes <= pinned.size_bytes) {
-    return false;
+      now.size_bytes <= pinned.size_bytes || IsObjectPath(now.path)) {
+    return false;  // an object that grew is another one
   }
-  MS_ASSIGN_OR_RETURN(const auto source, OpenBytes(now.path, Compression::kNone, 0, true));
+  MS_ASSIGN_OR_RETURN(const auto source, OpenBytes(now, Compression::kNone, 0, true));
   std::vector<char> buffer(std::size_t{1} << 20);
   char last = '\n';
   for (std::uint64_t left = pinned.size_bytes; left > 0;) {
@@ -400,7 +419,7 @@ Status CheckFile(const InputFile& pinned) {
         " was changed since the job was made: its output would mix two inputs"
     );
   };
-  if (now.size_bytes != pinned.size_bytes) return changed();
+  if (now.size_bytes != pinned.size_bytes || now.etag != pinned.etag) return changed();
   if (now.mtime_ns == pinned.mtime_ns) return Status::OK();
   MS_ASSIGN_OR_RETURN(const std::uint64_t hash, HashFile(now));
   return hash == pinned.hash ? Status::OK() : changed();
@@ -410,14 +429,23 @@ Result<std::vector<InputFile>> ListInput(const InputOptions& options) {
   if (options.paths.empty()) return Status::Invalid("the input names no files");
   const fs::path base =
       fs::absolute(options.base_folder.empty() ? "." : options.base_folder).lexically_normal();
-  std::vector<fs::path> paths;
-  for (const std::string& given : options.paths) MS_RETURN_NOT_OK(AddPath(given, base, paths));
-
+  std::map<std::string, InputFile> found;  // by path
+  for (const std::string& given : options.paths) {
+    if (IsObjectPath(given)) {
+      MS_RETURN_NOT_OK(AddObjects(given, found));
+      continue;
+    }
+    std::vector<fs::path> paths;
+    MS_RETURN_NOT_OK(AddPath(given, base, paths));
+    for (const fs::path& path : paths) {
+      InputFile& file = found[path.string()];
+      file.path = path.string();
+      file.name = NameOf(path, base);
+    }
+  }
   std::vector<InputFile> files;
-  std::sort(paths.begin(), paths.end());
-  paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
-  for (const fs::path& path : paths) {
-    MS_ASSIGN_OR_RETURN(InputFile file, Describe(path, base, options.format));
+  for (auto& [path, listed] : found) {
+    MS_ASSIGN_OR_RETURN(InputFile file, Describe(std::move(listed), options.format));
     files.push_back(std::move(file));
   }
   std::sort(files.begin(), files.end(), [](const InputFile& a, const InputFile& b) {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -15,12 +16,12 @@ namespace millstream {
 
 /// Expands files, globs (`*`, `?`, `[a-z]`, `**` for any folders) and folders (with all in them,
 /// but for names that begin with `.` or `_` and the state folders of jobs). The files come sorted
-/// by name, each once, with their format, compression, size and time. Fails if something is
+/// by name, each once, with their format, compression, size and time or etag. Fails if something is
 /// missing, empty or of another format than it is taken for, or formats are mixed.
 Result<std::vector<InputFile>> ListInput(const InputOptions& options);
 
-/// Reads up to `size` bytes at the start of a file.
-Result<std::string> ReadStart(const std::string& path, std::size_t size);
+/// Whether a folder's listing leaves this name out.
+bool IsHidden(std::string_view name);
 
 /// The hash that pins a file: of a text file or Arrow stream all bytes, else of its footer.
 /// REQUIRES: size_bytes is set.
@@ -30,10 +31,11 @@ Result<std::uint64_t> HashFile(const InputFile& file);
 /// last record then was whole: what came since begins with a line of its own.
 Result<bool> HasGrown(const InputFile& pinned, const InputFile& now);
 
-/// OK if a file still is what it was when it was pinned: size and time, or size and hash.
+/// OK if a file still is what it was when it was pinned: size and time, or size and hash; of an
+/// object size and etag.
 Status CheckFile(const InputFile& pinned);
 
-/// Size and time of a file as it is now.
+/// Size and time, or etag, of a file as it is now.
 Status StatFile(InputFile& file);
 
 }  // namespace millstream

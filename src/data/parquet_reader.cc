@@ -3,11 +3,11 @@
 #include <exception>
 #include <utility>
 
-#include "arrow/io/file.h"
 #include "arrow/table.h"
 #include "data/bounded_pool.h"
 #include "data/file_reader.h"
 #include "data/listing.h"
+#include "data/open_input.h"
 #include "data/plain_array.h"
 #include "data/table_rows.h"
 #include "parquet/arrow/reader.h"
@@ -23,16 +23,18 @@ namespace {
 constexpr std::int32_t kThriftStringBytesMax = 64 << 20;
 constexpr std::int32_t kThriftContainerMax = 1'000'000;
 constexpr std::int64_t kStreamBufferBytes = 64 << 10;
+constexpr std::int64_t kObjectBufferBytes = 1 << 20;  // a request each
 constexpr std::int64_t kBatchRowsMax = 16 << 10;
 
 Result<std::unique_ptr<parquet::arrow::FileReader>> OpenReader(
-    const std::string& path,
+    const InputFile& input,
+    const std::shared_ptr<arrow::io::RandomAccessFile>& file,
     std::int64_t batch_rows,
     std::shared_ptr<parquet::FileMetaData> metadata
 ) {
   parquet::ReaderProperties properties(BoundedPool());
   properties.enable_buffered_stream();
-  properties.set_buffer_size(kStreamBufferBytes);
+  properties.set_buffer_size(input.etag.empty() ? kStreamBufferBytes : kObjectBufferBytes);
   properties.set_thrift_string_size_limit(kThriftStringBytesMax);
   properties.set_thrift_container_size_limit(kThriftContainerMax);
   properties.set_page_checksum_verification(true);
@@ -40,9 +42,12 @@ Result<std::unique_ptr<parquet::arrow::FileReader>> OpenReader(
   arrow_properties.set_use_threads(false);
   arrow_properties.set_pre_buffer(false);
   arrow_properties.set_batch_size(batch_rows);
-  MS_ASSIGN_OR_RETURN(auto file, arrow::io::ReadableFile::Open(path, BoundedPool()));
   parquet::arrow::FileReaderBuilder builder;
-  MS_RETURN_NOT_OK(builder.Open(std::move(file), properties, std::move(metadata)));
+  Status opened = builder.Open(file, properties, std::move(metadata));
+  if (!opened.ok()) {
+    MS_RETURN_NOT_OK(ReadFailure(*file));
+    return opened;
+  }
   builder.properties(arrow_properties);
   builder.memory_pool(BoundedPool());
   return builder.Build();
@@ -59,7 +64,8 @@ class ParquetFileReader final : public FileReader {
       : file_(file), schema_(std::move(schema)) {}
 
   Status Init() {
-    MS_ASSIGN_OR_RETURN(const auto reader, OpenReader(file_.path, 1, nullptr));
+    MS_ASSIGN_OR_RETURN(bytes_, OpenInput(file_));
+    MS_ASSIGN_OR_RETURN(const auto reader, OpenReader(file_, bytes_, 1, nullptr));
     metadata_ = reader->parquet_reader()->metadata();
     for (const auto& field : reader->manifest().schema_fields) {
       if (schema_->GetFieldIndex(field.field->name()) >= 0) AddLeaves(field, leaves_);
@@ -123,11 +129,12 @@ class ParquetFileReader final : public FileReader {
 
   Status OpenBatches(std::int64_t batch_rows) {
     batches_.reset();
-    MS_ASSIGN_OR_RETURN(reader_, OpenReader(file_.path, batch_rows, metadata_));
+    MS_ASSIGN_OR_RETURN(reader_, OpenReader(file_, bytes_, batch_rows, metadata_));
     auto batches = reader_->GetRecordBatchReader({group_}, leaves_);
     if (batches.ok()) {
       batches_ = std::move(batches).ValueUnsafe();
     } else {
+      MS_RETURN_NOT_OK(ReadFailure(*bytes_));
       damaged_ = true;
     }
     return Status::OK();
@@ -153,6 +160,7 @@ class ParquetFileReader final : public FileReader {
         return Status::OK();
       }
       if (batch.status().IsOutOfMemory()) return batch.status();
+      MS_RETURN_NOT_OK(ReadFailure(*bytes_));
       MS_ASSIGN_OR_RETURN(const auto intact, ReadUpToDamage());
       if (intact != nullptr) {
         MS_ASSIGN_OR_RETURN(pending_, TableRows(*intact, schema_, next_record_));
@@ -193,6 +201,7 @@ class ParquetFileReader final : public FileReader {
          ++record) {
       auto row = NextBatch();
       if (row.status().IsOutOfMemory()) return row.status();
+      MS_RETURN_NOT_OK(ReadFailure(*bytes_));
       if (!row.ok() || *row == nullptr || (*row)->num_rows() != 1) break;
       if (record >= next_record_) rows.push_back(std::move(row).ValueUnsafe());
       if (static_cast<std::int64_t>(rows.size()) == kBatchRowsMax) break;
@@ -204,6 +213,7 @@ class ParquetFileReader final : public FileReader {
 
   const InputFile& file_;
   const std::shared_ptr<arrow::Schema> schema_;
+  std::shared_ptr<arrow::io::RandomAccessFile> bytes_;
   std::shared_ptr<parquet::FileMetaData> metadata_;
   std::vector<int> leaves_;
   std::vector<std::int64_t> group_starts_;              // first records, then one beyond the last
@@ -220,8 +230,10 @@ class ParquetFileReader final : public FileReader {
 
 Result<std::shared_ptr<arrow::Schema>> IndexParquetFile(InputFile& file) {
   try {
-    auto opened = OpenReader(file.path, 1, nullptr);
+    MS_ASSIGN_OR_RETURN(const auto bytes, OpenInput(file));
+    auto opened = OpenReader(file, bytes, 1, nullptr);
     if (!opened.ok()) {
+      MS_RETURN_NOT_OK(ReadFailure(*bytes));
       return Status::Invalid(
           file.name,
           " is no complete Parquet file: it is truncated or damaged (",

@@ -71,7 +71,7 @@ class TextIndexer {
     if (file.format == FileFormat::kJson && framing == Framing::kJsonLines) {
       file.format = FileFormat::kJsonl;
     }
-    MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file.path, file.compression, 0, true));
+    MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file, file.compression, 0, true));
     TextScanner scanner(std::move(source), framing, 0, 1);
     MS_RETURN_NOT_OK(ReadHeader(file, scanner));
     TextRecord record;

@@ -125,7 +125,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"MissingFile", {"no.jsonl"}, {}, "input file no.jsonl does not exist"},
         Refusal{"EmptyGlob", {"no-*.jsonl"}, {}, "input pattern no-*.jsonl matches no file"},
         Refusal{"EmptyFolder", {"empty"}, {}, "input folder empty holds no files"},
-        Refusal{"Remote", {"s3://bucket/x.jsonl"}, {}, "only files of the local disk"},
+        Refusal{"Remote", {"gs://bucket/x.jsonl"}, {}, "files of the local disk and s3:// paths"},
         Refusal{
             "UnknownSuffix", {"a.xlsx"}, {{"a.xlsx", "x"}}, "the suffix of a.xlsx names no format"
         },

@@ -40,7 +40,7 @@ class TextFileReader final : public FileReader {
   Status Reopen(std::size_t indexed, bool can_jump) {
     const bool jump = can_jump && indexed < file_.positions.size() && indexed < file_.lines.size();
     const std::uint64_t offset = jump ? file_.positions[indexed] : 0;
-    MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file_.path, file_.compression, offset, false));
+    MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file_, file_.compression, offset, false));
     scanner_ = std::make_unique<TextScanner>(
         std::move(source), framing_, offset, jump ? file_.lines[indexed] : 1
     );
@@ -86,13 +86,13 @@ Result<Framing> FindFraming(const InputFile& file) {
     default:
       break;
   }
-  MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file.path, file.compression, 0, false));
+  MS_ASSIGN_OR_RETURN(auto source, OpenBytes(file, file.compression, 0, false));
   std::string start(kSniffBytes, '\0');
   MS_ASSIGN_OR_RETURN(const std::size_t got, source->Read(start.data(), start.size()));
   start.resize(got);
   const std::size_t first = start.find_first_not_of("\xEF\xBB\xBF \t\r\n");
   if (first != start.npos && start[first] == '[') return Framing::kJsonArray;
-  MS_ASSIGN_OR_RETURN(source, OpenBytes(file.path, file.compression, 0, false));
+  MS_ASSIGN_OR_RETURN(source, OpenBytes(file, file.compression, 0, false));
   TextScanner scanner(std::move(source), Framing::kJsonLines, 0, 1);
   TextRecord line;
   MS_ASSIGN_OR_RETURN(const bool more, scanner.Next(line));

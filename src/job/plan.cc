@@ -39,6 +39,7 @@ Json FileToJson(const InputFile& file) {
       {"compression", static_cast<int>(file.compression)},
       {"size_bytes", file.size_bytes},
       {"mtime_ns", file.mtime_ns},
+      {"etag", file.etag},
       {"hash", file.hash},
       {"records", file.num_records},
       {"positions", file.positions},
@@ -55,6 +56,7 @@ InputFile FileFromJson(const Json& json) {
   file.compression = static_cast<Compression>(json.at("compression").get<int>());
   file.size_bytes = json.at("size_bytes");
   file.mtime_ns = json.at("mtime_ns");
+  file.etag = json.at("etag");
   file.hash = json.at("hash");
   file.num_records = json.at("records");
   file.positions = json.at("positions").get<std::vector<std::uint64_t>>();

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -98,6 +99,11 @@ class Storage {
 
 /// The local disk. Creates state folders (`*.millstream`) with mode 0700, all else by the umask.
 std::unique_ptr<Storage> MakeLocalStorage();
+
+/// The storage in which `path` lies: the bucket of "s3://bucket/...", with credentials from the
+/// usual chain, else the local disk. Once `stop` is requested, a store that does not answer is no
+/// longer waited for. The error of an S3 path that cannot be used says what to set.
+Result<std::unique_ptr<Storage>> OpenStorage(const std::string& path, std::stop_token stop);
 
 /// Writes a small file whole, by Create and Publish through a name beside it. AlreadyExists if it
 /// stands.

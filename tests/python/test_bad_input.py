@@ -129,7 +129,7 @@ FILES = {
     "empty-glob": ({}, "no/*.jsonl", "input pattern no/*.jsonl matches no file"),
     "empty-folder": ({"in/.hidden": b""}, "in", "input folder in holds no files"),
     "device": ({}, "/dev/null", "input /dev/null is no regular file"),
-    "remote": ({}, "s3://bucket/a.jsonl", "only files of the local disk can be read"),
+    "remote": ({}, "gs://bucket/a.jsonl", "only files of the local disk and s3:// paths can be read"),
     "suffix": ({"a.xlsx": b"x"}, "a.xlsx", "the suffix of a.xlsx names no format that can be read"),
     "two-formats": (
         {"in/a.jsonl": LINES, "in/b.csv": b"id\n1\n"},
