@@ -39,6 +39,13 @@ std::string Leaf(const std::string& path) {
   return std::filesystem::path(path).filename().string();
 }
 
+// Whether anything stands where the output is to stand.
+Result<bool> HasOutput(Storage& storage, const OutputLayout& layout) {
+  if (layout.is_single_file) return Exists(storage, Parent(layout.output), Leaf(layout.output));
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
+  return !files.empty();
+}
+
 // The number in "part-000123.parquet", or nothing.
 std::optional<std::int64_t> SplitOfPart(std::string_view name, std::string_view suffix) {
   if (!name.starts_with(kPartPrefix) || !name.ends_with(suffix)) return std::nullopt;
@@ -156,27 +163,21 @@ Result<std::unique_ptr<Ledger>> Ledger::Create(
 }
 
 Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layout) {
-  MS_ASSIGN_OR_RETURN(const bool born, Exists(storage, layout.state, "job.json"));
+  MS_ASSIGN_OR_RETURN(bool born, Exists(storage, layout.state, "job.json"));
   if (!born) {
-    if (layout.is_single_file) {
-      MS_ASSIGN_OR_RETURN(
-          const bool taken, Exists(storage, Parent(layout.output), Leaf(layout.output))
-      );
-      if (taken) {
-        return Conflict(
-            layout.output + " exists and is no output of Millstream: choose another path"
-        );
-      }
-    } else {
-      MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
-      if (!files.empty()) {
-        return Conflict(
-            layout.output + " is not empty and is no output of Millstream (" + layout.state +
-            "/job.json is missing): choose another path"
-        );
-      }
-    }
-    return std::unique_ptr<Ledger>();
+    MS_ASSIGN_OR_RETURN(const bool taken, HasOutput(storage, layout));
+    if (!taken) return std::unique_ptr<Ledger>();
+    // Another driver may have begun it just now.
+    MS_ASSIGN_OR_RETURN(born, Exists(storage, layout.state, "job.json"));
+  }
+  if (!born && layout.is_single_file) {
+    return Conflict(layout.output + " exists and is no output of Millstream: choose another path");
+  }
+  if (!born) {
+    return Conflict(
+        layout.output + " is not empty and is no output of Millstream (" + layout.state +
+        "/job.json is missing): choose another path"
+    );
   }
   std::unique_ptr<Ledger> ledger(new Ledger(storage, std::move(layout)));
   const std::string& state = ledger->layout_.state;
@@ -381,6 +382,8 @@ Status Ledger::PublishOutput(const std::string& temporary) {
 }
 
 Status Ledger::WriteSuccess(const Json& manifest) {
+  // A driver that was taken for dead may have published parts since Begin() and not synced them.
+  MS_RETURN_NOT_OK(storage_.Sync(layout_.parts));
   const Status status =
       PublishBytes(storage_, layout_.state + "/success.json", manifest.dump(2) + "\n");
   return status.IsAlreadyExists() ? Status::OK() : status;
