@@ -164,6 +164,27 @@ Status VerifyFile(
   return Compare(seen, Shown(ledger, committed), path);
 }
 
+// The manifest says what was counted here.
+Status CheckSuccess(
+    const Ledger& ledger, const nlohmann::ordered_json& success, const Verification& found
+) {
+  const auto is = [&](const char* key, std::int64_t value) {
+    const auto entry = success.find(key);
+    return entry != success.end() && entry->is_number_integer() && *entry == value;
+  };
+  // Without all parts it says what will be, once they are made again.
+  const bool same =
+      success.is_object() &&
+      (!found.complete || (is("rows", found.counts.total()) && is("ok", found.counts.ok) &&
+                           is("error", found.counts.error) && is("skipped", found.counts.skipped) &&
+                           is("parts", found.parts)));
+  if (same) return Status::OK();
+  return Conflict(
+      ledger.layout().state + "/success.json does not say what the parts hold: remove it and run " +
+      "the job again to write it anew"
+  );
+}
+
 }  // namespace
 
 Result<Verification> VerifyOutput(Storage& storage, const std::string& output, bool digest) {
@@ -195,6 +216,7 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
       continue;
     }
     const std::string part_path = ledger->layout().PartPath(split.number);
+    MS_RETURN_NOT_OK(ledger->CheckPart(split.number, part->second));
     if (!is_one_file) {
       RowCounts seen;
       MS_RETURN_NOT_OK(ReadPart(format, part_path, plan, split, digest ? &rows : nullptr, seen));
@@ -220,6 +242,7 @@ Result<Verification> VerifyOutput(Storage& storage, const std::string& output, b
   if (is_one_file) {
     MS_RETURN_NOT_OK(VerifyFile(*ledger, format, plan, result.counts, digest ? &rows : nullptr));
   }
+  if (success) MS_RETURN_NOT_OK(CheckSuccess(*ledger, *success, result));
   if (digest) result.digest = rows.Hex();
   return result;
 }

@@ -9,245 +9,18 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <map>
 #include <random>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "fmt/format.h"
-#include "ledger/ledger.h"
+#include "ledger/testing.h"
 #include "storage/simulated_disk.h"
 
 namespace millstream {
 namespace {
 
-constexpr int kSplits = 4;
-constexpr int kRowsOfSplit = 8;
-constexpr int kGroup = 3;  // rows between two syncs of the row log
-
 constexpr std::uint64_t kShards = 2;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kIsSlow = true;
-#else
-constexpr bool kIsSlow = false;
-#endif
-constexpr std::int64_t kSlowness = kIsSlow ? 100 : 1;
-
-enum class Outcome { kOk, kError, kSkipped };
-Outcome OutcomeOf(int row) {
-  return row % 5 == 3 ? Outcome::kSkipped : row % 7 == 2 ? Outcome::kError : Outcome::kOk;
-}
-
-RowCounts CountsOf(int split) {
-  RowCounts counts;
-  for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
-    const Outcome outcome = OutcomeOf(row);
-    ++(outcome == Outcome::kOk      ? counts.ok
-       : outcome == Outcome::kError ? counts.error
-                                    : counts.skipped);
-  }
-  return counts;
-}
-
-// What outside the disk is known of a job: the oracle.
-struct World {
-  std::map<int, int> inferred;              // how often, by row
-  std::set<int> logged;                     // rows whose answer would survive a kill
-  std::set<int> durable;                    // and a power cut
-  std::map<int, std::string> committed;     // parts that were reported durable
-  std::map<std::string, std::string> seen;  // files of the output that a reader saw
-  std::vector<std::string> wrong;
-  bool complete = false;
-  /// Two drivers were at work at once: a row may be inferred by both, and the part of one may take
-  /// the other's place in a power cut, as long as nobody called it durable.
-  bool had_two_drivers = false;
-};
-
-// One driver's life. `choices` decides what is open to it: orders and group sizes.
-class Driver {
- public:
-  Driver(Storage& storage, World& world, std::mt19937_64& choices)
-      : storage_(storage), world_(world), choices_(choices) {}
-
-  Status Run() {
-    MS_ASSIGN_OR_RETURN(const auto lock, storage_.Lock(Ledger::LockPath(layout_), "{}"));
-    return RunUnlocked();
-  }
-
-  // As if the lock did not work, and another driver still held it.
-  Status RunUnlocked() {
-    MS_ASSIGN_OR_RETURN(auto ledger, Ledger::Load(storage_, layout_));
-    if (!ledger) {
-      MS_ASSIGN_OR_RETURN(
-          ledger, Ledger::Create(storage_, layout_, {{"id", "j"}}, {{"splits", kSplits}})
-      );
-    }
-    MS_RETURN_NOT_OK(ledger->Begin({{"pid", 1}}).status());
-    MS_ASSIGN_OR_RETURN(const auto success, ledger->Success());
-    MS_ASSIGN_OR_RETURN(const auto parts, ledger->Parts());
-    for (const auto& [split, part] : parts) Committed(static_cast<int>(split), part.counts);
-    if (success && parts.size() < kSplits) Wrong("success.json stands before all parts");
-    std::vector<FinishedPart> waiting;
-    for (int split = 0; split < kSplits; ++split) {
-      if (parts.contains(split)) continue;
-      MS_ASSIGN_OR_RETURN(FinishedPart part, RunSplit(*ledger, split));
-      waiting.push_back(std::move(part));
-      if (choices_() % 2 == 0) MS_RETURN_NOT_OK(Publish(*ledger, waiting));
-    }
-    MS_RETURN_NOT_OK(Publish(*ledger, waiting));
-    MS_RETURN_NOT_OK(ledger->WriteSuccess({{"parts", kSplits}}));
-    world_.complete = true;
-    return Status::OK();
-  }
-
- private:
-  void Wrong(std::string what) { world_.wrong.push_back(std::move(what)); }
-
-  Result<FinishedPart> RunSplit(Ledger& ledger, int split) {
-    MS_ASSIGN_OR_RETURN(const LoadedRows loaded, ledger.LoadRows(split));
-    if (!loaded.damage.empty()) Wrong(loaded.damage.front());
-    FinishedPart part;
-    part.skipped_rows.resize(kRowsOfSplit / 8);
-    std::string bytes;
-    int unsynced = 0;
-    for (int i = 0; i < kRowsOfSplit; ++i) {
-      const int row = split * kRowsOfSplit + i;
-      if (OutcomeOf(row) == Outcome::kSkipped) {
-        part.skipped_rows[0] = static_cast<char>(part.skipped_rows[0] | 1 << i);
-        continue;
-      }
-      MS_ASSIGN_OR_RETURN(const std::string answer, Answer(ledger, loaded, split, row));
-      bytes +=
-          fmt::format("{} {} {}\n", row, OutcomeOf(row) == Outcome::kOk ? "ok" : "error", answer);
-      if (++unsynced % kGroup == 0) MS_RETURN_NOT_OK(SyncRows(ledger));
-    }
-    part.split = split;
-    part.path = ledger.TemporaryPath(split);
-    part.hash = HashOf(bytes);
-    part.bytes = bytes.size();
-    part.counts = CountsOf(split);
-    MS_ASSIGN_OR_RETURN(const auto stream, storage_.Create(part.path));
-    MS_RETURN_NOT_OK(stream->Write(std::string_view(bytes).substr(0, bytes.size() / 2)));
-    MS_RETURN_NOT_OK(stream->Write(std::string_view(bytes).substr(bytes.size() / 2)));
-    MS_RETURN_NOT_OK(stream->Close());
-    contents_[split] = std::move(bytes);
-    return part;
-  }
-
-  Result<std::string> Answer(Ledger& ledger, const LoadedRows& loaded, int split, int row) {
-    const std::string key = std::to_string(row);
-    const auto found = loaded.by_key.find(key);
-    if (found != loaded.by_key.end()) {
-      const std::string& answer = found->second.front().bytes;
-      if (!answer.starts_with(key + "#")) Wrong("row " + key + " has the answer " + answer);
-      return answer;
-    }
-    if (world_.logged.contains(row) && !world_.had_two_drivers) {
-      Wrong("row " + key + " was inferred again");
-    }
-    // Another answer each time, so that a mixture shows.
-    const std::string answer = fmt::format("{}#{}", key, ++world_.inferred[row]);
-    MS_RETURN_NOT_OK(ledger.rows().Append(split, LogKind::kResult, key, {}, answer));
-    world_.logged.insert(row);
-    return answer;
-  }
-
-  Status SyncRows(Ledger& ledger) {
-    MS_RETURN_NOT_OK(ledger.rows().Sync());
-    world_.durable = world_.logged;
-    return Status::OK();
-  }
-
-  Status Publish(Ledger& ledger, std::vector<FinishedPart>& parts) {
-    MS_RETURN_NOT_OK(ledger.PublishParts(parts));
-    for (const FinishedPart& part : parts) {
-      const int split = static_cast<int>(part.split);
-      std::string bytes = contents_[split];
-      if (world_.had_two_drivers) {  // the other's may stand
-        MS_ASSIGN_OR_RETURN(bytes, storage_.Read(layout_.PartPath(split), 1 << 20));
-      }
-      if (world_.committed.emplace(split, bytes).first->second != bytes) {
-        Wrong(fmt::format("split {} was committed with other rows before", split));
-      }
-      Committed(split, part.counts);
-    }
-    parts.clear();
-    return Status::OK();
-  }
-
-  // The row log of a committed split may go.
-  void Committed(int split, const RowCounts& counts) {
-    if (counts != CountsOf(split)) Wrong(fmt::format("split {} has other counts", split));
-    for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
-      world_.logged.erase(row);
-      world_.durable.erase(row);
-    }
-  }
-
-  const OutputLayout layout_ = OutputLayout::Of("/d/out", ".txt");
-  Storage& storage_;
-  World& world_;
-  std::mt19937_64& choices_;
-  std::map<int, std::string> contents_;
-};
-
-// What stands in the output, as a reader sees it.
-std::map<std::string, std::string> Output(const SimulatedDisk& disk) {
-  std::map<std::string, std::string> output;
-  for (auto& [path, bytes] : disk.Files()) {
-    if (path.starts_with("/d/out/")) output[path] = bytes;
-  }
-  return output;
-}
-
-// What was reported durable is there, and nothing that a reader ever saw is another now. (A power
-// cut may take what was seen before its folder was synced; what comes in its place is the same.)
-void Look(const SimulatedDisk& disk, World& world) {
-  const auto output = Output(disk);
-  for (const auto& [path, bytes] : output) {
-    if (world.seen.emplace(path, bytes).first->second != bytes) {
-      world.wrong.push_back(path + " changed after it was seen");
-    }
-  }
-  for (const auto& [split, bytes] : world.committed) {
-    const auto found = output.find(fmt::format("/d/out/part-{:06d}.txt", split));
-    if (found == output.end() || found->second != bytes) {
-      world.wrong.push_back(fmt::format("committed part {} changed or is gone", split));
-    }
-  }
-}
-
-// Each row once, with its outcome, and nothing else.
-void CheckWhole(const SimulatedDisk& disk, World& world) {
-  std::map<int, int> times;
-  for (const auto& [path, bytes] : Output(disk)) {
-    std::size_t begin = 0;
-    while (begin < bytes.size()) {
-      const std::size_t end = bytes.find('\n', begin);
-      if (end == std::string::npos) {
-        world.wrong.push_back(path + " is torn");
-        break;
-      }
-      const int row = std::atoi(bytes.c_str() + begin);
-      const std::string line = bytes.substr(begin, end - begin);
-      const char* outcome = OutcomeOf(row) == Outcome::kOk ? "ok" : "error";
-      if (OutcomeOf(row) == Outcome::kSkipped ||
-          !line.starts_with(fmt::format("{} {} {}#", row, outcome, row))) {
-        world.wrong.push_back("a line is " + line);
-      }
-      ++times[row];
-      begin = end + 1;
-    }
-  }
-  for (int row = 0; row < kSplits * kRowsOfSplit; ++row) {
-    const int expected = OutcomeOf(row) == Outcome::kSkipped ? 0 : 1;
-    if (times[row] != expected) {
-      world.wrong.push_back(fmt::format("row {} is there {} times", row, times[row]));
-    }
-  }
-}
 
 struct Death {
   std::int64_t at = 0;  // call, counted from the driver's start; 0: it lives to its end
@@ -264,27 +37,18 @@ struct Tally {
   std::vector<std::string> wrong;
 };
 
-// Nothing that only a driver at work needs is left.
-void CheckTidy(const SimulatedDisk& disk, World& world) {
-  for (const auto& [path, bytes] : disk.Files()) {
-    if (path.starts_with("/d/out.millstream/tmp/") || path.starts_with("/d/out.millstream/rows/")) {
-      world.wrong.push_back(path + " was left behind");
-    }
-  }
-}
-
 // The other driver of a takeover.
 void TakeOver(
     const std::shared_ptr<SimulatedDisk>& disk,
     std::int64_t until,
-    World& world,
+    JobWorld& world,
     std::mt19937_64& choices
 ) {
   world.had_two_drivers = true;
   const auto faulty = std::make_shared<FaultyDisk>(disk);
   if (until > 0) faulty->FailAt(until, EIO, /*for_good=*/true);
   const std::unique_ptr<Storage> storage = MakeDiskStorage(faulty);
-  const Status ran = Driver(*storage, world, choices).RunUnlocked();
+  const Status ran = MadeUpDriver(*storage, world, choices).RunUnlocked();
   if (!ran.ok() && !faulty->has_failed() && !disk->is_dead()) {
     world.wrong.push_back("the second driver failed unasked: " + ran.ToString());
   }
@@ -342,7 +106,7 @@ class Lives {
     });
     Look(*disk_, world_);
     const std::unique_ptr<Storage> storage = MakeDiskStorage(faulty_);
-    const Status ran = Driver(*storage, world_, choices_).Run();
+    const Status ran = MadeUpDriver(*storage, world_, choices_).Run();
     if (was_taken_over) {
       ++tally.takeovers;
       world_.complete = false;  // that is for a driver alone to say
@@ -378,7 +142,7 @@ class Lives {
   std::mt19937_64 choices_;
   const std::shared_ptr<SimulatedDisk> disk_;
   const std::shared_ptr<FaultyDisk> faulty_;
-  World world_;
+  JobWorld world_;
   std::size_t death_ = 0;
 };
 
@@ -400,11 +164,6 @@ void RunJob(
     }
     tally.wrong.push_back(how + ": " + wrong);
   }
-}
-
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
 constexpr Crash kCrashes[] = {

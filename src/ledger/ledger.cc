@@ -195,7 +195,11 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
   if (plan.empty() || plan.find('/') != std::string::npos) {
     return Conflict(state + "/job.json is damaged: it names no plan");
   }
-  MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(state + "/" + plan, kMaxStateBytes));
+  const auto read = storage.Read(state + "/" + plan, kMaxStateBytes);
+  if (IsNotFound(read.status())) {
+    return Conflict(state + "/job.json names a plan that is not there: " + plan);
+  }
+  MS_ASSIGN_OR_RETURN(const std::string text, read);
   if (!plan.ends_with(HashOf(text))) {
     return Conflict(state + "/" + plan + " is damaged: its hash is not the one in its name");
   }
@@ -249,6 +253,13 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
   return parts;
 }
 
+Status Ledger::CheckPart(std::int64_t split, const CommittedPart& part) const {
+  const std::string path = layout_.PartPath(split);
+  MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
+  if (HashOf(bytes) == part.hash) return Status::OK();
+  return Conflict(path + " was changed: its bytes are not those that were committed");
+}
+
 Result<CommittedPart> Ledger::PartThatStands(std::int64_t split) const {
   const std::string path = layout_.PartPath(split);
   MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
@@ -273,7 +284,11 @@ Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Int
   for (const StoredFile& file : files) {
     if (!file.name.ends_with(kIntentSuffix)) continue;  // one that was not published
     const std::string path = folder + "/" + file.name;
-    MS_ASSIGN_OR_RETURN(const Json intent, ReadJson(storage_, path));
+    MS_ASSIGN_OR_RETURN(const std::string text, storage_.Read(path, kMaxStateBytes));
+    if (!file.name.ends_with(HashOf(text) + std::string(kIntentSuffix))) {
+      return Conflict(path + " is damaged: its hash is not the one in its name");
+    }
+    const Json intent = Json::parse(text, nullptr, /*allow_exceptions=*/false);
     const bool is_whole = ReadParts(intent, [&](std::int64_t split, CommittedPart part) {
       intents[split][part.hash] = std::move(part);
     });
