@@ -3,7 +3,6 @@
 
 import json
 import os
-import pathlib
 import random
 import re
 import subprocess
@@ -18,7 +17,7 @@ JOB = """\
 models: {tiny: {path: ../tiny.gguf}}
 input: {path: rows.jsonl}
 split_rows: 9
-output: {path: out, format: jsonl, rows: [ok, error, skipped]}
+output: {path: OUTPUT, format: jsonl, rows: [ok, error, skipped]}
 steps:
   - filter: "{{ id % 3 != 0 }}"
   - check: {that: "{{ id % 5 != 0 }}"}
@@ -55,8 +54,11 @@ def status_of(record):
 class KilledJob:
     """A job in a folder of its own, run by processes that are killed; `look` judges what each left."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, output=None):
         self.folder = folder
+        self.output = output or folder / "out"
+        self.state = self.output.with_name(self.output.name + ".millstream")
+        self.had_two_drivers = False  # then a row may be asked for by both
         self.attempts = 0
         self.parts = {}  # by name, as they were first seen
         self.logged = {}  # by record: the attempts whose answer was durable
@@ -68,30 +70,32 @@ class KilledJob:
                 for record in range(1, ROWS + 1)
             )
         )
-        (folder / "job.yaml").write_text(JOB)
+        (folder / "job.yaml").write_text(JOB.replace("OUTPUT", str(self.output)))
 
     def start(self, kill_at=0):
+        """A new attempt."""
         self.attempts += 1
-        command = [DRIVER, "run", self.folder / "job.yaml", str(self.attempts), self._asked_file(), str(kill_at)]
+        command = [DRIVER, "run", self.folder / "job.yaml", str(self.attempts)]
+        command += [self.folder / f"asked-{self.attempts}", kill_at]
         return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def _asked_file(self):
-        return self.folder / f"asked-{self.attempts}"
+    def _asked(self, attempt):
+        """The records that an attempt asked the engine for."""
+        file = self.folder / f"asked-{attempt}"
+        return {int(row) for row in re.findall(r"row (\d+)\n", file.read_text())} if file.exists() else set()
 
     def look(self):
         """After an attempt's end: nothing that stood has changed, and no durable answer was computed again."""
-        file = self._asked_file()
-        asked = [int(row) for row in re.findall(r"row (\d+)", file.read_text())] if file.exists() else []
-        again = set(asked) & set(self.logged)
-        assert not again, f"attempt {self.attempts}: rows {again} were durable and are computed again"
-        self.asked.append(set(asked))
-        for part in sorted((self.folder / "out").glob("*")):
+        self.asked = [self._asked(attempt) for attempt in range(1, self.attempts + 1)]
+        again = self.asked[-1] & set(self.logged)
+        assert self.had_two_drivers or not again, f"rows {again} were durable and are computed again"
+        for part in sorted(self.output.glob("*")):
             assert re.fullmatch(r"part-\d{6}\.jsonl", part.name), part
             content = part.read_bytes()
             assert self.parts.setdefault(part.name, content) == content, f"{part} changed after it was seen"
-        assert set(self.parts) == {part.name for part in (self.folder / "out").glob("*")}, "a part is gone"
+        assert set(self.parts) == {part.name for part in self.output.glob("*")}, "a part is gone"
         durable = b"".join(self.parts.values())
-        for log in (self.folder / "out.millstream/rows").glob("*/*"):
+        for log in (self.state / "rows").glob("*/*"):
             durable += log.read_bytes()
         for record, attempt in re.findall(rb"row (\d+) @(\d+)@", durable):
             self.logged.setdefault(int(record), set()).add(int(attempt))
@@ -123,11 +127,9 @@ class KilledJob:
                 f"record {record} has an answer that attempt {attempt} did not give"
             )
             assert attempt in self.logged[record], f"record {record} has another answer than was durable"
-        manifest = json.loads((self.folder / "out.millstream/success.json").read_text())
+        manifest = json.loads((self.state / "success.json").read_text())
         assert {key: manifest[key] for key in counts} == counts and manifest["rows"] == ROWS
-        verified = subprocess.run(
-            [MILLSTREAM, "verify", self.folder / "out"], capture_output=True, text=True, timeout=120
-        )
+        verified = subprocess.run([MILLSTREAM, "verify", self.output], capture_output=True, text=True, timeout=120)
         said = f"{ROWS} rows: {counts['ok']} ok, {counts['error']} error, {counts['skipped']} skipped"
         assert verified.returncode == 0 and verified.stdout.startswith(said), verified.stdout + verified.stderr
 
@@ -146,7 +148,3 @@ def kill_after(process, seconds):
 def choices(*what):
     """Random choices that a seed repeats."""
     return random.Random("-".join(map(str, (SEED, *what))))
-
-
-def fresh(folder, name):
-    return pathlib.Path(folder) / name
