@@ -112,6 +112,7 @@ class Lives {
       world_.complete = false;  // that is for a driver alone to say
     }
     if (disk_->is_dead()) {
+      world_.complete = false;  // it died before it could say so
       ++tally.crashes;
       ++death_;
       Restart(death.crash);
