@@ -12,8 +12,6 @@
 namespace millstream {
 namespace {
 
-constexpr std::uint64_t kMaxPartBytes = 4ULL << 30;
-
 bool Bit(const std::string& bits, std::int64_t at) {
   const auto byte = static_cast<std::size_t>(at / 8);
   return byte < bits.size() && (static_cast<unsigned char>(bits[byte]) >> (at % 8) & 1) != 0;
@@ -67,16 +65,10 @@ Status Compare(const RowCounts& seen, const RowCounts& expected, const std::stri
   ));
 }
 
-Status CompareHash(Storage& storage, const std::string& path, const FileMark& mark) {
-  MS_ASSIGN_OR_RETURN(const std::string bytes, storage.Read(path, kMaxPartBytes));
-  if (bytes.size() == mark.bytes && HashOf(bytes) == mark.hash) return Status::OK();
-  return Conflict(fmt::format("{} was changed: its hash is not the one that was committed", path));
-}
-
 class Verifier {
  public:
-  Verifier(Storage& storage, const StandingOutput& output, const VerifyOptions& options)
-      : storage_(storage), output_(output), options_(options), digest_(output.plan.output) {}
+  Verifier(const StandingOutput& output, const VerifyOptions& options)
+      : output_(output), options_(options), digest_(output.plan.output) {}
 
   Result<Verification> Run() {
     const Ledger& ledger = *output_.ledger;
@@ -127,7 +119,7 @@ class Verifier {
       MS_RETURN_NOT_OK(CountRows(output_, split, path, digest(), found));
       MS_RETURN_NOT_OK(Compare(found.counts, Shown(part.counts), path));
     }
-    if (options_.deep) MS_RETURN_NOT_OK(CompareHash(storage_, path, part.file));
+    if (options_.deep) MS_RETURN_NOT_OK(output_.ledger->CheckPart(split.number, part));
     if (!output_.keep_errors && part.counts.error > 0) {
       if (!part.errors) return Conflict(path + ": its failed rows are not accounted for");
       const std::string errors = layout.ErrorsPath(split.number, part.errors->hash);
@@ -135,7 +127,6 @@ class Verifier {
       failed.rows = found.rows;
       MS_RETURN_NOT_OK(CountRows(output_, split, errors, nullptr, failed));
       MS_RETURN_NOT_OK(Compare(failed.counts, {0, part.counts.error, 0}, errors));
-      if (options_.deep) MS_RETURN_NOT_OK(CompareHash(storage_, errors, *part.errors));
       found.rows = failed.rows;
     }
     if (part.counts.total() != split.num_rows) {
@@ -218,7 +209,6 @@ class Verifier {
     return Status::OK();
   }
 
-  Storage& storage_;
   const StandingOutput& output_;
   const VerifyOptions options_;
   std::map<std::int64_t, std::map<std::string, CommittedPart>> intents_;
@@ -233,7 +223,7 @@ Result<Verification> VerifyOutput(
     Storage& storage, const std::string& path, const VerifyOptions& options
 ) {
   MS_ASSIGN_OR_RETURN(const StandingOutput output, OpenOutput(storage, path));
-  return Verifier(storage, output, options).Run();
+  return Verifier(output, options).Run();
 }
 
 }  // namespace millstream

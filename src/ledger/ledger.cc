@@ -40,6 +40,13 @@ std::string Leaf(const std::string& path) {
   return std::filesystem::path(path).filename().string();
 }
 
+// Whether anything stands where the output is to stand.
+Result<bool> HasOutput(Storage& storage, const OutputLayout& layout) {
+  if (layout.is_single_file) return Exists(storage, Parent(layout.output), Leaf(layout.output));
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
+  return !files.empty();
+}
+
 // The number in "part-000123.parquet", or nothing.
 std::optional<std::int64_t> SplitOfPart(std::string_view name, std::string_view suffix) {
   if (!name.starts_with(kPartPrefix) || !name.ends_with(suffix)) return std::nullopt;
@@ -169,27 +176,21 @@ Result<std::unique_ptr<Ledger>> Ledger::Create(
 }
 
 Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layout) {
-  MS_ASSIGN_OR_RETURN(const bool born, Exists(storage, layout.state, "job.json"));
+  MS_ASSIGN_OR_RETURN(bool born, Exists(storage, layout.state, "job.json"));
   if (!born) {
-    if (layout.is_single_file) {
-      MS_ASSIGN_OR_RETURN(
-          const bool taken, Exists(storage, Parent(layout.output), Leaf(layout.output))
-      );
-      if (taken) {
-        return Conflict(
-            layout.output + " exists and is no output of Millstream: choose another path"
-        );
-      }
-    } else {
-      MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
-      if (!files.empty()) {
-        return Conflict(
-            layout.output + " is not empty and is no output of Millstream (" + layout.state +
-            "/job.json is missing): choose another path"
-        );
-      }
-    }
-    return std::unique_ptr<Ledger>();
+    MS_ASSIGN_OR_RETURN(const bool taken, HasOutput(storage, layout));
+    if (!taken) return std::unique_ptr<Ledger>();
+    // Another driver may have begun it just now.
+    MS_ASSIGN_OR_RETURN(born, Exists(storage, layout.state, "job.json"));
+  }
+  if (!born && layout.is_single_file) {
+    return Conflict(layout.output + " exists and is no output of Millstream: choose another path");
+  }
+  if (!born) {
+    return Conflict(
+        layout.output + " is not empty and is no output of Millstream (" + layout.state +
+        "/job.json is missing): choose another path"
+    );
   }
   std::unique_ptr<Ledger> ledger(new Ledger(storage, std::move(layout)));
   const std::string& state = ledger->layout_.state;
@@ -235,7 +236,9 @@ Result<Json> Ledger::ReadPlan(const std::string& name) const {
     return Conflict(layout_.state + " is damaged: it names no plan");
   }
   const std::string path = layout_.state + "/" + name;
-  MS_ASSIGN_OR_RETURN(const std::string text, storage_.Read(path, kMaxStateBytes));
+  const auto read = storage_.Read(path, kMaxStateBytes);
+  if (IsNotFound(read.status())) return Conflict(path + " is gone: it is the job's plan");
+  MS_ASSIGN_OR_RETURN(const std::string text, read);
   if (!name.ends_with(HashOf(text))) {
     return Conflict(path + " is damaged: its hash is not the one in its name");
   }
@@ -389,6 +392,17 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
   return parts;
 }
 
+Status Ledger::CheckPart(std::int64_t split, const CommittedPart& part) const {
+  const auto check = [&](const std::string& path, const FileMark& mark) -> Status {
+    MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
+    if (HashOf(bytes) == mark.hash) return Status::OK();
+    return Conflict(path + " was changed: its bytes are not those that were committed");
+  };
+  MS_RETURN_NOT_OK(check(layout_.PartPath(split), part.file));
+  return part.errors ? check(layout_.ErrorsPath(split, part.errors->hash), *part.errors)
+                     : Status::OK();
+}
+
 Result<CommittedPart> Ledger::PartThatStands(std::int64_t split) const {
   const std::string path = layout_.PartPath(split);
   MS_ASSIGN_OR_RETURN(const std::string bytes, storage_.Read(path, kMaxStateBytes));
@@ -413,7 +427,11 @@ Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Int
   for (const StoredFile& file : files) {
     if (!file.name.ends_with(kIntentSuffix)) continue;  // one that was not published
     const std::string path = folder + "/" + file.name;
-    MS_ASSIGN_OR_RETURN(const Json intent, ReadJson(storage_, path));
+    MS_ASSIGN_OR_RETURN(const std::string text, storage_.Read(path, kMaxStateBytes));
+    if (!file.name.ends_with(HashOf(text) + std::string(kIntentSuffix))) {
+      return Conflict(path + " is damaged: its hash is not the one in its name");
+    }
+    const Json intent = Json::parse(text, nullptr, /*allow_exceptions=*/false);
     const bool is_whole = ReadParts(intent, [&](std::int64_t split, CommittedPart part) {
       intents[split][part.file.hash] = std::move(part);
     });
@@ -537,6 +555,8 @@ Status Ledger::PublishOutput(const std::string& temporary) {
 }
 
 Status Ledger::WriteSuccess(Json manifest) {
+  // A driver that was taken for dead may have published parts since Begin() and not synced them.
+  MS_RETURN_NOT_OK(storage_.Sync(layout_.parts));
   const std::string path = layout_.state + "/success.json";
   MS_ASSIGN_OR_RETURN(const auto before, Success());
   const std::int64_t generation = before ? before->value("generation", std::int64_t{0}) + 1 : 1;

@@ -128,6 +128,8 @@ class Ledger {
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and
   /// size, or is gone.
   Result<std::map<std::int64_t, CommittedPart>> Parts() const;
+  /// Reads a part whole: a Conflict if its bytes are not those that were committed.
+  Status CheckPart(std::int64_t split, const CommittedPart& part) const;
   /// All that intents say, by split and the part's hash.
   Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Intents() const;
 

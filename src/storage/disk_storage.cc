@@ -207,8 +207,8 @@ class DiskStorage final : public Storage {
     }
     if (error == 0) return std::make_unique<DiskLock>(disk_, file);
     if (error != EWOULDBLOCK) return FileError(error, "lock", path);
-    MS_ASSIGN_OR_RETURN(const std::string other, Read(path, kMaxHolderBytes));
-    return Status::AlreadyExists(other);
+    const auto other = Read(path, kMaxHolderBytes);  // if its name is gone, it is held all the same
+    return Status::AlreadyExists(other.ok() ? *other : std::string());
   }
 
   Result<std::optional<std::string>> LockHolder(const std::string& path) override {

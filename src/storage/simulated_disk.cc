@@ -318,13 +318,26 @@ void FaultyDisk::CutWriteAt(std::int64_t n) {
   cut_at_ = num_calls_ + n;
 }
 
-int FaultyDisk::Count() {
+void FaultyDisk::CallAt(std::int64_t n, std::function<void()> act) {
   MutexLock lock(mutex_);
-  ++num_calls_;
-  const bool fails =
-      fail_at_ > 0 && (num_calls_ == fail_at_ || (for_good_ && num_calls_ > fail_at_));
-  if (fails) has_failed_ = true;
-  return fails ? error_ : 0;
+  act_at_ = num_calls_ + n;
+  act_ = std::move(act);
+}
+
+int FaultyDisk::Count() {
+  std::function<void()> act;
+  int error = 0;
+  {
+    MutexLock lock(mutex_);
+    ++num_calls_;
+    if (num_calls_ == act_at_) act = std::exchange(act_, nullptr);
+    const bool fails =
+        fail_at_ > 0 && (num_calls_ == fail_at_ || (for_good_ && num_calls_ > fail_at_));
+    if (fails) has_failed_ = true;
+    error = fails ? error_ : 0;
+  }
+  if (act) act();
+  return error;
 }
 
 int FaultyDisk::Open(const std::string& path, Mode mode, File* file) {

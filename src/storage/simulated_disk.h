@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -126,6 +127,8 @@ class FaultyDisk final : public Disk {
   void FailAt(std::int64_t n, int error, bool for_good);
   /// Call number `n` from now, if it is a write, writes one byte alone.
   void CutWriteAt(std::int64_t n);
+  /// Calls `act` before call number `n` from now; its own calls, if any, count as later ones.
+  void CallAt(std::int64_t n, std::function<void()> act);
   std::int64_t num_calls() const {
     MutexLock lock(mutex_);
     return num_calls_;
@@ -164,6 +167,8 @@ class FaultyDisk final : public Disk {
   int error_ MS_GUARDED_BY(mutex_) = 0;
   bool for_good_ MS_GUARDED_BY(mutex_) = false;
   bool has_failed_ MS_GUARDED_BY(mutex_) = false;
+  std::int64_t act_at_ MS_GUARDED_BY(mutex_) = 0;
+  std::function<void()> act_ MS_GUARDED_BY(mutex_);
 };
 
 }  // namespace millstream

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// A process for tests/python/test_kills.py to kill: runs a job file with a scripted engine whose
+// answers name the attempt, and writes down which rows it was asked for.
+//
+//   torture_driver model FILE                     writes a tiny model
+//   torture_driver run JOB ATTEMPT ASKED [CALL]   appends to the file ASKED; kills itself at a call
+//                                                 to the disk; else prints how many it made
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+#include "arrow/compute/initialize.h"
+#include "base/check.h"
+#include "engine/scripted_engine.h"
+#include "fmt/format.h"
+#include "job/job.h"
+#include "model/testing.h"
+#include "storage/simulated_disk.h"
+
+namespace millstream {
+namespace {
+
+struct Arguments {
+  std::string job, attempt, asked;
+  std::int64_t kill_at = 0;
+};
+
+EngineMaker Scripted(const std::string& attempt, AppendFile& asked) {
+  return [&asked, attempt](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+    ScriptedEngineOptions script;
+    script.per_poll = 1;
+    script.max_requests = 8;
+    script.answer = [&asked, attempt, model = bound.model](const Request& request) {
+      const std::string row = model->tokenizer->Decode(request.prompt_tokens, true).ValueOrDie();
+      MS_CHECK(asked.Append(row + "\n").ok());
+      Completion completion;
+      completion.text = fmt::format("{} @{}@", row, attempt);
+      completion.tokens = {7, 8};
+      return completion;
+    };
+    return MakeScriptedEngine(std::move(script));
+  };
+}
+
+Result<ExitCode> Run(const Arguments& arguments) {
+  const std::unique_ptr<Storage> outside = MakeLocalStorage();
+  MS_ASSIGN_OR_RETURN(const auto asked, outside->CreateAppend(arguments.asked));
+  const auto disk = std::make_shared<FaultyDisk>(MakeLocalDisk());
+  disk->CallAt(arguments.kill_at, [] { (void)std::raise(SIGKILL); });
+  const std::unique_ptr<Storage> storage = MakeDiskStorage(disk);
+  JobOptions options;
+  options.file = arguments.job;
+  options.runner.batch_rows = 5;
+  options.make_engine = Scripted(arguments.attempt, *asked);
+  JobMonitor monitor;
+  const auto say = [](const std::string& message) { fmt::print(stderr, "{}\n", message); };
+  MS_ASSIGN_OR_RETURN(const JobReport report, RunJob(*storage, options, monitor, say, {}));
+  fmt::print("{}\n", disk->num_calls());
+  return report.exit;
+}
+
+int Main(int argc, char** argv) {
+  if (argc == 3 && std::string(argv[1]) == "model") {
+    return WriteFile(argv[2], TinyGguf({}).Build().first).ok() ? 0 : 1;
+  }
+  if (argc < 5) return 1;
+  const auto ended =
+      Run({argv[2], argv[3], argv[4], argc > 5 ? std::strtoll(argv[5], nullptr, 10) : 0});
+  if (ended.ok()) return static_cast<int>(*ended);
+  fmt::print(stderr, "{}\n", ended.status().ToString());
+  return static_cast<int>(ExitCodeOf(ended.status()));
+}
+
+}  // namespace
+}  // namespace millstream
+
+int main(int argc, char** argv) {
+  return arrow::compute::Initialize().ok() ? millstream::Main(argc, argv) : 1;
+}

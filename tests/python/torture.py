@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests that kill processes share: a job whose answers name the attempt that gave them, and its oracle."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import time
+
+from conftest import ROOT
+
+DRIVER = ROOT / "build/release/bin/torture_driver"
+MILLSTREAM = ROOT / "build/release/bin/millstream"
+ROWS = 60
+JOB = """\
+models: {tiny: {path: ../tiny.gguf}}
+input: {path: rows.jsonl}
+split_rows: 9
+output: {path: OUTPUT, format: jsonl, rows: [ok, error, skipped]}
+steps:
+  - filter: "{{ id % 3 != 0 }}"
+  - check: {that: "{{ id % 5 != 0 }}"}
+  - generate: {model: tiny, raw_prompt: "{{ text }}", as: answer, max_tokens: 8}
+"""
+
+SEED = int(os.environ.get("MS_TORTURE_SEED", "1"))
+SECONDS = float(os.environ.get("MS_TORTURE_SECONDS", "0"))
+
+
+def report(suite, **numbers):
+    print("\nTORTURE", json.dumps({"suite": suite, "seed": SEED, **numbers}))
+
+
+class Clock:
+    """Whether a random part goes on: for so many repetitions, or for MS_TORTURE_SECONDS."""
+
+    def __init__(self, enough):
+        self.enough = enough
+        self.end = time.monotonic() + SECONDS
+
+    def goes_on(self, done):
+        return time.monotonic() < self.end if SECONDS else done < self.enough
+
+
+def status_of(record):
+    if record % 8 == 4:
+        return "error bad_json"
+    if record % 3 == 0:
+        return "skipped"
+    return "error check_failed" if record % 5 == 0 else "ok"
+
+
+class KilledJob:
+    """A job in a folder of its own, run by processes that are killed; `look` judges what each left."""
+
+    def __init__(self, folder, output=None):
+        self.folder = folder
+        self.output = output or folder / "out"
+        self.state = self.output.with_name(self.output.name + ".millstream")
+        self.had_two_drivers = False  # then a row may be asked for by both
+        self.attempts = 0
+        self.parts = {}  # by name, as they were first seen
+        self.logged = {}  # by record: the attempts whose answer was durable
+        self.asked = []  # records, by attempt
+        folder.mkdir()
+        (folder / "rows.jsonl").write_text(
+            "".join(
+                "{broken\n" if record % 8 == 4 else json.dumps({"id": record, "text": f"row {record}"}) + "\n"
+                for record in range(1, ROWS + 1)
+            )
+        )
+        (folder / "job.yaml").write_text(JOB.replace("OUTPUT", str(self.output)))
+
+    def start(self, kill_at=0):
+        """A new attempt."""
+        self.attempts += 1
+        command = [DRIVER, "run", self.folder / "job.yaml", str(self.attempts)]
+        command += [self.folder / f"asked-{self.attempts}", kill_at]
+        return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def _asked(self, attempt):
+        """The records that an attempt asked the engine for."""
+        file = self.folder / f"asked-{attempt}"
+        return {int(row) for row in re.findall(r"row (\d+)\n", file.read_text())} if file.exists() else set()
+
+    def look(self):
+        """After an attempt's end: nothing that stood has changed, and no durable answer was computed again."""
+        self.asked = [self._asked(attempt) for attempt in range(1, self.attempts + 1)]
+        again = self.asked[-1] & set(self.logged)
+        assert self.had_two_drivers or not again, f"rows {again} were durable and are computed again"
+        for part in sorted(self.output.glob("*")):
+            assert re.fullmatch(r"part-\d{6}\.jsonl", part.name), part
+            content = part.read_bytes()
+            assert self.parts.setdefault(part.name, content) == content, f"{part} changed after it was seen"
+        assert set(self.parts) == {part.name for part in self.output.glob("*")}, "a part is gone"
+        durable = b"".join(self.parts.values())
+        for log in (self.state / "rows").glob("*/*"):
+            durable += log.read_bytes()
+        for record, attempt in re.findall(rb"row (\d+) @(\d+)@", durable):
+            self.logged.setdefault(int(record), set()).add(int(attempt))
+
+    def run_to_end(self):
+        """Without a kill: exit code 0, and all is whole. Returns the calls to the disk."""
+        process = self.start()
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        self.look()
+        self.check_whole()
+        return int(out)
+
+    def check_whole(self):
+        rows = [json.loads(line) for name in sorted(self.parts) for line in self.parts[name].splitlines()]
+        assert [row["_source"]["record"] for row in rows] == list(range(1, ROWS + 1))
+        counts = {"ok": 0, "error": 0, "skipped": 0}
+        for row in rows:
+            record = row["_source"]["record"]
+            status = row["_status"] + (f" {row['_error']['code']}" if row["_error"] else "")
+            assert status == status_of(record), row
+            counts[row["_status"]] += 1
+            if status != "ok":
+                continue
+            found = re.fullmatch(rf"row {record} @(\d+)@", row["answer"])
+            assert found, row
+            attempt = int(found[1])
+            assert record in self.asked[attempt - 1], (
+                f"record {record} has an answer that attempt {attempt} did not give"
+            )
+            assert attempt in self.logged[record], f"record {record} has another answer than was durable"
+        manifest = json.loads((self.state / "success.json").read_text())
+        assert {key: manifest[key] for key in counts} == counts and manifest["rows"] == ROWS
+        verified = subprocess.run([MILLSTREAM, "verify", self.output], capture_output=True, text=True, timeout=120)
+        said = f"{ROWS} rows: {counts['ok']} ok, {counts['error']} error, {counts['skipped']} skipped"
+        assert verified.returncode == 0 and verified.stdout.startswith(said), verified.stdout + verified.stderr
+
+
+def kill_after(process, seconds):
+    """Waits so long for a process, then kills it. Whether it was killed."""
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (0, -9), err
+    return process.returncode != 0
+
+
+def choices(*what):
+    """Random choices that a seed repeats."""
+    return random.Random("-".join(map(str, (SEED, *what))))
