@@ -399,6 +399,10 @@ Compute ResolveCompute(Compute compute) {
   return kernels::HasBf16() ? Compute::kBF16 : Compute::kF32;
 }
 
+Compute ComputeFromName(std::string_view name) {
+  return name == "f32" ? Compute::kF32 : name == "bf16" ? Compute::kBF16 : Compute::kAuto;
+}
+
 std::string_view ComputeName(Compute compute) {
   switch (compute) {
     case Compute::kAuto:

@@ -29,7 +29,8 @@ struct NativeEngineOptions {
 /// The compute that kAuto means on this machine, for the plan: bf16 where the CPU has AVX512_BF16,
 /// else f32.
 Compute ResolveCompute(Compute compute);
-std::string_view ComputeName(Compute compute);  // "auto", "f32", "bf16"
+std::string_view ComputeName(Compute compute);   // "auto", "f32", "bf16"
+Compute ComputeFromName(std::string_view name);  // kAuto, if it is none
 /// The instruction set that the kernels use: "avx512_bf16", "avx512", "avx2", "reference"
 /// (MILLSTREAM_ISA forces one; MakeNativeEngine says so if the machine lacks it).
 std::string_view InstructionSet();

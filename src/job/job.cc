@@ -76,12 +76,13 @@ Status RunOpenSplits(
     const RowCounts& before,
     JobResults* results,
     JobMonitor& monitor,
+    const Say& say,
     std::stop_token stop
 ) {
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
   JobEngines engines;
   if (RowsOf(open) > 0) {
-    MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine));
+    MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine, say));
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
   Publisher publisher(*job.ledger);
@@ -153,8 +154,11 @@ Result<JobReport> RunJob(
   }
   if (!report.had_nothing_to_do) {
     const Status status = RunOpenSplits(
-        storage, job, options, open, report.rows_before, results.get(), monitor, stop
+        storage, job, options, open, report.rows_before, results.get(), monitor, say, stop
     );
+    if (IsEngineBroken(status)) {
+      MS_RETURN_NOT_OK(job.ledger->Record(EntryType::kBreaker, {{"why", status.message()}}));
+    }
     if (!status.ok() && !status.IsCancelled()) return status;
     report.rows = monitor.progress().rows;
     report.errors = monitor.errors();
@@ -186,7 +190,8 @@ Result<Preview> RunInMemory(
   Preview preview;
   preview.schema = job.plan.output;
   preview.rows_in_input = job.plan.snapshot.num_rows;
-  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job, options.make_engine));
+  const Say silent = [](const std::string&) {};
+  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job, options.make_engine, silent));
   monitor.Start(RowsOf(splits), {}, Views(engines));
   std::map<std::int64_t, FinishedSplit> done;
   Mutex mutex;
@@ -223,7 +228,8 @@ Result<Preview> RunPreview(
 }
 
 ExitCode ExitCodeOf(const Status& status) {
-  if (status.IsCancelled() || IsDiskFull(status)) return ExitCode::kStopped;
+  if (status.IsCancelled() || IsDiskTrouble(status)) return ExitCode::kStopped;
+  if (IsEngineBroken(status)) return ExitCode::kEngineBroken;
   return IsConflict(status) ? ExitCode::kConflict : ExitCode::kWrong;
 }
 

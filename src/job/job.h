@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "engine/engine.h"
+#include "engine/flight_recorder.h"
 #include "job/plan.h"
 #include "ledger/ledger.h"
 #include "pipeline/bind.h"
@@ -25,7 +26,14 @@
 namespace millstream {
 
 /// How a command ends: the exit codes of design.md.
-enum class ExitCode { kComplete = 0, kWrong = 1, kTooManyErrors = 2, kConflict = 4, kStopped = 75 };
+enum class ExitCode {
+  kComplete = 0,
+  kWrong = 1,
+  kTooManyErrors = 2,
+  kEngineBroken = 3,
+  kConflict = 4,
+  kStopped = 75
+};
 
 /// Starts an engine for a model.
 using EngineMaker = std::function<Result<std::unique_ptr<Engine>>(const BoundModel&)>;
@@ -121,11 +129,16 @@ Result<PreparedJob> PrepareJob(
 
 /// The engines of a job, by model key. Steps that name one model with the same settings share one.
 struct JobEngines {
+  std::unique_ptr<FlightRecorder> recorder;  // outlives the engines
+  std::vector<Flight> suspects;              // requests that may have killed the last driver
   std::vector<std::unique_ptr<Engine>> owned;
   std::map<std::string, Engine*> by_key;
 };
-/// Starts them: native ones, or what `make_engine` makes if it is given.
-Result<JobEngines> StartEngines(const PreparedJob& job, const EngineMaker& make_engine);
+/// Starts them: native ones, or what `make_engine` makes if it is given. At most one JobEngines at
+/// a time, as its flight recorder catches this process's fatal signals.
+Result<JobEngines> StartEngines(
+    const PreparedJob& job, const EngineMaker& make_engine, const Say& say
+);
 
 /// Who runs this: {pid, host, since, version}.
 nlohmann::ordered_json ThisDriver();

@@ -12,8 +12,6 @@
 #include "arrow/io/memory.h"
 #include "base/nearest.h"
 #include "data/reader.h"
-#include "engine/engine_host.h"
-#include "engine/hosted_engine.h"
 #include "engine/native_engine.h"
 #include "fmt/chrono.h"
 #include "fmt/format.h"
@@ -27,10 +25,6 @@ namespace millstream {
 namespace {
 
 constexpr std::int64_t kSampleRows = 1000;
-
-Compute ComputeOf(const std::string& name) {
-  return name == "f32" ? Compute::kF32 : name == "bf16" ? Compute::kBF16 : Compute::kAuto;
-}
 
 // Opens the models that generate steps use: headers, tokenizer and template, not yet the weights.
 Status OpenModels(PreparedJob& job) {
@@ -76,7 +70,7 @@ Status OpenModels(PreparedJob& job) {
     auto grammars = GrammarCompiler::Make(model->tokenizer, model->stop_tokens);
     if (!grammars.ok()) return wrong(grammars.status());
     bound.grammars = *std::move(grammars);
-    const Compute compute = ResolveCompute(ComputeOf(spec.compute));
+    const Compute compute = ResolveCompute(ComputeFromName(spec.compute));
     job.plan.models[generate->model] = {
         *path, std::string(ComputeName(compute)), model->checkpoint->hash
     };
@@ -176,16 +170,6 @@ Status TakeOutput(
   return Status::OK();
 }
 
-Result<std::unique_ptr<Engine>> MakeEngine(
-    const BoundModel& model, const ModelSpec& spec, const NativeEngineOptions& options
-) {
-  if (!spec.isolate) return MakeNativeEngine(model.model, options);
-  HostedEngineOptions hosted;
-  hosted.command = NativeHostCommand(model.model->path, options);
-  hosted.hang_limit = std::chrono::seconds(spec.hang_seconds);
-  return MakeHostedEngine(std::move(hosted));
-}
-
 }  // namespace
 
 nlohmann::ordered_json ThisDriver() {
@@ -249,40 +233,6 @@ Result<PreparedJob> PrepareJob(
     job.plan.settings = job.bound.settings;
   }
   return job;
-}
-
-Result<JobEngines> StartEngines(const PreparedJob& job, const EngineMaker& make_engine) {
-  JobEngines engines;
-  std::map<std::string, Engine*> by_settings;
-  for (const auto& [key, model] : job.models) {
-    const ModelSpec& spec = job.model_specs.at(key);
-    NativeEngineOptions options;
-    options.context = model.context;
-    options.memory_bytes = spec.memory_bytes.value_or(0);
-    options.threads = spec.threads.value_or(0);
-    options.compute = ComputeOf(spec.compute);
-    const std::string settings = fmt::format(
-        "{}|{}|{}|{}|{}|{}|{}",
-        model.model->path,
-        options.context,
-        options.memory_bytes,
-        options.threads,
-        spec.compute,
-        spec.isolate,
-        spec.hang_seconds
-    );
-    Engine*& engine = by_settings[settings];
-    if (engine == nullptr) {
-      MS_ASSIGN_OR_RETURN(
-          std::unique_ptr<Engine> started,
-          make_engine ? make_engine(model) : MakeEngine(model, spec, options)
-      );
-      engine = started.get();
-      engines.owned.push_back(std::move(started));
-    }
-    engines.by_key[key] = engine;
-  }
-  return engines;
 }
 
 }  // namespace millstream

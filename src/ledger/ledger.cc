@@ -304,7 +304,10 @@ Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
     MS_RETURN_NOT_OK(storage_.Exchange(part.path, layout_.PartPath(part.split)));
   }
   MS_RETURN_NOT_OK(JournalParts(committed));
-  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Drop(part.split));
+  for (const FinishedPart& part : parts) {
+    MS_RETURN_NOT_OK(rows_->Drop(part.split));
+    MS_RETURN_NOT_OK(storage_.Remove(part.path));  // the old one, of which a copy is kept
+  }
   return Status::OK();
 }
 
@@ -568,6 +571,7 @@ Status Ledger::WriteSuccess(Json manifest) {
     MS_RETURN_NOT_OK(stream->Write(text));
     MS_RETURN_NOT_OK(stream->Close());
     MS_RETURN_NOT_OK(storage_.Exchange(next, path));
+    MS_RETURN_NOT_OK(storage_.Remove(next));  // the one before
   } else {
     const Status written = PublishBytes(storage_, path, text);
     if (!written.ok() && !written.IsAlreadyExists()) return written;
