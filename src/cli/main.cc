@@ -100,7 +100,8 @@ int Main(int argc, char** argv) {
       "  millstream run job.yaml              run it; run it again to resume\n"
       "Exit codes: 0 complete, 1 the command or job file is wrong, 2 complete with more row errors "
       "than max_errors,\n"
-      "  4 a conflict or a changed input: a person must look, 75 stopped on request, resumable."
+      "  3 the engine is broken whatever the row, 4 a conflict or a changed input: a person must "
+      "look, 75 stopped on request, resumable."
   );
   std::stop_source stop, drain;
   CommandContext context;

@@ -185,7 +185,8 @@ void AddRun(CLI::App& app, CommandContext& context) {
       "  millstream run job.yaml --limit 20 --sample\n"
       "  millstream run job.yaml --row data.jsonl:17\n"
       "  millstream run job.yaml --set steps.answer.temperature=0.7 --output out/warm\n"
-      "Exit codes: 0 complete, 1 wrong command or job file, 2 too many row errors, 4 conflict, 75 "
+      "Exit codes: 0 complete, 1 wrong command or job file, 2 too many row errors, 3 broken "
+      "engine, 4 conflict, 75 "
       "stopped (resumable)."
   );
   run->callback([flags, &context] { context.exit_code = Run(*flags, context); });
