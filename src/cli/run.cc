@@ -116,6 +116,24 @@ int Run(RunFlags& flags, CommandContext& context) {
   return static_cast<int>(report->exit);
 }
 
+// What matters to a job that is run more than once.
+void AddResumeFlags(CLI::App& run, RunFlags& flags) {
+  run.add_flag("--append", flags.job.append, "Take in input that came since the job was planned");
+  run.add_option(
+         "--accept-change",
+         flags.job.accept_changes,
+         "Go on with a changed field of the job file; rows that are done keep the old one"
+  )
+      ->type_name("FIELD");
+  run.add_option(
+         "--drain-seconds",
+         flags.drain_seconds,
+         "Time to end in after a SIGTERM: rows in the model finish if they can (default: 25)"
+  )
+      ->type_name("N")
+      ->check(AtLeastOne());
+}
+
 }  // namespace
 
 void AddRun(CLI::App& app, CommandContext& context) {
@@ -134,13 +152,7 @@ void AddRun(CLI::App& app, CommandContext& context) {
   run->add_flag(
       "--restart", flags->job.restart, "Start anew: moves the old output and its state aside"
   );
-  run->add_flag("--append", flags->job.append, "Take in input that came since the job was planned");
-  run->add_option(
-         "--accept-change",
-         flags->job.accept_changes,
-         "Go on with a changed field of the job file; rows that are done keep the old one"
-  )
-      ->type_name("FIELD");
+  AddResumeFlags(*run, *flags);
   auto* dry_run = run->add_flag(
       "--dry-run", flags->dry_run, "Check everything and show the plan; write nothing"
   );
@@ -170,13 +182,6 @@ void AddRun(CLI::App& app, CommandContext& context) {
   run->add_option(
          "--batch-rows", flags->job.runner.batch_rows, "Rows of a batch (changes no result)"
   )
-      ->check(AtLeastOne());
-  run->add_option(
-         "--drain-seconds",
-         flags->drain_seconds,
-         "Time to end in after a SIGTERM: rows in the model finish if they can (default: 25)"
-  )
-      ->type_name("N")
       ->check(AtLeastOne());
   run->footer(
       "Examples:\n"

@@ -279,7 +279,7 @@ Status ResumePlan(
     if (found.grown.contains(static_cast<std::int32_t>(i))) {
       if (options.append) continue;
       return Conflict(fmt::format(
-          "{} has grown since the job was planned: --append takes its new rows in",
+          "{} was changed: it has grown since the job was planned; --append takes its new rows in",
           planned.snapshot.files[i].name
       ));
     }

@@ -57,7 +57,7 @@ def test_help_has_examples(millstream):
     "line, message",
     [
         ("runn job.yaml", "no command 'runn': did you mean 'run'?"),
-        ("nothing-like-it", "no command 'nothing-like-it': there are 'run', 'verify', 'models', 'schema', 'init'"),
+        ("nothing-like-it", "no command 'nothing-like-it': there are 'run', 'status', 'verify', 'errors', 'retry'"),
         ("--limit 3", "--limit goes after the command"),
         ("run", "millstream run: job is required; see `millstream run --help`"),
         ("run job.yaml --nothing", "not expected: --nothing"),
