@@ -151,6 +151,7 @@ Status Assembler::FinishPiece(std::int64_t split, FinishedRows rows) {
     (rows.status == RowStatus::kOk      ? open.counts.ok
      : rows.status == RowStatus::kError ? open.counts.error
                                         : open.counts.skipped) += count;
+    for (const RowError& error : rows.errors) open.codes.insert(error.code);
     if (rows.status == RowStatus::kSkipped) {
       open.skipped_rows.resize(static_cast<std::size_t>(open.num_rows + 7) / 8);
       for (const RowRef& row : rows.batch.rows) {
@@ -202,6 +203,7 @@ Status Assembler::Assemble(std::int64_t split, OpenSplit open) {
   FinishedSplit finished;
   finished.split = split;
   finished.counts = open.counts;
+  finished.codes = std::move(open.codes);
   finished.skipped_rows = std::move(open.skipped_rows);
   MS_ASSIGN_OR_RETURN(finished.batches, InOrder(open.pieces, &finished.places));
   std::vector<std::int64_t> ignored;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct FinishedSplit {
   arrow::RecordBatchVector batches;  // of the output schema
   arrow::RecordBatchVector errors;   // failed rows, where the output leaves them out
   RowCounts counts;
+  std::set<std::string> codes;       // of its errors
   std::vector<std::int64_t> places;  // in the split, of the rows of `batches`
   /// Which rows of the split are skipped: bit i of byte i / 8. Empty: none.
   std::string skipped_rows;
@@ -54,6 +56,7 @@ class Assembler final : public RowSink {
     std::int64_t num_rows = 0, rows_left = 0;
     RowCounts counts;
     std::string skipped_rows;
+    std::set<std::string> codes;
     std::vector<FinishedRows> pieces, errors;
   };
   Status FinishPiece(std::int64_t split, FinishedRows rows);

@@ -12,13 +12,16 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Counts for the monitor on the way into the assembler.
+// Counts for the monitor and the breaker on the way into the assembler.
 class MonitoredSink final : public RowSink {
  public:
-  MonitoredSink(RowSink& sink, JobMonitor& monitor, const std::vector<std::string>& files)
-      : sink_(sink), monitor_(monitor), files_(files) {}
+  MonitoredSink(
+      RowSink& sink, JobMonitor& monitor, const std::vector<std::string>& files, Breaker* breaker
+  )
+      : sink_(sink), monitor_(monitor), files_(files), breaker_(breaker) {}
   Status Finish(FinishedRows rows) override {
     monitor_.Count(rows, files_);
+    if (breaker_ != nullptr) MS_RETURN_NOT_OK(breaker_->Count(rows));
     return sink_.Finish(std::move(rows));
   }
 
@@ -26,6 +29,7 @@ class MonitoredSink final : public RowSink {
   RowSink& sink_;
   JobMonitor& monitor_;
   const std::vector<std::string>& files_;
+  Breaker* const breaker_;
 };
 
 std::vector<std::string> FileNames(const Snapshot& snapshot) {
@@ -154,11 +158,12 @@ Status RunSplits(
     JobMonitor& monitor,
     Assembler& assembler,
     ResultStore* results,
+    Breaker* breaker,
     const ChosenRows* chosen,
     std::stop_token stop
 ) {
   const std::vector<std::string> files = FileNames(job.plan.snapshot);
-  MonitoredSink sink(assembler, monitor, files);
+  MonitoredSink sink(assembler, monitor, files, breaker);
   MS_RETURN_NOT_OK(assembler.FinishEmptySplits());
   RunnerInput input{
       &job.bound,

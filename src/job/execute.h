@@ -9,6 +9,7 @@
 
 #include "data/writer.h"
 #include "job/assembler.h"
+#include "job/breaker.h"
 #include "job/job.h"
 #include "ledger/ledger.h"
 #include "pipeline/result_store.h"
@@ -22,6 +23,7 @@ AssemblerOptions AssemblerOptionsOf(const PreparedJob& job);
 std::vector<const Engine*> Views(const JobEngines& engines);
 
 /// Puts splits through the pipeline into the assembler: all their rows, or those that are chosen.
+/// `results` and `breaker` may be null.
 Status RunSplits(
     const PreparedJob& job,
     const std::vector<Split>& splits,
@@ -30,6 +32,7 @@ Status RunSplits(
     JobMonitor& monitor,
     Assembler& assembler,
     ResultStore* results,
+    Breaker* breaker,
     const ChosenRows* chosen,
     std::stop_token stop
 );

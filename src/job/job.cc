@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job.h"
 
+#include <algorithm>
 #include <chrono>
+#include <limits>
 #include <random>
+#include <set>
 #include <utility>
 
 #include "arrow/io/interfaces.h"
 #include "fmt/format.h"
 #include "job/assembler.h"
+#include "job/breaker.h"
 #include "job/execute.h"
 #include "job/publisher.h"
 #include "job/results.h"
@@ -68,6 +72,35 @@ std::vector<std::int64_t> Numbers(const std::vector<Split>& splits) {
   return numbers;
 }
 
+// Parts with rows that failed in a model, until enough rows came after them: what fails may be the
+// model, and then they are to be tried again.
+class HeldParts {
+ public:
+  explicit HeldParts(const Breaker& breaker) : breaker_(breaker) {}
+
+  void Add(FinishedPart part, const std::set<std::string>& codes) {
+    const bool holds = std::any_of(codes.begin(), codes.end(), Breaker::IsOfModel);
+    MutexLock lock(mutex_);
+    parts_.emplace(holds ? breaker_.num_counted() + breaker_.window() : 0, std::move(part));
+  }
+  std::vector<FinishedPart> Ready() { return Take(breaker_.num_counted()); }
+  std::vector<FinishedPart> All() { return Take(std::numeric_limits<std::int64_t>::max()); }
+
+ private:
+  std::vector<FinishedPart> Take(std::int64_t counted) {
+    MutexLock lock(mutex_);
+    std::vector<FinishedPart> ready;
+    const auto end = parts_.upper_bound(counted);
+    for (auto part = parts_.begin(); part != end; ++part) ready.push_back(std::move(part->second));
+    parts_.erase(parts_.begin(), end);
+    return ready;
+  }
+
+  const Breaker& breaker_;
+  Mutex mutex_;
+  std::multimap<std::int64_t, FinishedPart> parts_ MS_GUARDED_BY(mutex_);  // by when they are ready
+};
+
 Status RunOpenSplits(
     Storage& storage,
     PreparedJob& job,
@@ -86,15 +119,22 @@ Status RunOpenSplits(
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
   Publisher publisher(*job.ledger);
+  Breaker breaker(job.spec, job.plan.snapshot);
+  HeldParts held(breaker);
   Assembler assembler(AssemblerOptionsOf(job), open, [&](const FinishedSplit& split) -> Status {
     MS_ASSIGN_OR_RETURN(
         FinishedPart part, WritePart(storage, *job.ledger, format, job.plan.output, split)
     );
     if (results != nullptr) results->Forget(split.split);
-    return publisher.Add(std::move(part));
+    held.Add(std::move(part), split.codes);
+    for (FinishedPart& ready : held.Ready()) MS_RETURN_NOT_OK(publisher.Add(std::move(ready)));
+    return Status::OK();
   });
   const Status ran =
-      RunSplits(job, open, options, engines, monitor, assembler, results, nullptr, stop);
+      RunSplits(job, open, options, engines, monitor, assembler, results, &breaker, nullptr, stop);
+  for (FinishedPart& part : held.All()) {
+    if (ran.ok() && !publisher.Add(std::move(part)).ok()) break;  // Finish() says why
+  }
   const Status published = publisher.Finish();  // also of a run that failed, or that it stopped
   if (results != nullptr) MS_RETURN_NOT_OK(results->Finish());
   MS_RETURN_NOT_OK(published);
@@ -204,7 +244,7 @@ Result<Preview> RunInMemory(
   });
   const auto start = Clock::now();
   MS_RETURN_NOT_OK(
-      RunSplits(job, splits, options, engines, monitor, assembler, nullptr, nullptr, stop)
+      RunSplits(job, splits, options, engines, monitor, assembler, nullptr, nullptr, nullptr, stop)
   );
   preview.seconds = SecondsSince(start);
   for (auto& [number, split] : done) {

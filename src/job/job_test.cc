@@ -336,6 +336,31 @@ TEST_P(ModelJobTest, ADrainEndsWithTheRowsInTheEngine) {
   ExpectRerunCompletes(output);
 }
 
+// A model that fails row after row ends the run; no such row is written, and a rerun tries all
+// anew.
+TEST_P(ModelJobTest, ABrokenModelStopsTheRunAndItsRowsAreTriedAgain) {
+  const std::string output = Fresh();
+  JobOptions options = OptionsFor(output);
+  options.overrides.sets.emplace_back("breaker.first", "6");
+  options.make_engine = [](const BoundModel&) -> Result<std::unique_ptr<Engine>> {
+    ScriptedEngineOptions script;
+    script.answer = [](const Request&) {
+      Completion completion;
+      completion.reason = FinishReason::kError;
+      completion.error_code = "engine_failed";
+      return completion;
+    };
+    return MakeScriptedEngine(std::move(script));
+  };
+  const Status broken = RunQuietly(*local_, options).status();
+  EXPECT_EQ(ExitCodeOf(broken), ExitCode::kEngineBroken) << broken;
+  for (const std::string& line : job_.Found(output)) {
+    EXPECT_EQ(line.find("engine_failed"), std::string::npos) << line;
+  }
+  ExpectNothingFalse(output);
+  ExpectRerunCompletes(output);
+}
+
 TEST_P(ModelJobTest, AnEngineThatDoesNotStartEndsTheRunBeforeAnyPart) {
   const std::string output = Fresh();
   JobOptions options = OptionsFor(output);

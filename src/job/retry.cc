@@ -258,7 +258,16 @@ class Retry {
       return Replace(split);
     });
     const Status ran = RunSplits(
-        job_, splits_, job_options_, engines, monitor_, assembler, results.get(), &chosen_, stop_
+        job_,
+        splits_,
+        job_options_,
+        engines,
+        monitor_,
+        assembler,
+        results.get(),
+        /*breaker=*/nullptr,
+        &chosen_,
+        stop_
     );
     if (results) MS_RETURN_NOT_OK(results->Finish());
     return ran;

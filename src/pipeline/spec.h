@@ -152,6 +152,13 @@ struct ErrorLimit {
   bool is_percent = false;
 };
 
+/// When a run stops early because a model fails row after row.
+struct BreakerSpec {
+  bool is_on = true;
+  std::int64_t first = 50, window = 1000;
+  std::optional<ErrorLimit> share;
+};
+
 struct JobSpec {
   std::string file;    // the job file, absolute
   std::string folder;  // its folder: relative paths start here
@@ -162,7 +169,8 @@ struct JobSpec {
   std::vector<StepSpec> steps;
   OutputSpec output;
   std::optional<ErrorLimit> max_errors;  // none: no limit, any number of failed rows is complete
-  std::int64_t split_rows = 0;           // as given, else by whether a step has a model
+  BreakerSpec breaker;
+  std::int64_t split_rows = 0;  // as given, else by whether a step has a model
   std::int64_t seed = 0;
   /// The whole spec after vars and --set, in one form: shorthands as mappings, files that it names
   /// (schemas, chat templates) by their content, defaults and what changes no row (name,

@@ -342,6 +342,20 @@ void BuildSteps(const YamlNode& steps, JobSpec& spec, SpecMistakes& mistakes) {
   }
 }
 
+BreakerSpec BreakerOf(const YamlNode& node) {
+  BreakerSpec breaker;
+  if (node.IsScalar()) {
+    breaker.is_on = node.text == "on";
+    return breaker;
+  }
+  if (const YamlNode* first = node.Find("first")) breaker.first = IntegerOf(*first).value_or(50);
+  if (const YamlNode* window = node.Find("window")) {
+    breaker.window = IntegerOf(*window).value_or(1000);
+  }
+  if (const YamlNode* share = node.Find("share")) breaker.share = ErrorLimitOf(*share);
+  return breaker;
+}
+
 }  // namespace
 
 void CheckNewColumn(
@@ -385,6 +399,7 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   if (const YamlNode* output = root.Find("output")) BuildOutput(*output, spec, mistakes);
   if (const YamlNode* steps = root.Find("steps")) BuildSteps(*steps, spec, mistakes);
   if (const YamlNode* limit = root.Find("max_errors")) spec.max_errors = ErrorLimitOf(*limit);
+  if (const YamlNode* breaker = root.Find("breaker")) spec.breaker = BreakerOf(*breaker);
   // A split without a model is computed in milliseconds: less is lost with it than its file costs.
   const bool has_model = std::any_of(spec.steps.begin(), spec.steps.end(), [](const auto& step) {
     return std::holds_alternative<GenerateSpec>(step.body);

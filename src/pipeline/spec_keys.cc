@@ -230,6 +230,36 @@ constexpr SpecSection kOutput{
     .shorthand = "path"
 };
 
+constexpr SpecKey kBreakerKeys[] = {
+    {.name = "first",
+     .shape = {.scalar = kInteger, .range = Between(1, 1e9)},
+     .default_value = "50",
+     .doc = "Stop if so many rows came first from the models, and all failed with one code.",
+     .example = "20",
+     .changes_rows = false},
+    {.name = "window",
+     .shape = {.scalar = kInteger, .range = Between(1, 1e9)},
+     .default_value = "1000",
+     .doc = "The last rows from the models of which `share` is taken.",
+     .example = "500",
+     .changes_rows = false},
+    {.name = "share",
+     .shape = {.scalar = kErrorLimit},
+     .default_note = "the larger of 20% and `max_errors`, and 100 rows",
+     .doc = "Stop if more of the window failed: a count, or a percentage.",
+     .example = "50%",
+     .changes_rows = false},
+};
+constexpr SpecSection kBreaker{
+    .name = "breaker",
+    .doc =
+        "When a run stops early, with exit code 3, because what fails is the model, not the rows: "
+        "failures inside a model's step count, never those of data. The rows of the open window "
+        "are not written; a rerun tries them again.",
+    .keys = kBreakerKeys
+};
+constexpr std::string_view kBreakerWords[] = {"on", "off"};
+
 constexpr SpecKey kJobKeys[] = {
     {.name = "name",
      .shape = kTextValue,
@@ -264,6 +294,12 @@ constexpr SpecKey kJobKeys[] = {
             "not skipped.",
      .example = "1%",
      .changes_rows = false},
+    {.name = "breaker",
+     .shape = {.scalar = kWord, .words = kBreakerWords, .section = &kBreaker},
+     .default_value = "on",
+     .doc = "Whether a run stops early when its models fail row after row.",
+     .example = "{first: 20}",
+     .changes_rows = false},
     {.name = "split_rows",
      .shape = {.scalar = kInteger, .range = Between(1, 1e6)},
      .default_note = "4096; 16384 for a job without a model",
@@ -285,11 +321,12 @@ constexpr SpecSection kJob{
     .name = "job", .doc = "The whole file.", .keys = kJobKeys, .foreign = kJobForeign
 };
 
-constexpr std::array<const SpecSection*, 14> kSections{
+constexpr std::array<const SpecSection*, 15> kSections{
     &kJob,
     &kModel,
     &kInput,
     &kOutput,
+    &kBreaker,
     &kStep,
     &kSetValue,
     &kCheck,

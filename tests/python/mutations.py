@@ -26,13 +26,16 @@ PUBLISH_INTENT = """\
     return status;
   }
 """
+PUBLISH_ERRORS = """\
+  // Before the parts: where a part stands, its failed rows do.
+  if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
+"""
 PUBLISH_PARTS = "  MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, storage_.PublishAll(files));\n"
 SYNC_ROWS = "  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Sync(part.split));\n"
 DROP_ROWS = "  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Drop(part.split));\n"
-PUBLISH_PLAN = """\
-  const Status written = PublishBytes(storage, ledger->layout_.state + "/" + name, text);
-  if (!written.ok() && !written.IsAlreadyExists()) return written;
-"""
+PUBLISH_PLAN = '  MS_ASSIGN_OR_RETURN(job["plan"], ledger->WritePlan(plan, 0));\n'
+NAME_PLAN = '  job["plan"] = "plan-0000-" + HashOf(plan.dump(1));\n'
+PUBLISH_PLAN_LATE = "  MS_RETURN_NOT_OK(ledger->WritePlan(plan, 0).status());\n"
 PUBLISH_JOB = '  MS_RETURN_NOT_OK(PublishBytes(storage, ledger->layout_.state + "/job.json", job.dump(2) + "\\n"));\n'
 
 CAUGHT = [
@@ -107,8 +110,8 @@ CAUGHT = [
     Mutation(
         "an intent is written after its parts",
         LEDGER,
-        PUBLISH_INTENT + PUBLISH_PARTS,
-        PUBLISH_PARTS + PUBLISH_INTENT,
+        PUBLISH_INTENT + PUBLISH_ERRORS + PUBLISH_PARTS,
+        PUBLISH_ERRORS + PUBLISH_PARTS + PUBLISH_INTENT,
     ),
     Mutation(
         "the row log is not read",
@@ -143,11 +146,16 @@ CAUGHT = [
         LEDGER,
         """\
   MS_RETURN_NOT_OK(storage_.Sync(layout_.parts));
-  const Status status =
+  const std::string path = layout_.state + "/success.json";
 """,
-        "  const Status status =\n",
+        '  const std::string path = layout_.state + "/success.json";\n',
     ),
-    Mutation("job.json is published before its plan", LEDGER, PUBLISH_PLAN + PUBLISH_JOB, PUBLISH_JOB + PUBLISH_PLAN),
+    Mutation(
+        "job.json is published before its plan",
+        LEDGER,
+        PUBLISH_PLAN + PUBLISH_JOB,
+        NAME_PLAN + PUBLISH_JOB + PUBLISH_PLAN_LATE,
+    ),
     Mutation(
         "unpublished files of two drivers share their names",
         LEDGER,
