@@ -21,7 +21,7 @@ steps:
   - generate: {model: small, prompt: "Explain: {{ text }}", as: a, max_tokens: 12, temperature: TEMPERATURE}
 output: {path: out, format: jsonl}
 """
-SLACK_SECONDS = 2  # on a machine that does much else
+SLACK_SECONDS = 4.0  # of a machine that has other work: the limit is met where the run is alone
 
 
 class Job:
