@@ -427,8 +427,8 @@ class Fleet {
       options.parallel = 1;
       options.probe = false;
       writer.storage = MakeObjectStorage(store_, options);
-      for (int part = 0; part < kParts; ++part) writer.todo.push_back(part);
-      std::shuffle(writer.todo.begin(), writer.todo.end(), random_);
+      for (int part = 0; part < kParts; ++part) writer.left.push_back(part);
+      std::shuffle(writer.left.begin(), writer.left.end(), random_);
       writers_.push_back(std::move(writer));
     }
   }
@@ -438,7 +438,7 @@ class Fleet {
     while (!is_done) {
       is_done = true;
       for (int i = 0; i < kWriters; ++i) {
-        if (writers_[Place(i)].todo.empty()) continue;
+        if (writers_[Place(i)].left.empty()) continue;
         is_done = false;
         if (random_() % 2 == 0) GoOn(i);
       }
@@ -473,7 +473,7 @@ class Fleet {
  private:
   struct Writer {
     std::unique_ptr<Storage> storage;
-    std::vector<int> todo;
+    std::vector<int> left;
     std::unique_ptr<AppendFile> journal;
     std::string journal_name;
     bool is_busy = false;  // in the middle of a step
@@ -491,13 +491,13 @@ class Fleet {
   // Takes the next step of a writer: its journal, or a part and a record of it.
   void GoOn(int number) {
     Writer& writer = writers_[Place(number)];
-    if (writer.is_busy || writer.todo.empty()) return;
+    if (writer.is_busy || writer.left.empty()) return;
     writer.is_busy = true;
     if (writer.journal == nullptr) {
       OpenJournal(writer);
     } else {
-      const int part = writer.todo.back();
-      writer.todo.pop_back();
+      const int part = writer.left.back();
+      writer.left.pop_back();
       PublishPart(number, writer, part);
     }
     writer.is_busy = false;
