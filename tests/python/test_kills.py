@@ -87,7 +87,7 @@ def stop_at_random(process, seconds):
         process.wait(timeout=seconds)
         return False
     except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         return True
 
 
@@ -96,9 +96,9 @@ def test_a_second_driver_is_refused_and_told_who_is_at_work(folder):
     first = job.start()
     while not (job.state / "journal-0001").exists() and first.poll() is None:
         pass  # it takes the lock before
-    os.kill(first.pid, signal.SIGSTOP)
+    first.send_signal(signal.SIGSTOP)
     second = subprocess.run([MILLSTREAM, "run", job.folder / "job.yaml"], capture_output=True, text=True, timeout=60)
-    os.kill(first.pid, signal.SIGCONT)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 75, second.stderr
     assert f"process {first.pid} on {socket.gethostname()}" in second.stderr
     _, err = first.communicate(timeout=60)
@@ -130,7 +130,7 @@ def test_two_drivers_without_a_lock_lose_and_double_no_row(folder):
             _, err = second.communicate(timeout=60)
             assert second.returncode in (0, -9), err
             job.look()
-            os.kill(first.pid, signal.SIGCONT)
+            first.send_signal(signal.SIGCONT)
         _, err = first.communicate(timeout=60)
         exits[first.returncode] += 1
         assert first.returncode in (0, 1, 75), err

@@ -3,7 +3,6 @@
 times, it ends in time, computes nothing twice that it had kept, and in the end gives the undisturbed output."""
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -101,7 +100,7 @@ def test_a_stop_is_in_time_and_computes_nothing_twice(job):
         if wait(process, random.uniform(0.3, 0.9) * job.seconds):
             sent = time.monotonic()
             for number in signals:
-                os.kill(process.pid, number)
+                process.send_signal(number)
                 wait(process, 0.2)
             tokens, exit_code = job.finish(process, 0, 75)
             assert time.monotonic() - sent < limit + SLACK_SECONDS
@@ -139,8 +138,8 @@ def test_a_run_that_is_stopped_for_a_while_goes_on(job):
     process = job.start(job.output)
     for _ in range(3):
         if wait(process, random.uniform(0.1, 0.3) * job.seconds):
-            os.kill(process.pid, signal.SIGSTOP)
+            process.send_signal(signal.SIGSTOP)
             wait(process, 0.5)
-            os.kill(process.pid, signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
     tokens, _ = job.finish(process, 0)
     assert tokens == job.tokens and job.verify() == job.digest
