@@ -65,6 +65,7 @@ class TortureJobCorruptionTest : public testing::Test {
   static bool Tells(const Status& status) { return IsConflict(status) || status.IsInvalid(); }
 
   // A file holds other bytes; `undamaged` is what was verified before.
+  // REQUIRES: `damaged` differs from what the file held.
   void Try(
       const std::map<std::string, std::string>& files,
       const std::string& path,
@@ -74,6 +75,7 @@ class TortureJobCorruptionTest : public testing::Test {
   ) {
     SCOPED_TRACE(fmt::format("{}, {}", path, how));
     ++cases_;
+    ASSERT_NE(damaged, files.at(path));
     Restore(files);
     Write(path, damaged);
     const bool is_part = path.starts_with(job_.PathOf("out") + "/");
@@ -115,8 +117,8 @@ class TortureJobCorruptionTest : public testing::Test {
         if (i % 4 != 0) continue;
         Try(files, path, bytes.substr(0, at), undamaged, fmt::format("seed {}, cut {}", seed, at));
         damaged = bytes;
-        for (std::size_t more = 0; more < at; ++more) damaged += static_cast<char>(random());
-        Try(files, path, damaged, undamaged, fmt::format("seed {}, {} more", seed, at));
+        for (std::size_t more = 0; more <= at; ++more) damaged += static_cast<char>(random());
+        Try(files, path, damaged, undamaged, fmt::format("seed {}, {} more", seed, at + 1));
       }
     }
     fmt::print(
