@@ -94,7 +94,9 @@ class Server(http.server.ThreadingHTTPServer):
     def draw_fault(self):
         with self.lock:
             self.num_requests += 1
-            self.call_before.pop(self.num_requests, lambda: None)()
+            act = self.call_before.pop(self.num_requests, lambda: None)
+        act()
+        with self.lock:
             if self.random.random() >= self.faults:
                 return None
             fault = self.random.choices(list(FAULTS), list(FAULTS.values()))[0]
@@ -115,6 +117,7 @@ def signature(secret, date, region, to_sign):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
+    wbufsize = 1 << 16  # head and body of an answer at once: a second packet would wait for the first
 
     def log_message(self, *_):
         pass
