@@ -33,8 +33,8 @@ struct Flags {
   VerifyOptions verify;
 };
 
-int Verify(const Flags& flags) {
-  auto storage = MakeLocalStorage();
+int Verify(const Flags& flags, const std::stop_token& stop) {
+  auto storage = MakeStorage(stop);
   const auto found = VerifyOutput(*storage, flags.output, flags.verify);
   if (!found.ok()) return flags.json ? ComplainInJson(found.status()) : Complain(found.status());
   if (flags.json) {
@@ -136,8 +136,8 @@ void PrintStatus(const JobStatus& status) {
   }
 }
 
-int ShowStatus(const Flags& flags) {
-  auto storage = MakeLocalStorage();
+int ShowStatus(const Flags& flags, const std::stop_token& stop) {
+  auto storage = MakeStorage(stop);
   const auto status = StatusOf(*storage, flags.output);
   if (!status.ok()) return flags.json ? ComplainInJson(status.status()) : Complain(status.status());
   if (flags.json) {
@@ -148,8 +148,8 @@ int ShowStatus(const Flags& flags) {
   return 0;
 }
 
-int ShowErrors(const Flags& flags) {
-  auto storage = MakeLocalStorage();
+int ShowErrors(const Flags& flags, const std::stop_token& stop) {
+  auto storage = MakeStorage(stop);
   if (flags.json) {
     const auto status = StatusOf(*storage, flags.output);
     if (!status.ok()) return ComplainInJson(status.status());
@@ -168,14 +168,14 @@ CLI::App* AddLook(
     const std::string& help,
     const std::string& json_help,
     const std::shared_ptr<Flags>& flags,
-    int (*show)(const Flags&)
+    int (*show)(const Flags&, const std::stop_token&)
 ) {
   CLI::App* command = app.add_subcommand(name, help);
   command->add_option("output", flags->output, "The output folder or file")
       ->required()
       ->type_name("OUT");
   command->add_flag("--json", flags->json, json_help);
-  command->callback([flags, &context, show] { context.exit_code = show(*flags); });
+  command->callback([flags, &context, show] { context.exit_code = show(*flags, context.stop); });
   return command;
 }
 

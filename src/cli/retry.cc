@@ -59,7 +59,7 @@ int RunRetry(RetryFlags& flags, CommandContext& context) {
   if (!SplitPairs(flags.vars, &flags.retry.vars) || !SplitPairs(flags.sets, &flags.retry.sets)) {
     return 1;
   }
-  auto storage = MakeLocalStorage();
+  auto storage = MakeStorage(context.stop);
   if (flags.prune) {
     const Status pruned = PruneOutput(*storage, flags.retry.output);
     return pruned.ok() ? 0 : Complain(pruned);

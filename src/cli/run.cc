@@ -85,7 +85,7 @@ int Run(RunFlags& flags, CommandContext& context) {
                               : flags.progress == "none" || context.quiet ? ProgressStyle::kNone
                                                                           : ProgressStyle::kAuto;
   const Say say = [](const std::string& message) { spdlog::info("{}", message); };
-  auto storage = MakeLocalStorage();
+  auto storage = MakeStorage(context.stop);
   JobMonitor monitor;
   if (flags.dry_run) {
     auto text = DescribeJob(*storage, flags.job, say, context.stop);

@@ -73,11 +73,10 @@ Result<std::unique_ptr<TableWriter>> MakeArrowWriter(
   return std::make_unique<ArrowWriter>(stored, std::move(writer));
 }
 
-Result<BatchReaderPtr> OpenWrittenArrow(const std::string& path, SchemaPtr schema) {
-  MS_ASSIGN_OR_RETURN(auto file, arrow::io::ReadableFile::Open(path));
+Result<BatchReaderPtr> OpenWrittenArrow(SourcePtr file, const std::string& name, SchemaPtr schema) {
   auto reader = arrow::ipc::RecordBatchFileReader::Open(std::move(file));
   if (!reader.ok()) {
-    return reader.status().WithMessage("cannot read ", path, ": ", reader.status().message());
+    return reader.status().WithMessage("cannot read ", name, ": ", reader.status().message());
   }
   return std::make_shared<ArrowBatches>(std::move(schema), std::move(reader).ValueUnsafe());
 }

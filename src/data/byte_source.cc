@@ -15,7 +15,7 @@
 
 #include "base/check.h"
 #include "data/open_input.h"
-#include "storage/object_storage.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {

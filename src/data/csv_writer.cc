@@ -229,11 +229,12 @@ Result<std::unique_ptr<TableWriter>> MakeCsvWriter(const SchemaPtr& schema, Sink
   return std::make_unique<CsvWriter>(*schema, std::move(sink));
 }
 
-Result<BatchReaderPtr> OpenWrittenCsv(const std::string& path, SchemaPtr schema) {
+Result<BatchReaderPtr> OpenWrittenCsv(SourcePtr file, const std::string& name, SchemaPtr schema) {
   const auto rows = std::make_shared<CsvRows>(schema);
   std::string header = HeaderLine(*schema);
   return ReadWrittenText(
-      path,
+      std::move(file),
+      name,
       std::move(schema),
       std::move(header),
       [rows](std::string_view text, RowBuilders& builders) { return rows->Parse(text, builders); }

@@ -14,6 +14,7 @@ namespace millstream {
 using FileMetadata = std::map<std::string, std::string>;
 using SchemaPtr = std::shared_ptr<arrow::Schema>;
 using SinkPtr = std::shared_ptr<arrow::io::OutputStream>;
+using SourcePtr = std::shared_ptr<arrow::io::RandomAccessFile>;
 using BatchReaderPtr = std::shared_ptr<arrow::RecordBatchReader>;
 
 Result<std::unique_ptr<TableWriter>> MakeParquetWriter(
@@ -25,9 +26,11 @@ Result<std::unique_ptr<TableWriter>> MakeArrowWriter(
 Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(const SchemaPtr& schema, SinkPtr sink);
 Result<std::unique_ptr<TableWriter>> MakeCsvWriter(const SchemaPtr& schema, SinkPtr sink);
 
-Result<BatchReaderPtr> OpenWrittenParquet(const std::string& path, SchemaPtr schema);
-Result<BatchReaderPtr> OpenWrittenArrow(const std::string& path, SchemaPtr schema);
-Result<BatchReaderPtr> OpenWrittenJsonl(const std::string& path, SchemaPtr schema);
-Result<BatchReaderPtr> OpenWrittenCsv(const std::string& path, SchemaPtr schema);
+Result<BatchReaderPtr> OpenWrittenParquet(
+    SourcePtr file, const std::string& name, SchemaPtr schema
+);
+Result<BatchReaderPtr> OpenWrittenArrow(SourcePtr file, const std::string& name, SchemaPtr schema);
+Result<BatchReaderPtr> OpenWrittenJsonl(SourcePtr file, const std::string& name, SchemaPtr schema);
+Result<BatchReaderPtr> OpenWrittenCsv(SourcePtr file, const std::string& name, SchemaPtr schema);
 
 }  // namespace millstream

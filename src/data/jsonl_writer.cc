@@ -68,7 +68,7 @@ Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(const SchemaPtr& schema, Si
   return std::make_unique<JsonlWriter>(*schema, std::move(sink));
 }
 
-Result<BatchReaderPtr> OpenWrittenJsonl(const std::string& path, SchemaPtr schema) {
+Result<BatchReaderPtr> OpenWrittenJsonl(SourcePtr file, const std::string& name, SchemaPtr schema) {
   const auto document = std::make_shared<JsonDocument>();
   ParseRow parse = [schema, document](
                        std::string_view text, RowBuilders& builders
@@ -91,7 +91,7 @@ Result<BatchReaderPtr> OpenWrittenJsonl(const std::string& path, SchemaPtr schem
     }
     return end + 1;
   };
-  return ReadWrittenText(path, std::move(schema), "", std::move(parse));
+  return ReadWrittenText(std::move(file), name, std::move(schema), "", std::move(parse));
 }
 
 }  // namespace millstream

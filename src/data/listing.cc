@@ -20,7 +20,7 @@
 #include "data/byte_source.h"
 #include "data/object_listing.h"
 #include "storage/object_file.h"
-#include "storage/object_storage.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {

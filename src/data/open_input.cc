@@ -4,7 +4,7 @@
 #include "arrow/io/file.h"
 #include "data/bounded_pool.h"
 #include "storage/object_file.h"
-#include "storage/object_storage.h"
+#include "storage/path.h"
 
 namespace millstream {
 

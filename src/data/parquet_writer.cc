@@ -189,13 +189,15 @@ Result<std::unique_ptr<TableWriter>> MakeParquetWriter(
   return std::make_unique<ParquetWriter>(std::move(schema), std::move(sink), metadata);
 }
 
-Result<BatchReaderPtr> OpenWrittenParquet(const std::string& path, SchemaPtr schema) {
+Result<BatchReaderPtr> OpenWrittenParquet(
+    SourcePtr source, const std::string& name, SchemaPtr schema
+) {
   constexpr std::int64_t kBatchRows = 4096;
   const auto open = [&]() -> Result<BatchReaderPtr> {
     auto properties = parquet::default_reader_properties();
     properties.set_page_checksum_verification(true);
     parquet::arrow::FileReaderBuilder builder;
-    MS_RETURN_NOT_OK(builder.OpenFile(path, false, properties));
+    MS_RETURN_NOT_OK(builder.Open(std::move(source), properties));
     parquet::ArrowReaderProperties arrow_properties;
     arrow_properties.set_batch_size(kBatchRows);
     MS_ASSIGN_OR_RETURN(auto file, builder.properties(arrow_properties)->Build());
@@ -204,7 +206,7 @@ Result<BatchReaderPtr> OpenWrittenParquet(const std::string& path, SchemaPtr sch
   };
   auto reader = open();
   if (!reader.ok()) {
-    return reader.status().WithMessage("cannot read ", path, ": ", reader.status().message());
+    return reader.status().WithMessage("cannot read ", name, ": ", reader.status().message());
   }
   return reader;
 }

@@ -81,16 +81,18 @@ Result<std::unique_ptr<TableWriter>> MakeTableWriter(
   return Status::Invalid("no such output format");
 }
 
-Result<BatchReaderPtr> OpenWritten(OutputFormat format, const std::string& path, SchemaPtr schema) {
+Result<BatchReaderPtr> OpenWritten(
+    OutputFormat format, SourcePtr file, const std::string& name, SchemaPtr schema
+) {
   switch (format) {
     case OutputFormat::kParquet:
-      return OpenWrittenParquet(path, std::move(schema));
+      return OpenWrittenParquet(std::move(file), name, std::move(schema));
     case OutputFormat::kJsonl:
-      return OpenWrittenJsonl(path, std::move(schema));
+      return OpenWrittenJsonl(std::move(file), name, std::move(schema));
     case OutputFormat::kCsv:
-      return OpenWrittenCsv(path, std::move(schema));
+      return OpenWrittenCsv(std::move(file), name, std::move(schema));
     case OutputFormat::kArrow:
-      return OpenWrittenArrow(path, std::move(schema));
+      return OpenWrittenArrow(std::move(file), name, std::move(schema));
   }
   return Status::Invalid("no such output format");
 }

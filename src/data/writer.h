@@ -43,11 +43,14 @@ Result<std::unique_ptr<TableWriter>> MakeTableWriter(
 );
 
 /// Reads a file that a TableWriter wrote back into `schema`, batch by batch, exactly as it was
-/// written. (In CSV and JSONL JSON texts come back in their compact form, and an index of a
-/// dictionary may be another.) A file that is not what a TableWriter of the schema writes gives a
-/// Status that names it and the place.
+/// written; `name` is what messages call it. (In CSV and JSONL JSON texts come back in their
+/// compact form, and an index of a dictionary may be another.) A file that is not what a
+/// TableWriter of the schema writes gives a Status that names it and the place.
 Result<std::shared_ptr<arrow::RecordBatchReader>> OpenWritten(
-    OutputFormat format, const std::string& path, std::shared_ptr<arrow::Schema> schema
+    OutputFormat format,
+    std::shared_ptr<arrow::io::RandomAccessFile> file,
+    const std::string& name,
+    std::shared_ptr<arrow::Schema> schema
 );
 
 }  // namespace millstream

@@ -51,7 +51,8 @@ Status WriteTo(
 Result<std::vector<BatchPtr>> ReadAll(
     const std::string& path, OutputFormat format, const std::shared_ptr<arrow::Schema>& schema
 ) {
-  MS_ASSIGN_OR_RETURN(const auto reader, OpenWritten(format, path, schema));
+  MS_ASSIGN_OR_RETURN(const auto file, arrow::io::ReadableFile::Open(path));
+  MS_ASSIGN_OR_RETURN(const auto reader, OpenWritten(format, file, path, schema));
   std::vector<BatchPtr> batches;
   for (BatchPtr batch;;) {
     MS_RETURN_NOT_OK(reader->ReadNext(&batch));

@@ -3,21 +3,21 @@
 
 #include <algorithm>
 
-#include "arrow/io/file.h"
-
 namespace millstream {
 namespace {
 
 class WrittenText final : public arrow::RecordBatchReader {
  public:
-  WrittenText(std::string path, SchemaPtr schema, std::string header, ParseRow parse)
-      : path_(std::move(path)),
+  WrittenText(
+      SourcePtr file, std::string name, SchemaPtr schema, std::string header, ParseRow parse
+  )
+      : file_(std::move(file)),
+        name_(std::move(name)),
         schema_(std::move(schema)),
         header_(std::move(header)),
         parse_(std::move(parse)) {}
 
   Status Open() {
-    MS_ASSIGN_OR_RETURN(file_, arrow::io::ReadableFile::Open(path_));
     for (const auto& field : schema_->fields()) {
       MS_ASSIGN_OR_RETURN(auto builder, arrow::MakeBuilderExactIndex(field->type()));
       builders_.push_back(std::move(builder));
@@ -74,7 +74,7 @@ class WrittenText final : public arrow::RecordBatchReader {
   static constexpr std::size_t kReadBytes = std::size_t{1} << 20;
 
   Status Wrong(std::string_view what) const {
-    return Status::Invalid("cannot read ", path_, ": row ", row_, ": ", std::string(what));
+    return Status::Invalid("cannot read ", name_, ": row ", row_, ": ", std::string(what));
   }
 
   // Twice as much at a time while one row fills the buffer, so that a long row costs no more than
@@ -93,11 +93,11 @@ class WrittenText final : public arrow::RecordBatchReader {
     return Status::OK();
   }
 
-  const std::string path_;
+  const SourcePtr file_;
+  const std::string name_;
   const SchemaPtr schema_;
   const std::string header_;
   const ParseRow parse_;
-  std::shared_ptr<arrow::io::ReadableFile> file_;
   RowBuilders builders_;
   std::string buffer_;
   std::size_t begin_ = 0;  // of the next row in the buffer
@@ -114,10 +114,11 @@ Status TextSink::Flush() {
 }
 
 Result<BatchReaderPtr> ReadWrittenText(
-    const std::string& path, SchemaPtr schema, std::string header, ParseRow parse
+    SourcePtr file, const std::string& name, SchemaPtr schema, std::string header, ParseRow parse
 ) {
-  auto reader =
-      std::make_shared<WrittenText>(path, std::move(schema), std::move(header), std::move(parse));
+  auto reader = std::make_shared<WrittenText>(
+      std::move(file), name, std::move(schema), std::move(header), std::move(parse)
+  );
   MS_RETURN_NOT_OK(reader->Open());
   return reader;
 }

@@ -46,7 +46,7 @@ using ParseRow =
 
 /// Reads a file that is `header`, then rows.
 Result<BatchReaderPtr> ReadWrittenText(
-    const std::string& path, SchemaPtr schema, std::string header, ParseRow parse
+    SourcePtr file, const std::string& name, SchemaPtr schema, std::string header, ParseRow parse
 );
 
 }  // namespace millstream

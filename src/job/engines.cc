@@ -11,6 +11,7 @@
 #include "engine/recorded_engine.h"
 #include "fmt/format.h"
 #include "job/job.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -27,7 +28,7 @@ HostedEngineOptions HostedOptions(
 // Reads what the last driver died of, and begins a record of this one's flights. A job that keeps
 // no state on this machine has none.
 Status StartRecorder(const PreparedJob& job, const Say& say, JobEngines& engines) {
-  if (!job.ledger) return Status::OK();
+  if (!job.ledger || IsObjectPath(job.ledger->layout().state)) return Status::OK();
   const std::string path = job.ledger->layout().state + "/flight";
   auto record = FlightRecorder::Read(path);
   if (!record.ok()) {

@@ -114,9 +114,9 @@ Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, co
       auto writer, MakeTableWriter(format, plan.output, stream, {{"millstream.job", ledger.id()}})
   );
   for (const Split& split : plan.splits) {
-    MS_ASSIGN_OR_RETURN(
-        auto reader, OpenWritten(format, ledger.layout().PartPath(split.number), plan.output)
-    );
+    const std::string part = ledger.layout().PartPath(split.number);
+    MS_ASSIGN_OR_RETURN(auto file, storage.Open(part));
+    MS_ASSIGN_OR_RETURN(auto reader, OpenWritten(format, std::move(file), part, plan.output));
     std::shared_ptr<arrow::RecordBatch> batch;
     while (true) {
       MS_RETURN_NOT_OK(reader->ReadNext(&batch));

@@ -57,16 +57,17 @@ Result<OutputFormat> FormatOf(const Json& output, const std::string& suffix) {
 }  // namespace
 
 Result<StandingOutput> OpenOutput(Storage& storage, const std::string& given) {
-  const std::string path = std::filesystem::absolute(given).lexically_normal().string();
-  const std::string suffix = std::filesystem::path(path).extension().string();
-  StandingOutput output;
+  const std::string folder = std::filesystem::current_path().string();
+  const std::string suffix = std::filesystem::path(given).extension().string();
   MS_ASSIGN_OR_RETURN(
-      output.ledger,
-      Ledger::Load(storage, OutputLayout::Of(path, suffix.empty() ? ".parquet" : suffix))
+      const OutputLayout guess, OutputLayoutAt(folder, given, suffix.empty() ? ".parquet" : suffix)
   );
+  StandingOutput output;
+  output.storage = &storage;
+  MS_ASSIGN_OR_RETURN(output.ledger, Ledger::Load(storage, guess));
   if (!output.ledger) {
     return Status::Invalid(
-        path, " is no output of Millstream: ", path, ".millstream/job.json is missing"
+        guess.output, " is no output of Millstream: ", guess.state, "/job.json is missing"
     );
   }
   const Json spec = output.ledger->job().value("spec", Json::object());
@@ -74,7 +75,9 @@ Result<StandingOutput> OpenOutput(Storage& storage, const std::string& given) {
   MS_ASSIGN_OR_RETURN(output.format, FormatOf(written, suffix));
   MS_ASSIGN_OR_RETURN(
       output.ledger,
-      Ledger::Load(storage, OutputLayout::Of(path, std::string(OutputFormatSuffix(output.format))))
+      Ledger::Load(
+          storage, OutputLayout::Of(guess.output, std::string(OutputFormatSuffix(output.format)))
+      )
   );
   MS_ASSIGN_OR_RETURN(output.plan, PlanOf(*output.ledger));
   if (const auto rows = written.find("rows"); rows != written.end()) {
@@ -91,7 +94,10 @@ Result<StandingOutput> OpenOutput(Storage& storage, const std::string& given) {
 Status ReadRows(
     const StandingOutput& output, const Split& split, const std::string& path, const OnRows& rows
 ) {
-  MS_ASSIGN_OR_RETURN(auto reader, OpenWritten(output.format, path, output.plan.output));
+  MS_ASSIGN_OR_RETURN(auto part, output.storage->Open(path));
+  MS_ASSIGN_OR_RETURN(
+      auto reader, OpenWritten(output.format, std::move(part), path, output.plan.output)
+  );
   SplitWalk walk(split, output.plan.snapshot);
   std::shared_ptr<arrow::RecordBatch> batch;
   while (true) {

@@ -20,6 +20,7 @@
 namespace millstream {
 
 struct StandingOutput {
+  Storage* storage = nullptr;
   std::unique_ptr<Ledger> ledger;
   OutputFormat format = OutputFormat::kParquet;
   Plan plan;

@@ -11,6 +11,7 @@
 #include "arrow/ipc/writer.h"
 #include "arrow/util/base64.h"
 #include "data/json_value.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -209,8 +210,24 @@ Result<OutputFormat> OutputFormatOf(const JobSpec& spec) {
 
 Result<OutputLayout> OutputLayoutOf(const JobSpec& spec) {
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(spec));
-  const std::filesystem::path path = std::filesystem::path(spec.folder) / spec.output.path;
-  return OutputLayout::Of(path.string(), std::string(OutputFormatSuffix(format)));
+  return OutputLayoutAt(spec.folder, spec.output.path, std::string(OutputFormatSuffix(format)));
+}
+
+Result<OutputLayout> OutputLayoutAt(
+    const std::string& folder, const std::string& path, const std::string& suffix
+) {
+  const std::string clean = CleanPath(folder, path);
+  if (!IsObjectPath(path) && path.find("://") != path.npos) {
+    return Status::NotImplemented(
+        "output ", path, ": only folders and files of the local disk and s3:// paths can be written"
+    );
+  }
+  if (IsObjectPath(clean) && ParentOf(clean) == "s3:/") {
+    return Status::Invalid(
+        "output ", path, " is a whole bucket: name a folder in it, as in ", clean, "/output"
+    );
+  }
+  return OutputLayout::Of(clean, suffix);
 }
 
 std::vector<Split> LimitSplits(const std::vector<Split>& splits, std::int64_t limit, bool spread) {

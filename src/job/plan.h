@@ -63,6 +63,11 @@ Result<InputOptions> InputOptionsOf(const JobSpec& spec);
 Result<OutputFormat> OutputFormatOf(const JobSpec& spec);
 /// Where the job's output lies.
 Result<OutputLayout> OutputLayoutOf(const JobSpec& spec);
+/// The same of a path that a person gave, relative to `folder`, whose parts have the suffix.
+/// Invalid if it names a whole bucket.
+Result<OutputLayout> OutputLayoutAt(
+    const std::string& folder, const std::string& path, const std::string& suffix
+);
 
 /// Keeps the first `limit` rows of the splits, or so many spread evenly over them.
 std::vector<Split> LimitSplits(const std::vector<Split>& splits, std::int64_t limit, bool spread);

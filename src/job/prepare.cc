@@ -20,6 +20,7 @@
 #include "job/resume.h"
 #include "job/status.h"
 #include "model/locate.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -124,10 +125,11 @@ Result<RowBatch> ReadSample(const PreparedJob& job) {
 // An output below an input folder would be read as input once it is moved aside, or by other jobs.
 Status CheckOutputIsNoInput(const JobSpec& spec, const OutputLayout& layout) {
   for (const std::string& input : spec.input.paths) {
-    const auto folder = (std::filesystem::path(spec.folder) / input / "").lexically_normal();
+    const std::string folder = CleanPath(spec.folder, input);
     std::error_code ignored;
-    const bool below = layout.output.starts_with(folder.string());
-    if (!below || !std::filesystem::is_directory(folder, ignored)) continue;
+    const bool below = layout.output.starts_with(folder + "/");
+    const bool is_folder = IsObjectPath(folder) || std::filesystem::is_directory(folder, ignored);
+    if (!below || !is_folder) continue;
     return Status::Invalid(MistakeLine(
         spec,
         spec.output.place,

@@ -6,13 +6,15 @@
 #include <utility>
 
 #include "engine/wire.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
 
-// A group's syncs wait for so much time or bytes (durability F3).
-constexpr auto kGroupTime = std::chrono::milliseconds(200);
-constexpr std::uint64_t kGroupBytes = 1 << 20;
+// A group's syncs wait for so much time or bytes: on a disk, and on an object store, where each is
+// a request that costs money.
+constexpr GroupLimits kDiskGroup{std::chrono::milliseconds(200), 1 << 20};
+constexpr GroupLimits kStoreGroup{std::chrono::seconds(15), 4 << 20};
 
 // The row first: it begins every key of the row.
 constexpr std::size_t kRowBytes = 12;
@@ -35,7 +37,8 @@ std::int64_t RowsIn(const LoadedRows& rows) {
   return static_cast<std::int64_t>(found.size());
 }
 
-JobResults::JobResults(Ledger& ledger) : ledger_(ledger) {
+JobResults::JobResults(Ledger& ledger)
+    : ledger_(ledger), group_(IsObjectPath(ledger.layout().state) ? kStoreGroup : kDiskGroup) {
   thread_.Spawn([this](std::stop_token stop) { return SyncInGroups(stop); });
 }
 
@@ -100,7 +103,7 @@ Status JobResults::Log(const ResultKey& key, LogKind kind, const std::string& by
   MS_RETURN_NOT_OK(ledger_.rows().Append(key.split, kind, KeyBytes(key), key.request, bytes));
   MutexLock lock(mutex_);
   unsynced_bytes_ += bytes.size();
-  if (unsynced_bytes_ >= kGroupBytes) changed_.notify_all();
+  if (unsynced_bytes_ >= group_.bytes) changed_.notify_all();
   return failure_;
 }
 
@@ -113,8 +116,8 @@ Status JobResults::SyncInGroups(std::stop_token stop) {
   while (!stop.stop_requested()) {
     {
       MutexLock lock(mutex_);
-      changed_.wait_for(lock, stop, kGroupTime, [this]() MS_REQUIRES(mutex_) {
-        return unsynced_bytes_ >= kGroupBytes;
+      changed_.wait_for(lock, stop, group_.time, [this]() MS_REQUIRES(mutex_) {
+        return unsynced_bytes_ >= group_.bytes;
       });
       if (unsynced_bytes_ == 0) continue;
       unsynced_bytes_ = 0;

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -19,6 +20,12 @@ namespace millstream {
 
 /// How many rows a log has something of.
 std::int64_t RowsIn(const LoadedRows& rows);
+
+/// How much of a row log may be not yet durable.
+struct GroupLimits {
+  std::chrono::milliseconds time;
+  std::uint64_t bytes;
+};
 
 class JobResults final : public ResultStore {
  public:
@@ -47,6 +54,7 @@ class JobResults final : public ResultStore {
   Status SyncInGroups(std::stop_token stop);
 
   Ledger& ledger_;
+  const GroupLimits group_;
   std::int64_t rows_found_ = 0;
   std::vector<std::string> damage_;
 

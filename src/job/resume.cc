@@ -8,6 +8,7 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "job/spec_difference.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -87,8 +88,10 @@ Status Refuse(
     }
   }
   message += "\nTo write elsewhere, add:        --output NEW_PATH";
-  message +=
-      "\nTo start anew there, add:       --restart   (moves the old output and its state aside)";
+  if (!IsObjectPath(job.ledger->layout().output)) {
+    message +=
+        "\nTo start anew there, add:       --restart   (moves the old output and its state aside)";
+  }
   if (accept != "-") {
     message += fmt::format(
         "\nTo go on with the change, add: {}   ({} rows that are done keep the old spec)",

@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <set>
 #include <utility>
 
 #include "fmt/format.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -33,16 +33,9 @@ Result<bool> Exists(Storage& storage, const std::string& folder, const std::stri
   return false;
 }
 
-std::string Parent(const std::string& path) {
-  return std::filesystem::path(path).parent_path().string();
-}
-std::string Leaf(const std::string& path) {
-  return std::filesystem::path(path).filename().string();
-}
-
 // Whether anything stands where the output is to stand.
 Result<bool> HasOutput(Storage& storage, const OutputLayout& layout) {
-  if (layout.is_single_file) return Exists(storage, Parent(layout.output), Leaf(layout.output));
+  if (layout.is_single_file) return Exists(storage, ParentOf(layout.output), LeafOf(layout.output));
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
   return !files.empty();
 }
@@ -137,8 +130,7 @@ bool ReadParts(const Json& body, Add add) {
 
 OutputLayout OutputLayout::Of(const std::string& path, const std::string& suffix) {
   OutputLayout layout;
-  std::string clean = std::filesystem::path(path).lexically_normal().string();
-  while (clean.size() > 1 && clean.ends_with('/')) clean.pop_back();
+  const std::string clean = CleanPath("", path);
   layout.output = clean;
   layout.suffix = suffix;
   layout.state = clean + ".millstream";
@@ -549,7 +541,7 @@ Result<std::vector<std::int64_t>> Ledger::LoggedSplits() const {
 
 Result<bool> Ledger::OutputStands() const {
   if (!layout_.is_single_file) return true;
-  return Exists(storage_, Parent(layout_.output), Leaf(layout_.output));
+  return Exists(storage_, ParentOf(layout_.output), LeafOf(layout_.output));
 }
 
 Status Ledger::PublishOutput(const std::string& temporary) {
@@ -598,21 +590,31 @@ OutputLayout Aside(const OutputLayout& layout, int number) {
 }  // namespace
 
 Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout& layout) {
+  if (IsObjectPath(layout.output)) {
+    return Status::Invalid(fmt::format(
+        "{} cannot be moved aside, as an object store has no renames: write elsewhere with "
+        "--output, "
+        "or remove {} and {} yourself",
+        layout.output,
+        layout.output,
+        layout.state
+    ));
+  }
   MS_ASSIGN_OR_RETURN(
-      const bool has_output, Exists(storage, Parent(layout.output), Leaf(layout.output))
+      const bool has_output, Exists(storage, ParentOf(layout.output), LeafOf(layout.output))
   );
   MS_ASSIGN_OR_RETURN(
-      const bool has_state, Exists(storage, Parent(layout.state), Leaf(layout.state))
+      const bool has_state, Exists(storage, ParentOf(layout.state), LeafOf(layout.state))
   );
   std::vector<std::string> moved;
   if (!has_output && !has_state) return moved;
   for (int number = 1;; ++number) {
     const OutputLayout aside = Aside(layout, number);
     MS_ASSIGN_OR_RETURN(
-        const bool taken, Exists(storage, Parent(aside.output), Leaf(aside.output))
+        const bool taken, Exists(storage, ParentOf(aside.output), LeafOf(aside.output))
     );
     MS_ASSIGN_OR_RETURN(
-        const bool state_taken, Exists(storage, Parent(aside.state), Leaf(aside.state))
+        const bool state_taken, Exists(storage, ParentOf(aside.state), LeafOf(aside.state))
     );
     if (taken || state_taken) continue;
     // The state first: what is left of a move that stopped here is known by it.
@@ -627,21 +629,22 @@ Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout&
 }
 
 Status FinishMoveAside(Storage& storage, const OutputLayout& layout) {
+  if (IsObjectPath(layout.output)) return Status::OK();
   MS_ASSIGN_OR_RETURN(
-      const bool has_output, Exists(storage, Parent(layout.output), Leaf(layout.output))
+      const bool has_output, Exists(storage, ParentOf(layout.output), LeafOf(layout.output))
   );
   MS_ASSIGN_OR_RETURN(
-      const bool has_state, Exists(storage, Parent(layout.state), Leaf(layout.state))
+      const bool has_state, Exists(storage, ParentOf(layout.state), LeafOf(layout.state))
   );
   if (!has_output || has_state) return Status::OK();
   for (int number = 1;; ++number) {
     const OutputLayout aside = Aside(layout, number);
     MS_ASSIGN_OR_RETURN(
-        const bool state_moved, Exists(storage, Parent(aside.state), Leaf(aside.state))
+        const bool state_moved, Exists(storage, ParentOf(aside.state), LeafOf(aside.state))
     );
     if (!state_moved) return Status::OK();
     MS_ASSIGN_OR_RETURN(
-        const bool moved, Exists(storage, Parent(aside.output), Leaf(aside.output))
+        const bool moved, Exists(storage, ParentOf(aside.output), LeafOf(aside.output))
     );
     if (!moved) return storage.Publish(layout.output, aside.output);
   }

@@ -12,6 +12,7 @@
 #include "fmt/format.h"
 #include "pipeline/spec_check.h"
 #include "pipeline/spec_keys.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -283,7 +284,8 @@ std::map<std::string, YamlNode> CollectVars(
 
 void SetOutput(YamlNode& root, const std::string& path) {
   std::error_code error;
-  std::string absolute = std::filesystem::absolute(path, error).string();
+  std::string absolute =
+      IsObjectPath(path) ? path : std::filesystem::absolute(path, error).string();
   if (error) absolute = path;
   if (path.ends_with('/') && !absolute.ends_with('/')) absolute += '/';
   YamlNode* output = FindOrAdd(root, "output");

@@ -32,8 +32,8 @@ class Disk {
   virtual int Open(const std::string& path, Mode mode, File* file) = 0;
   /// May write fewer bytes than given.
   virtual int Write(File file, std::string_view bytes, std::size_t* written) = 0;
-  /// May read fewer bytes than fit; 0 at the end.
-  virtual int Read(File file, std::span<char> buffer, std::size_t* read) = 0;
+  /// Reads what begins at byte `at`; may read fewer bytes than fit, and 0 at the end.
+  virtual int Read(File file, std::uint64_t at, std::span<char> buffer, std::size_t* read) = 0;
   virtual int Size(File file, std::uint64_t* bytes) = 0;
   /// Starts writing a file back, so that several are on their way before the first is waited for.
   virtual void StartSync(File file) = 0;

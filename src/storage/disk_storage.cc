@@ -6,20 +6,18 @@
 #include <set>
 #include <utility>
 
+#include "arrow/memory_pool.h"
 #include "arrow/util/io_util.h"
 #include "base/mutex.h"
 #include "storage/disk.h"
+#include "storage/path.h"
+#include "storage/range_file.h"
 #include "storage/storage.h"
 
 namespace millstream {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string ParentOf(const std::string& path) {
-  const std::size_t slash = path.find_last_of('/');
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-}
 
 // An open file, closed at the end of its scope.
 class OpenFile {
@@ -49,6 +47,25 @@ class OpenFile {
     int error = disk_.Sync(file_);
     while (error == EINTR) error = disk_.Sync(file_);
     return error == 0 ? Status::OK() : FileError(error, "sync", path_);
+  }
+  // Fewer bytes than fit only at the end of the file.
+  Result<std::size_t> ReadAt(std::uint64_t at, std::span<char> buffer) const {
+    std::size_t have = 0;
+    while (have < buffer.size()) {
+      std::size_t got = 0;
+      const int error = disk_.Read(file_, at + have, buffer.subspan(have), &got);
+      if (error == EINTR) continue;
+      if (error != 0) return FileError(error, "read", path_);
+      if (got == 0) break;
+      have += got;
+    }
+    return have;
+  }
+  Result<std::uint64_t> Size() const {
+    std::uint64_t size = 0;
+    const int error = disk_.Size(file_, &size);
+    if (error != 0) return FileError(error, "read", path_);
+    return size;
   }
   void StartSync() { disk_.StartSync(file_); }
   // Idempotent. EINTR closes the file as well.
@@ -88,6 +105,35 @@ class DiskOutputStream final : public arrow::io::OutputStream {
  private:
   const std::unique_ptr<OpenFile> file_;
   std::int64_t position_ = 0;
+};
+
+class DiskInputFile final : public RangeFile {
+ public:
+  static Result<std::shared_ptr<DiskInputFile>> Open(
+      const std::shared_ptr<Disk>& disk, const std::string& path
+  ) {
+    auto file = std::make_unique<OpenFile>(*disk);
+    MS_RETURN_NOT_OK(file->Open(path, Disk::Mode::kRead));
+    MS_ASSIGN_OR_RETURN(const std::uint64_t size, file->Size());
+    return std::make_shared<DiskInputFile>(disk, std::move(file), size);
+  }
+  DiskInputFile(std::shared_ptr<Disk> disk, std::unique_ptr<OpenFile> file, std::uint64_t size)
+      : RangeFile(file->path(), size, arrow::default_memory_pool()),
+        disk_(std::move(disk)),
+        file_(std::move(file)) {}
+  ~DiskInputFile() override = default;
+
+ private:
+  Status ReadRange(std::uint64_t at, std::uint64_t num_bytes, void* out) override {
+    MS_ASSIGN_OR_RETURN(
+        const std::size_t got, file_->ReadAt(at, {static_cast<char*>(out), num_bytes})
+    );
+    return got == num_bytes ? Status::OK()
+                            : Status::IOError("cannot read ", name(), ": it became shorter");
+  }
+
+  const std::shared_ptr<Disk> disk_;  // outlives the file
+  const std::unique_ptr<OpenFile> file_;
 };
 
 class DiskLock final : public StorageLock {
@@ -152,26 +198,19 @@ class DiskStorage final : public Storage {
     return SyncEntries(ParentOf(path));
   }
 
+  Result<std::shared_ptr<arrow::io::RandomAccessFile>> Open(const std::string& path) override {
+    return DiskInputFile::Open(owner_, path);
+  }
+
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override {
     OpenFile file(disk_);
     MS_RETURN_NOT_OK(file.Open(path, Disk::Mode::kRead));
-    std::uint64_t size = 0;
-    if (const int error = disk_.Size(file.get(), &size); error != 0) {
-      return FileError(error, "read", path);
-    }
+    MS_ASSIGN_OR_RETURN(const std::uint64_t size, file.Size());
     if (size > max_bytes) {
       return Status::Invalid(path, " is larger than expected: ", size, " bytes, limit ", max_bytes);
     }
     std::string bytes(size, '\0');
-    std::size_t have = 0;
-    while (have < bytes.size()) {
-      std::size_t got = 0;
-      const int error = disk_.Read(file.get(), std::span(bytes).subspan(have), &got);
-      if (error == EINTR) continue;
-      if (error != 0) return FileError(error, "read", path);
-      if (got == 0) break;
-      have += got;
-    }
+    MS_ASSIGN_OR_RETURN(const std::size_t have, file.ReadAt(0, bytes));
     bytes.resize(have);
     return bytes;
   }

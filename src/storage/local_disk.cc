@@ -54,8 +54,8 @@ class LocalDisk final : public Disk {
     *written = count < 0 ? 0 : static_cast<std::size_t>(count);
     return ErrorOf(count);
   }
-  int Read(File file, std::span<char> buffer, std::size_t* got) override {
-    const ssize_t count = read(file, buffer.data(), buffer.size());
+  int Read(File file, std::uint64_t at, std::span<char> buffer, std::size_t* got) override {
+    const ssize_t count = pread(file, buffer.data(), buffer.size(), static_cast<off_t>(at));
     *got = count < 0 ? 0 : static_cast<std::size_t>(count);
     return ErrorOf(count);
   }

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/object_file.h"
 
-#include <algorithm>
 #include <cstring>
 #include <map>
 #include <utility>
 
-#include "arrow/buffer.h"
 #include "storage/retrying_store.h"
 #include "storage/s3_store.h"
 #include "storage/store_failure.h"
@@ -34,78 +32,28 @@ ObjectFile::ObjectFile(
     std::string path,
     arrow::MemoryPool* pool
 )
-    : store_(std::move(store)), object_(std::move(object)), path_(std::move(path)), pool_(pool) {
-  set_mode(arrow::io::FileMode::READ);
-}
+    : RangeFile(std::move(path), object.size_bytes, pool),
+      store_(std::move(store)),
+      object_(std::move(object)) {}
 
-Status ObjectFile::Close() {
-  is_closed_ = true;
-  return Status::OK();
-}
-
-Status ObjectFile::Seek(std::int64_t position) {
-  if (position < 0) return Status::Invalid("a negative place in ", path_);
-  position_ = position;
-  return Status::OK();
-}
-
-Result<std::int64_t> ObjectFile::GetSize() {
-  return static_cast<std::int64_t>(object_.size_bytes);
-}
-
-Result<std::int64_t> ObjectFile::Read(std::int64_t num_bytes, void* out) {
-  MS_ASSIGN_OR_RETURN(const std::int64_t got, ReadAt(position_, num_bytes, out));
-  position_ += got;
-  return got;
-}
-
-Result<std::shared_ptr<arrow::Buffer>> ObjectFile::Read(std::int64_t num_bytes) {
-  MS_ASSIGN_OR_RETURN(auto buffer, ReadAt(position_, num_bytes));
-  position_ += buffer->size();
-  return buffer;
-}
-
-Result<std::int64_t> ObjectFile::ReadAt(std::int64_t position, std::int64_t num_bytes, void* out) {
-  if (position < 0 || num_bytes < 0) return Status::Invalid("a negative range of ", path_);
-  const auto size = static_cast<std::int64_t>(object_.size_bytes);
-  const std::int64_t wanted = std::min(num_bytes, std::max<std::int64_t>(size - position, 0));
-  if (wanted == 0) return 0;
-  const StoreReply reply = store_->Get(
-      {object_.key,
-       static_cast<std::uint64_t>(wanted),
-       static_cast<std::uint64_t>(position),
-       object_.etag}
-  );
+Status ObjectFile::ReadRange(std::uint64_t at, std::uint64_t num_bytes, void* out) {
+  const StoreReply reply = store_->Get({object_.key, num_bytes, at, object_.etag});
   Status failure = Status::OK();
   if (reply.outcome == StoreOutcome::kConditionFailed || reply.outcome == StoreOutcome::kNotFound) {
-    failure = Conflict(
-        "input file " + path_ +
-        " was changed since the job was made: its output would mix two inputs"
-    );
+    failure = Conflict(name() + " was changed: the version that is being read is no longer there");
   } else if (!reply.ok()) {
-    failure = StoreFailure(reply, "read", path_);
-  } else if (reply.bytes.size() != static_cast<std::size_t>(wanted)) {
-    failure = Status::IOError("cannot read ", path_, ": the store gave fewer bytes than there are");
+    failure = StoreFailure(reply, "read", name());
+  } else if (reply.bytes.size() != num_bytes) {
+    failure =
+        Status::IOError("cannot read ", name(), ": the store gave fewer bytes than there are");
+  } else {
+    std::memcpy(out, reply.bytes.data(), reply.bytes.size());
   }
   if (!failure.ok()) {
     MutexLock lock(mutex_);
     failure_ = failure;
-    return failure;
   }
-  std::memcpy(out, reply.bytes.data(), reply.bytes.size());
-  return wanted;
-}
-
-Result<std::shared_ptr<arrow::Buffer>> ObjectFile::ReadAt(
-    std::int64_t position, std::int64_t num_bytes
-) {
-  const auto size = static_cast<std::int64_t>(object_.size_bytes);
-  const std::int64_t left = std::clamp<std::int64_t>(size - position, 0, size);
-  const std::int64_t wanted = std::clamp<std::int64_t>(num_bytes, 0, left);
-  MS_ASSIGN_OR_RETURN(auto buffer, arrow::AllocateResizableBuffer(wanted, pool_));
-  MS_ASSIGN_OR_RETURN(const std::int64_t got, ReadAt(position, wanted, buffer->mutable_data()));
-  MS_RETURN_NOT_OK(buffer->Resize(got));
-  return std::shared_ptr<arrow::Buffer>(std::move(buffer));
+  return failure;
 }
 
 Result<std::shared_ptr<ObjectStore>> StoreOf(const std::string& path) {

@@ -9,17 +9,16 @@
 #include <string>
 #include <vector>
 
-#include "arrow/io/interfaces.h"
 #include "arrow/type_fwd.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "storage/object_store.h"
+#include "storage/range_file.h"
 
 namespace millstream {
 
-/// Every range is of the version `etag`, or the read fails with a Conflict. Thread-safe but for
-/// Seek, Tell and Read.
-class ObjectFile final : public arrow::io::RandomAccessFile {
+/// Every range is of the version `etag`, or the read fails with a Conflict.
+class ObjectFile final : public RangeFile {
  public:
   /// `path` is what messages call it. Buffers come from `pool`.
   ObjectFile(
@@ -29,17 +28,6 @@ class ObjectFile final : public arrow::io::RandomAccessFile {
       arrow::MemoryPool* pool
   );
 
-  Status Close() override;
-  bool closed() const override { return is_closed_; }
-  Result<std::int64_t> Tell() const override { return position_; }
-  Status Seek(std::int64_t position) override;
-  Result<std::int64_t> GetSize() override;
-  Result<std::int64_t> Read(std::int64_t num_bytes, void* out) override;
-  Result<std::shared_ptr<arrow::Buffer>> Read(std::int64_t num_bytes) override;
-  Result<std::int64_t> ReadAt(std::int64_t position, std::int64_t num_bytes, void* out) override;
-  Result<std::shared_ptr<arrow::Buffer>> ReadAt(std::int64_t position, std::int64_t num_bytes)
-      override;
-
   /// Why a read failed, if one did: the store or the version, as opposed to what the bytes say,
   /// which a parser's own error would not tell apart.
   Status failure() const {
@@ -48,12 +36,10 @@ class ObjectFile final : public arrow::io::RandomAccessFile {
   }
 
  private:
+  Status ReadRange(std::uint64_t at, std::uint64_t num_bytes, void* out) override;
+
   const std::shared_ptr<ObjectStore> store_;
   const StoredObject object_;
-  const std::string path_;
-  arrow::MemoryPool* const pool_;
-  bool is_closed_ = false;
-  std::int64_t position_ = 0;
   mutable Mutex mutex_;
   Status failure_ MS_GUARDED_BY(mutex_) = Status::OK();
 };

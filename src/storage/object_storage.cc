@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/mutex.h"
 #include "base/task_scope.h"
+#include "storage/object_file.h"
 #include "storage/object_lock.h"
 #include "storage/store_failure.h"
 #include "storage/unpublished_file.h"
@@ -24,7 +25,6 @@ namespace {
 
 constexpr std::uint64_t kPutBytesMax = std::uint64_t{5} << 30;  // what S3 takes in one request
 constexpr std::uint64_t kPieceBytesMax = std::uint64_t{1} << 30;
-constexpr std::uint64_t kReplacedBytesMax = std::uint64_t{1} << 30;
 
 std::string PieceKey(const std::string& key, std::int64_t number) {
   return fmt::format("{}/{:08}", key, number);
@@ -43,7 +43,9 @@ class ObjectStorage final : public Storage {
   ObjectStorage(std::shared_ptr<ObjectStore> store, ObjectStorageOptions options)
       : options_(std::move(options)),
         direct_(std::move(store)),
-        store_(direct_, options_.clock, options_.retry, options_.stop) {}
+        store_(
+            std::make_shared<RetryingStore>(direct_, options_.clock, options_.retry, options_.stop)
+        ) {}
 
   Result<std::shared_ptr<arrow::io::OutputStream>> Create(const std::string& path) override {
     MS_RETURN_NOT_OK(KeyOf(path).status());
@@ -60,6 +62,12 @@ class ObjectStorage final : public Storage {
   // What stands on a store needs no syncing.
   Status Sync(const std::string& path) override { return KeyOf(path).status(); }
 
+  Result<std::shared_ptr<arrow::io::RandomAccessFile>> Open(const std::string& path) override {
+    MS_ASSIGN_OR_RETURN(const std::string key, KeyOf(path));
+    const StoreReply stands = store_->Head(key);
+    if (!stands.ok()) return StoreFailure(stands, "open", path);
+    return std::make_shared<ObjectFile>(store_, stands.object, path, arrow::default_memory_pool());
+  }
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override;
   Result<std::vector<StoredFile>> List(const std::string& folder) override;
   Status Remove(const std::string& path) override;
@@ -69,13 +77,13 @@ class ObjectStorage final : public Storage {
     MS_ASSIGN_OR_RETURN(const std::string key, KeyOf(path));
     MS_RETURN_NOT_OK(Probe(key));
     return LockObject(
-        direct_, store_, key, holder, {options_.clock, options_.heartbeat, options_.lock_stale}
+        direct_, *store_, key, holder, {options_.clock, options_.heartbeat, options_.lock_stale}
     );
   }
 
   Result<std::optional<std::string>> LockHolder(const std::string& path) override {
     MS_ASSIGN_OR_RETURN(const std::string key, KeyOf(path));
-    return HolderOfLock(store_, key, {options_.clock, options_.heartbeat, options_.lock_stale});
+    return HolderOfLock(*store_, key, {options_.clock, options_.heartbeat, options_.lock_stale});
   }
 
   Result<DiskSpace> Space(const std::string& folder) override {
@@ -113,14 +121,16 @@ class ObjectStorage final : public Storage {
       }
       if (piece.empty()) return Status::OK();
       const StoreReply reply =
-          storage_.store_.Put({PieceKey(key_, ++num_pieces_), piece, PutCondition::IfAbsent(), {}});
+          storage_.store_->Put({PieceKey(key_, ++num_pieces_), piece, PutCondition::IfAbsent(), {}}
+          );
       MutexLock lock(mutex_);
       if (!reply.ok()) failed_ = StoreFailure(reply, "append to", path_);
       return failed_;
     }
     // The first piece is empty and takes the name.
     StoreReply TakeName() {
-      return storage_.store_.Put({PieceKey(key_, ++num_pieces_), {}, PutCondition::IfAbsent(), {}});
+      return storage_.store_->Put({PieceKey(key_, ++num_pieces_), {}, PutCondition::IfAbsent(), {}}
+      );
     }
 
    private:
@@ -134,6 +144,7 @@ class ObjectStorage final : public Storage {
 
   Result<std::string> KeyOf(const std::string& path) const {
     std::string_view key = path;
+    if (path + '/' == options_.root) return std::string();
     if (!key.starts_with(options_.root)) {
       return Status::Invalid(path, " does not lie in ", options_.root);
     }
@@ -170,7 +181,7 @@ class ObjectStorage final : public Storage {
 
   const ObjectStorageOptions options_;
   const std::shared_ptr<ObjectStore> direct_;
-  RetryingStore store_;
+  const std::shared_ptr<RetryingStore> store_;
 
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<UnpublishedFile>> unpublished_ MS_GUARDED_BY(mutex_);
@@ -181,7 +192,7 @@ class ObjectStorage final : public Storage {
 Result<std::unique_ptr<AppendFile>> ObjectStorage::CreateAppend(const std::string& path) {
   MS_ASSIGN_OR_RETURN(const std::string key, KeyOf(path));
   MS_RETURN_NOT_OK(Probe(key));
-  const StoreReply whole = store_.Head(key);
+  const StoreReply whole = store_->Head(key);
   if (whole.ok()) return Status::AlreadyExists(path, " exists already");
   if (whole.outcome != StoreOutcome::kNotFound) return StoreFailure(whole, "create", path);
   auto file = std::make_unique<PieceFile>(*this, path, key);
@@ -203,7 +214,7 @@ Result<StoredObject> ObjectStorage::PutFile(
     );
   }
   const bool replaces = condition.kind == PutCondition::Kind::kIfMatch;
-  const StoreReply reply = store_.Put({key, file.bytes(), std::move(condition), {}});
+  const StoreReply reply = store_->Put({key, file.bytes(), std::move(condition), {}});
   if (reply.ok()) return reply.object;
   if (reply.outcome == StoreOutcome::kConditionFailed && !replaces) {
     return Status::AlreadyExists(to, " exists already");
@@ -257,14 +268,11 @@ Status ObjectStorage::Exchange(const std::string& from, const std::string& to) {
   MS_RETURN_NOT_OK(file->Finish());
   MS_ASSIGN_OR_RETURN(const std::string key, KeyOf(to));
   MS_RETURN_NOT_OK(Probe(key));
-  StoreReply old = store_.Get({key, kReplacedBytesMax, {}, {}});
+  const StoreReply old = store_->Head(key);
   if (!old.ok()) return StoreFailure(old, "replace", to);
-  auto kept = std::make_shared<UnpublishedFile>(options_.memory_bytes_max);
-  MS_RETURN_NOT_OK(kept->Append(old.bytes));
-  MS_RETURN_NOT_OK(kept->Finish());
   MS_RETURN_NOT_OK(PutFile(*file, to, PutCondition::IfMatch(old.object.etag)).status());
   MutexLock lock(mutex_);
-  unpublished_[from] = std::move(kept);
+  unpublished_.erase(from);
   return Status::OK();
 }
 
@@ -278,7 +286,7 @@ Result<std::string> ObjectStorage::Read(const std::string& path, std::uint64_t m
     if (unpublished->size_bytes() > max_bytes) return too_large(unpublished->size_bytes());
     return std::string(unpublished->bytes());
   }
-  StoreReply reply = store_.Get({key, max_bytes, {}, {}});
+  StoreReply reply = store_->Get({key, max_bytes, {}, {}});
   if (reply.ok()) return std::move(reply.bytes);
   if (reply.outcome == StoreOutcome::kNotFound) return ReadPieces(path, key, max_bytes);
   if (reply.object.size_bytes > max_bytes) return too_large(reply.object.size_bytes);
@@ -298,7 +306,7 @@ Result<std::string> ObjectStorage::ReadPieces(
   std::string bytes;
   for (std::int64_t number = 1;; ++number) {
     const std::string piece = PieceKey(key, number);
-    StoreReply reply = store_.Get({piece, max_bytes - bytes.size(), {}, {}});
+    StoreReply reply = store_->Get({piece, max_bytes - bytes.size(), {}, {}});
     if (reply.outcome == StoreOutcome::kNotFound) {
       if (number == 1 && last == 0) return StoreFailure(reply, "read", path);
       if (number > last) return bytes;
@@ -318,7 +326,7 @@ Result<StoreReply> ObjectStorage::ListAll(const std::string& prefix, bool by_fol
   StoreReply all;
   std::string page;
   do {
-    StoreReply reply = store_.List({prefix, by_folder, page});
+    StoreReply reply = store_->List({prefix, by_folder, page});
     if (!reply.ok()) return StoreFailure(reply, "list", options_.root + prefix);
     std::move(reply.objects.begin(), reply.objects.end(), std::back_inserter(all.objects));
     std::move(reply.folders.begin(), reply.folders.end(), std::back_inserter(all.folders));
@@ -368,7 +376,7 @@ Status ObjectStorage::Remove(const std::string& path) {
   // Backwards: what is left of an appended file, if this ends here, is a beginning of it.
   std::reverse(keys.begin(), keys.end());
   for (const std::string& one : keys) {
-    const StoreReply reply = store_.Delete(one);
+    const StoreReply reply = store_->Delete(one);
     if (!reply.ok() && reply.outcome != StoreOutcome::kNotFound) {
       return StoreFailure(reply, "remove", options_.root + one);
     }
@@ -383,7 +391,7 @@ Status ObjectStorage::Probe(const std::string& beside) {
   const std::string folder = slash == beside.npos ? "" : beside.substr(0, slash + 1);
   const std::string key = folder + ".millstream-probe-" + UniqueName(*options_.clock);
   const Status status = ProbeOnce(key);
-  (void)store_.Delete(key);  // if it stays, it harms nobody
+  (void)store_->Delete(key);  // if it stays, it harms nobody
   is_probed_ = status.ok();
   return status;
 }
@@ -401,18 +409,18 @@ Status ObjectStorage::ProbeOnce(const std::string& key) {
         "S3 does), or to a local folder"
     );
   };
-  const StoreReply first = store_.Put({key, "1", PutCondition::IfAbsent(), {}});
+  const StoreReply first = store_->Put({key, "1", PutCondition::IfAbsent(), {}});
   if (!first.ok()) return StoreFailure(first, "write", path);
-  const StoreReply second = store_.Put({key, "2", PutCondition::IfAbsent(), {}});
+  const StoreReply second = store_->Put({key, "2", PutCondition::IfAbsent(), {}});
   if (second.ok()) return refuse("honour `If-None-Match: *` when an object is put");
   if (second.outcome != StoreOutcome::kConditionFailed) return StoreFailure(second, "write", path);
   const std::string id = UniqueName(*options_.clock);
-  const StoreReply third = store_.Put({key, "3", PutCondition::IfMatch(first.object.etag), id});
+  const StoreReply third = store_->Put({key, "3", PutCondition::IfMatch(first.object.etag), id});
   if (!third.ok()) return StoreFailure(third, "replace", path);
-  const StoreReply fourth = store_.Put({key, "4", PutCondition::IfMatch(first.object.etag), {}});
+  const StoreReply fourth = store_->Put({key, "4", PutCondition::IfMatch(first.object.etag), {}});
   if (fourth.ok()) return refuse("honour `If-Match` when an object is put");
   if (fourth.outcome != StoreOutcome::kConditionFailed) return StoreFailure(fourth, "write", path);
-  const StoreReply head = store_.Head(key);
+  const StoreReply head = store_->Head(key);
   if (!head.ok()) return StoreFailure(head, "look at", path);
   if (head.object.write_id != id) return refuse("keep an object's metadata");
   return Status::OK();
@@ -425,10 +433,6 @@ std::unique_ptr<Storage> MakeObjectStorage(
 ) {
   MS_CHECK(options.root.ends_with('/'));
   return std::make_unique<ObjectStorage>(std::move(store), std::move(options));
-}
-
-bool IsObjectPath(const std::string& path) {
-  return path.starts_with("s3://");
 }
 
 }  // namespace millstream

@@ -4,8 +4,7 @@
 //
 // Unpublished files are kept on this machine and never seen on the store. An appended file is a
 // row of numbered objects below its name, one for each Sync(). A lock is an object that its holder
-// writes again every few seconds. Exchange leaves the old bytes, as an unpublished file, under
-// `from`.
+// writes again every few seconds.
 
 #pragma once
 
@@ -44,8 +43,5 @@ struct ObjectStorageOptions {
 std::unique_ptr<Storage> MakeObjectStorage(
     std::shared_ptr<ObjectStore> store, ObjectStorageOptions options
 );
-
-/// Whether a path names an object of S3: "s3://bucket/key".
-bool IsObjectPath(const std::string& path);
 
 }  // namespace millstream

@@ -162,16 +162,15 @@ int SimulatedDisk::Write(File file, std::string_view bytes, std::size_t* written
   return dies ? EIO : 0;
 }
 
-int SimulatedDisk::Read(File file, std::span<char> buffer, std::size_t* got) {
+int SimulatedDisk::Read(File file, std::uint64_t at, std::span<char> buffer, std::size_t* got) {
   MutexLock lock(mutex_);
   if (is_dead_) return EIO;
   const auto found = open_.find(file);
   if (found == open_.end()) return EBADF;
-  Handle& handle = found->second;
-  const std::string& bytes = handle.node->now;
-  *got = std::min(buffer.size(), bytes.size() - std::min(bytes.size(), handle.position));
-  std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(handle.position), *got, buffer.begin());
-  handle.position += *got;
+  const std::string& bytes = found->second.node->now;
+  const std::size_t begin = std::min(bytes.size(), static_cast<std::size_t>(at));
+  *got = std::min(buffer.size(), bytes.size() - begin);
+  std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(begin), *got, buffer.begin());
   return 0;
 }
 
@@ -361,9 +360,9 @@ int FaultyDisk::Write(File file, std::string_view bytes, std::size_t* written) {
   return base_->Write(file, is_cut ? bytes.substr(0, 1) : bytes, written);
 }
 
-int FaultyDisk::Read(File file, std::span<char> buffer, std::size_t* got) {
+int FaultyDisk::Read(File file, std::uint64_t at, std::span<char> buffer, std::size_t* got) {
   const int error = Count();
-  return error != 0 ? error : base_->Read(file, buffer, got);
+  return error != 0 ? error : base_->Read(file, at, buffer, got);
 }
 
 int FaultyDisk::Size(File file, std::uint64_t* bytes) {

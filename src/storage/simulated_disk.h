@@ -59,7 +59,7 @@ class SimulatedDisk final : public Disk {
 
   int Open(const std::string& path, Mode mode, File* file) override;
   int Write(File file, std::string_view bytes, std::size_t* written) override;
-  int Read(File file, std::span<char> buffer, std::size_t* got) override;
+  int Read(File file, std::uint64_t at, std::span<char> buffer, std::size_t* got) override;
   int Size(File file, std::uint64_t* bytes) override;
   void StartSync(File /*file*/) override {}
   int Sync(File file) override;
@@ -94,7 +94,6 @@ class SimulatedDisk final : public Disk {
   struct Handle {
     std::shared_ptr<Node> node;
     std::string path;
-    std::size_t position = 0;
     bool is_lock = false;
   };
 
@@ -140,7 +139,7 @@ class FaultyDisk final : public Disk {
 
   int Open(const std::string& path, Mode mode, File* file) override;
   int Write(File file, std::string_view bytes, std::size_t* written) override;
-  int Read(File file, std::span<char> buffer, std::size_t* got) override;
+  int Read(File file, std::uint64_t at, std::span<char> buffer, std::size_t* got) override;
   int Size(File file, std::uint64_t* bytes) override;
   void StartSync(File file) override { base_->StartSync(file); }
   int Sync(File file) override;

@@ -76,6 +76,10 @@ class Storage {
   /// Makes what another process left under a name survive a power cut: a file's bytes, or a
   /// folder's entries, and the name.
   virtual Status Sync(const std::string& path) = 0;
+  /// Opens a published file to read it in ranges; from several threads but for Read and Seek. On an
+  /// object store it is the version that stands now: once that is replaced, reads are a Conflict.
+  /// IsNotFound if there is none.
+  virtual Result<std::shared_ptr<arrow::io::RandomAccessFile>> Open(const std::string& path) = 0;
   /// Reads a whole small file. `max_bytes` bounds it. IsNotFound if there is none.
   virtual Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) = 0;
   /// Lists a folder, sorted by name; empty if there is none.
@@ -100,10 +104,10 @@ class Storage {
 /// The local disk. Creates state folders (`*.millstream`) with mode 0700, all else by the umask.
 std::unique_ptr<Storage> MakeLocalStorage();
 
-/// The storage in which `path` lies: the bucket of "s3://bucket/...", with credentials from the
-/// usual chain, else the local disk. Once `stop` is requested, a store that does not answer is no
-/// longer waited for. The error of an S3 path that cannot be used says what to set.
-Result<std::unique_ptr<Storage>> OpenStorage(const std::string& path, std::stop_token stop);
+/// The local disk and, for paths "s3://bucket/...", buckets, with credentials from the usual chain.
+/// Once `stop` is requested, a store that does not answer is no longer waited for. The error of an
+/// S3 path that cannot be used says what to set.
+std::unique_ptr<Storage> MakeStorage(std::stop_token stop);
 
 /// Writes a small file whole, by Create and Publish through a name beside it. AlreadyExists if it
 /// stands.

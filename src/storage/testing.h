@@ -89,6 +89,9 @@ class FaultyStorage final : public Storage {
   Status Sync(const std::string& path) override {
     return counter_->Count("sync", path, [&] { return base_.Sync(path); });
   }
+  Result<std::shared_ptr<arrow::io::RandomAccessFile>> Open(const std::string& path) override {
+    return counter_->Count("open", path, [&] { return base_.Open(path); });
+  }
   Result<std::string> Read(const std::string& path, std::uint64_t max_bytes) override {
     return counter_->Count("read", path, [&] { return base_.Read(path, max_bytes); });
   }

@@ -57,7 +57,8 @@ class KilledJob:
     def __init__(self, folder, output=None):
         self.folder = folder
         self.output = output or folder / "out"
-        self.state = self.output.with_name(self.output.name + ".millstream")
+        self.state = folder / f"{self.output}.millstream"
+        self.environment = None  # this process's
         self.had_two_drivers = False  # then a row may be asked for by both
         self.attempts = 0
         self.parts = {}  # by name, as they were first seen
@@ -77,26 +78,35 @@ class KilledJob:
         self.attempts += 1
         command = [DRIVER, "run", self.folder / "job.yaml", str(self.attempts)]
         command += [self.folder / f"asked-{self.attempts}", kill_at]
-        return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            list(map(str, command)), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def _asked(self, attempt):
         """The records that an attempt asked the engine for."""
         file = self.folder / f"asked-{attempt}"
         return {int(row) for row in re.findall(r"row (\d+)\n", file.read_text())} if file.exists() else set()
 
+    def part_files(self):
+        return {part.name: part.read_bytes() for part in self.output.glob("*")}
+
+    def row_logs(self):
+        return [log.read_bytes() for log in (self.state / "rows").glob("*/*")]
+
+    def manifest(self):
+        return json.loads((self.state / "success.json").read_text())
+
     def look(self):
         """After an attempt's end: nothing that stood has changed, and no durable answer was computed again."""
         self.asked = [self._asked(attempt) for attempt in range(1, self.attempts + 1)]
         again = self.asked[-1] & set(self.logged)
         assert self.had_two_drivers or not again, f"rows {again} were durable and are computed again"
-        for part in sorted(self.output.glob("*")):
-            assert re.fullmatch(r"part-\d{6}\.jsonl", part.name), part
-            content = part.read_bytes()
-            assert self.parts.setdefault(part.name, content) == content, f"{part} changed after it was seen"
-        assert set(self.parts) == {part.name for part in self.output.glob("*")}, "a part is gone"
-        durable = b"".join(self.parts.values())
-        for log in (self.state / "rows").glob("*/*"):
-            durable += log.read_bytes()
+        found = self.part_files()
+        for name, content in found.items():
+            assert re.fullmatch(r"part-\d{6}\.jsonl", name), name
+            assert self.parts.setdefault(name, content) == content, f"{name} changed after it was seen"
+        assert set(self.parts) == set(found), "a part is gone"
+        durable = b"".join([*self.parts.values(), *self.row_logs()])
         for record, attempt in re.findall(rb"row (\d+) @(\d+)@", durable):
             self.logged.setdefault(int(record), set()).add(int(attempt))
 
@@ -127,9 +137,10 @@ class KilledJob:
                 f"record {record} has an answer that attempt {attempt} did not give"
             )
             assert attempt in self.logged[record], f"record {record} has another answer than was durable"
-        manifest = json.loads((self.state / "success.json").read_text())
+        manifest = self.manifest()
         assert {key: manifest[key] for key in counts} == counts and manifest["rows"] == ROWS
-        verified = subprocess.run([MILLSTREAM, "verify", self.output], capture_output=True, text=True, timeout=120)
+        verify = [MILLSTREAM, "verify", self.output, "--deep"]
+        verified = subprocess.run(verify, env=self.environment, capture_output=True, text=True, timeout=120)
         said = f"{ROWS} rows: {counts['ok']} ok, {counts['error']} error, {counts['skipped']} skipped"
         assert verified.returncode == 0 and verified.stdout.startswith(said), verified.stdout + verified.stderr
 

@@ -4,7 +4,8 @@
 //
 //   torture_driver model FILE                     writes a tiny model
 //   torture_driver run JOB ATTEMPT ASKED [CALL]   appends to the file ASKED; kills itself at a call
-//                                                 to the disk; else prints how many it made
+//                                                 to the disk; else prints how many it made. An
+//                                                 output on S3 is written as the program does it
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +18,7 @@
 #include "fmt/format.h"
 #include "job/job.h"
 #include "model/testing.h"
+#include "storage/path.h"
 #include "storage/simulated_disk.h"
 
 namespace millstream {
@@ -49,9 +51,11 @@ Result<ExitCode> Run(const Arguments& arguments) {
   MS_ASSIGN_OR_RETURN(const auto asked, outside->CreateAppend(arguments.asked));
   const auto disk = std::make_shared<FaultyDisk>(MakeLocalDisk());
   disk->CallAt(arguments.kill_at, [] { (void)std::raise(SIGKILL); });
-  const std::unique_ptr<Storage> storage = MakeDiskStorage(disk);
   JobOptions options;
   options.file = arguments.job;
+  MS_ASSIGN_OR_RETURN(const JobSpec spec, ParseJobFile(options.file, options.overrides));
+  const std::unique_ptr<Storage> storage =
+      IsObjectPath(spec.output.path) ? MakeStorage({}) : MakeDiskStorage(disk);
   options.runner.batch_rows = 5;
   options.make_engine = Scripted(arguments.attempt, *asked);
   JobMonitor monitor;
