@@ -14,6 +14,7 @@
 #include <random>
 #include <set>
 
+#include "base/torture.h"
 #include "engine/native_engine.h"
 #include "engine/test_child/script.h"
 #include "engine/testing.h"
@@ -25,12 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::hours;
 using Answers = std::map<RequestId, Completion>;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 Request MakeRequest(RequestId id, std::int32_t token = 5) {
   Request request;
@@ -366,19 +361,19 @@ TEST_F(HostedEngineTest, AnswersToTheByteAsTheEngineInThisProcess) {
   fs::remove(file);
 }
 
-// Suite 10 of the failure tests.
+// Suite 10 of docs/reliability.md.
 TEST_F(HostedEngineTest, ExactlyThePoisonIsCondemnedInJobsOf10000) {
-  const std::uint64_t seed = std::random_device()();
-  std::cout << "seed " << seed << "\n";
-  SCOPED_TRACE(seed);
+  const std::uint64_t seed = TortureSeed();
   std::mt19937_64 random(seed);
-  const RequestId count = kSanitized ? 1000 : 10000;
-  const int jobs = kSanitized ? 4 : 20;
+  const RequestId count = kIsSlow ? 1000 : 10000;
   constexpr int kRoom = 64;
   std::int64_t restarts = 0, poisoned = 0;
-  for (int job = 0; job < jobs; ++job) {
+  const TortureClock clock(kIsSlow ? 4 : 20);
+  std::int64_t jobs = 0;
+  for (; clock.GoesOn(jobs) && !HasFailure(); ++jobs) {
+    SCOPED_TRACE(fmt::format("MS_TORTURE_SEED {}, job {}", seed, jobs));
     const int num_poison =
-        std::array{0, 1, 3, kSanitized ? 8 : 50}[static_cast<std::size_t>(job % 4)];
+        std::array{0, 1, 3, kIsSlow ? 8 : 50}[static_cast<std::size_t>(jobs % 4)];
     auto requests = Good(count);
     std::map<RequestId, std::string> condemned;
     while (std::ssize(condemned) < num_poison) {
@@ -398,17 +393,16 @@ TEST_F(HostedEngineTest, ExactlyThePoisonIsCondemnedInJobsOf10000) {
     restarts += stats.restarts;
     poisoned += num_poison;
   }
-  std::cout << jobs << " jobs of " << count << ": " << poisoned << " poisoned, " << restarts
-            << " restarts\n";
+  std::cout << jobs << " jobs of " << count << ": " << restarts << " restarts\n";
+  ReportTorture("poison rows", seed, "poisoned", poisoned, HasFailure() ? 1 : 0);
 }
 
-// Suite 4 of the failure tests, the engine's child.
+// Suite 4 of docs/reliability.md.
 TEST_F(HostedEngineTest, SurvivesSignalsAtRandom) {
-  const std::uint64_t seed = std::random_device()();
-  std::cout << "seed " << seed << "\n";
-  SCOPED_TRACE(seed);
+  const std::uint64_t seed = TortureSeed();
+  SCOPED_TRACE(fmt::format("MS_TORTURE_SEED {}", seed));
   std::mt19937_64 random(seed);
-  const int events = kSanitized ? 40 : 300;
+  const int events = kIsSlow ? 40 : 300;
   std::int64_t at = 0;
   for (int i = 0; i < events; ++i) {
     // Further apart than what a death asks for again: one is over before the next comes.
@@ -421,17 +415,15 @@ TEST_F(HostedEngineTest, SurvivesSignalsAtRandom) {
   ExpectAnswers(Finish(*engine, requests), requests);
   EXPECT_EQ(script_->next_event, events);
   EXPECT_EQ(engine->stats().restarts, events);
-  std::cout << events << " signals, " << engine->stats().workers_lost << " without blame, "
-            << requests.size() << " requests\n";
+  ReportTorture("engine, signals", seed, "signals", events, HasFailure() ? 1 : 0);
 }
 
 // The same from outside, at any instant: between two bytes of a frame too.
 TEST_F(HostedEngineTest, SurvivesKillsAtAnyInstant) {
-  const std::uint64_t seed = std::random_device()();
-  std::cout << "seed " << seed << "\n";
-  SCOPED_TRACE(seed);
+  const std::uint64_t seed = TortureSeed();
+  SCOPED_TRACE(fmt::format("MS_TORTURE_SEED {}", seed));
   std::mt19937_64 random(seed);
-  std::int64_t asked = 1;
+  std::int64_t asked = 1, kills = 0;
   HostedEngineOptions options = Options();
   options.now = [&] {  // on the thread that reaps the child: its number is no other's
     if (script_->asked < asked) return now_;
@@ -441,11 +433,15 @@ TEST_F(HostedEngineTest, SurvivesKillsAtAnyInstant) {
     kill(pid, SIGKILL);
     return now_;
   };
-  const auto requests = Good(kSanitized ? 2000 : 20000);
-  const auto engine = MakeHostedEngine(options).MoveValueUnsafe();
-  ExpectAnswers(Finish(*engine, requests), requests);
-  EXPECT_EQ(engine->stats().requests_crashed, 0);
-  std::cout << engine->stats().restarts << " kills\n";
+  const auto requests = Good(kIsSlow ? 2000 : 20000);
+  const TortureClock clock(1);
+  for (int run = 0; clock.GoesOn(run) && !HasFailure(); ++run) {
+    const auto engine = MakeHostedEngine(options).MoveValueUnsafe();
+    ExpectAnswers(Finish(*engine, requests), requests);
+    EXPECT_EQ(engine->stats().requests_crashed, 0);
+    kills += engine->stats().restarts;
+  }
+  ReportTorture("engine, kills", seed, "kills", kills, HasFailure() ? 1 : 0);
 }
 
 }  // namespace

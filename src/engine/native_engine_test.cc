@@ -10,6 +10,7 @@
 #include <optional>
 #include <random>
 
+#include "base/torture.h"
 #include "engine/testing.h"
 #include "kernels/kernels.h"
 #include "model/llama.h"
@@ -21,12 +22,6 @@ namespace {
 
 using Tokens = std::vector<std::int32_t>;
 using Answers = std::map<RequestId, Completion>;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 std::uint64_t TinyPageBytes(const LanguageModel& model, Compute compute = Compute::kF32) {
   const auto precision =
@@ -257,7 +252,7 @@ class SmolLm2NllTest : public testing::TestWithParam<std::pair<kernels::Precisio
   static constexpr std::int64_t kLogitRows = 64;
 
   void SetUp() override {
-    if (kSanitized) GTEST_SKIP() << "too slow with sanitizers";
+    if (kIsSlow) GTEST_SKIP() << "too slow with sanitizers";
     const auto path = LocateModel("smollm2-135m-instruct", DefaultModelSearch("/")).ValueOrDie();
     language_ = OpenLanguageModel(path, "").ValueOrDie();
     const auto& table = kernels::GetKernels(kernels::FastestIsa(), GetParam().first);

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "arrow/compute/initialize.h"
+#include "base/torture.h"
 #include "fmt/format.h"
 #include "job/testing.h"
 #include "job/verify.h"
@@ -100,7 +101,7 @@ class TortureJobCorruptionTest : public testing::Test {
   }
 
   void TryAll(std::int64_t die_after, const char* suite, std::size_t cases_a_file) {
-    const std::uint64_t seed = FromEnvironment("MS_TORTURE_SEED", 1);
+    const std::uint64_t seed = TortureSeed();
     std::mt19937_64 random(seed);
     (void)RunQuietly(*local_, Options(die_after));
     const auto files = Files();

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "arrow/compute/initialize.h"
+#include "base/torture.h"
 #include "fmt/format.h"
 #include "job/testing.h"
 #include "job/verify.h"
@@ -121,7 +122,7 @@ TEST_P(TortureFaultsTest, AFailedCallIsSaidAndLosesNothing) {
   constexpr int kErrors[] = {EIO, ENOSPC, EDQUOT, EINTR, EAGAIN, EMFILE, ENOMEM};
   constexpr int kKinds = 15;  // each error once and for good, and a cut write
   constexpr int kStep = kIsSlow ? 60 : 2;
-  const std::uint64_t seed = FromEnvironment("MS_TORTURE_SEED", 1);
+  const std::uint64_t seed = TortureSeed();
   int kind =
       static_cast<int>(seed % kStep) + GetParam() * kStep;  // those that are left come next time
   for (std::int64_t call = 1; !HasFailure();) {

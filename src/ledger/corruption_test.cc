@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/torture.h"
 #include "fmt/format.h"
 #include "ledger/testing.h"
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/torture.h"
 #include "fmt/format.h"
 #include "ledger/testing.h"
 #include "storage/simulated_disk.h"
@@ -236,9 +237,8 @@ TEST(CrashTest, ADriverTakenForDeadThatGoesOnHarmsNothing) {
 void RunRandomJobs(
     const char* suite, std::uint64_t shard, std::int64_t crashes, std::uint64_t error_every
 ) {
-  const std::uint64_t seconds = FromEnvironment("MS_TORTURE_SECONDS", 0);
-  const std::uint64_t first = (FromEnvironment("MS_TORTURE_SEED", 1) * kShards + shard) << 32;
-  const auto start = std::chrono::steady_clock::now();
+  const std::uint64_t first = (TortureSeed() * kShards + shard) << 32;
+  const TortureClock clock(crashes);
   Tally tally;
   RunJob(1, {}, 0, tally);
   const auto calls = static_cast<std::uint64_t>(tally.calls);
@@ -250,11 +250,7 @@ void RunRandomJobs(
       death = {1 + static_cast<std::int64_t>(random() % calls), kCrashes[random() % 4]};
     }
     RunJob(seed, deaths, error_every, tally);
-    if (tally.wrong.size() >= kEnoughWrong || replay > 0) break;
-    const bool is_over =
-        seconds > 0 ? std::chrono::steady_clock::now() - start > std::chrono::seconds(seconds)
-                    : tally.crashes >= crashes;
-    if (is_over) break;
+    if (tally.wrong.size() >= kEnoughWrong || replay > 0 || !clock.GoesOn(tally.crashes)) break;
   }
   Report(suite, tally, first);
 }

@@ -40,11 +40,6 @@ std::map<std::string, std::string> Output(const SimulatedDisk& disk) {
 
 }  // namespace
 
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
 Status MadeUpDriver::Run() {
   MS_ASSIGN_OR_RETURN(const auto lock, storage_.Lock(Ledger::LockPath(layout_), "{}"));
   return RunUnlocked();

@@ -16,17 +16,6 @@
 
 namespace millstream {
 
-/// Sanitizers take so much longer that a hundredth must do.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kIsSlow = true;
-#else
-constexpr bool kIsSlow = false;
-#endif
-constexpr std::int64_t kSlowness = kIsSlow ? 100 : 1;
-
-/// A number that a variable of the environment gives, or another.
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise);
-
 /// What outside the disk is known of a job: the oracle.
 struct JobWorld {
   std::map<int, int> inferred;              // how often, by row

@@ -8,13 +8,13 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <cstdlib>
 #include <map>
 #include <random>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "base/torture.h"
 #include "storage/simulated_store.h"
 
 namespace millstream {
@@ -546,12 +546,6 @@ class Fleet {
   std::string failures_;
 };
 
-// MS_STORE_SCHEDULES and MS_STORE_SEED: how many, and from which on.
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
-}
-
 StoreFaults Chaos() {
   StoreFaults faults;
   faults.unavailable = 0.04;
@@ -562,14 +556,19 @@ StoreFaults Chaos() {
   return faults;
 }
 
+// Suite 2 of docs/reliability.md.
 TEST(FleetTest, NoPartChangesAndEachHasOneWinner) {
-  const std::uint64_t seed = FromEnvironment("MS_STORE_SEED", 1);
-  const std::uint64_t schedules = FromEnvironment("MS_STORE_SCHEDULES", 20'000);
-  for (std::uint64_t i = seed; i < seed + schedules; ++i) {
-    Fleet fleet(i, Chaos());
+  const std::uint64_t first = TortureSeed() << 32;
+  const TortureClock clock(20'000);
+  std::int64_t schedules = 0;
+  for (; clock.GoesOn(schedules) && !HasFailure(); ++schedules) {
+    const std::uint64_t seed = first + static_cast<std::uint64_t>(schedules);
+    Fleet fleet(seed, Chaos());
     fleet.Run();
-    ASSERT_EQ(fleet.Check(), "") << "MS_STORE_SEED=" << i << " MS_STORE_SCHEDULES=1";
+    EXPECT_EQ(fleet.Check(), "") << "schedule " << schedules << " of MS_TORTURE_SEED "
+                                 << TortureSeed();
   }
+  ReportTorture("store, many writers", TortureSeed(), "schedules", schedules, HasFailure() ? 1 : 0);
 }
 
 // The oracle sees what it is there for.

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 from conftest import ROOT
 from s3_stub import KEY_ID, REGION, SECRET, Server
+from torture import SEED, Clock, report
 
 DRIVER = ROOT / "build/release/bin/s3_driver"
 
@@ -52,22 +53,28 @@ def race(settings, folder, rounds, writers=8):
 
 
 def test_no_wrong_bytes_are_accepted_with_one_request_in_five_at_fault():
-    with Server(faults=0.2, seed=7) as server:
-        done = drive(server.environment, "exercise", "s3://bucket/some folder", 1000, 1)
-        assert done.returncode == 0, done.stderr
-        assert not server.refused_signatures
-        assert not server.changed_parts
-        assert server.num_requests >= 10_000
-        assert sum(server.num_faults.values()) / server.num_requests > 0.18
-        assert all(server.num_faults.values()), server.num_faults
-        print(server.num_requests, server.num_faults)
+    clock = Clock(1)
+    runs = requests = 0
+    while clock.goes_on(runs):
+        runs += 1
+        with Server(faults=0.2, seed=SEED + runs) as server:
+            done = drive(server.environment, "exercise", "s3://bucket/some folder", 1000, SEED + runs)
+            assert done.returncode == 0, done.stderr
+            assert not server.refused_signatures
+            assert not server.changed_parts
+            assert server.num_requests >= 10_000
+            assert sum(server.num_faults.values()) / server.num_requests > 0.18
+            assert all(server.num_faults.values()), server.num_faults
+            requests += server.num_requests
+    report("S3 requests, one in five at fault", requests=requests, wrong=0)
 
 
 @pytest.mark.parametrize("faults", [0, 0.2])
 def test_one_of_eight_racing_writers_wins_each_time(faults):
-    with Server(faults=faults, seed=3) as server:
+    with Server(faults=faults, seed=SEED) as server:
         assert race(server.environment, "s3://bucket/race", rounds=50) == [1] * 50
         assert not server.changed_parts
+    report("S3 races", races=50, wrong=0)
 
 
 def test_a_store_that_ignores_conditions_is_refused():

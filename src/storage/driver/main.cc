@@ -114,7 +114,7 @@ class Exercise {
 
   Status Publish(int number) {
     const std::string path = fmt::format("{}/parts/part {:06}+é", folder_, number);
-    // One is so big that libcurl asks before it sends it.
+    // One is so big that it goes to the server in many pieces.
     std::string bytes = number == 0 ? RandomBytes(5'000'000) : RandomBytes();
     const std::string temporary = fmt::format("{}/state/{}", folder_, number);
     MS_RETURN_NOT_OK(WriteFile(*place_.storage, temporary, bytes));
@@ -153,9 +153,8 @@ class Exercise {
     if (files_.contains(path)) {
       MS_RETURN_NOT_OK(WriteFile(*place_.storage, path + ".tmp", bytes));
       MS_RETURN_NOT_OK(place_.storage->Exchange(path + ".tmp", path));
-      MS_ASSIGN_OR_RETURN(const std::string old, place_.storage->Read(path + ".tmp", kManyBytes));
-      MS_RETURN_NOT_OK(Same(path, files_[path], old));
-      MS_RETURN_NOT_OK(place_.storage->Remove(path + ".tmp"));
+      MS_ASSIGN_OR_RETURN(const std::string now, place_.storage->Read(path, kManyBytes));
+      MS_RETURN_NOT_OK(Same(path, bytes, now));
     } else {
       MS_RETURN_NOT_OK(PublishBytes(*place_.storage, path, bytes));
     }
