@@ -22,6 +22,12 @@
 namespace millstream {
 namespace {
 
+#ifdef MS_NO_SYNC
+constexpr bool kSyncs = false;
+#else
+constexpr bool kSyncs = true;
+#endif
+
 // Waits for a signal until `deadline`; 0 if none came.
 int NextSignal(const sigset_t& signals, std::chrono::steady_clock::time_point deadline) {
   const auto left = std::max(deadline - std::chrono::steady_clock::now(), {});
@@ -119,6 +125,9 @@ int Main(int argc, char** argv) {
                           : LogLevel::kNormal
     );
     WatchSignals(stop, drain, context);
+    if (!kSyncs) {
+      fmt::print(stderr, "millstream: this build never syncs: a power cut may cost rows\n");
+    }
   });
   AddRun(app, context);
   AddOutputCommands(app, context);

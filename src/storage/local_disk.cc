@@ -65,8 +65,13 @@ class LocalDisk final : public Disk {
     *bytes = static_cast<std::uint64_t>(info.st_size);
     return 0;
   }
+#ifdef MS_NO_SYNC
+  void StartSync(File) override {}
+  int Sync(File) override { return 0; }
+#else
   void StartSync(File file) override { (void)sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE); }
   int Sync(File file) override { return ErrorOf(fdatasync(file)); }
+#endif
   int Close(File file) override { return ErrorOf(close(file)); }
 
   int RenameWithoutReplacing(const std::string& from, const std::string& to) override {
