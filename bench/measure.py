@@ -15,7 +15,7 @@ MILLSTREAM = ROOT / "build/release/bin/millstream"
 SAMPLE_SECONDS = 0.02  # at least
 
 
-def _tree(pid):
+def tree(pid):
     """The process and its descendants."""
     parents = {}
     for entry in os.listdir("/proc"):
@@ -63,7 +63,7 @@ def run(command, cwd, env=None):
         pause = 0.0
         while not ended.wait(pause):
             begun = time.monotonic()
-            peak = max(peak, sum(_memory(pid) for pid in _tree(process.pid)))
+            peak = max(peak, sum(_memory(pid) for pid in tree(process.pid)))
             pause = max(SAMPLE_SECONDS, 30 * (time.monotonic() - begun))  # the sampler must not cost what it measures
 
     sampler = threading.Thread(target=sample)
