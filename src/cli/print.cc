@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "arrow/array/array_binary.h"
 #include "data/json_value.h"
@@ -18,6 +19,18 @@ std::size_t Width(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
   }));
+}
+
+// A path as a shell reads it back, in quotes if need be.
+std::string ShellWord(const std::string& text) {
+  constexpr std::string_view kPlain = "%+,-./:=@_";
+  const bool is_plain = std::all_of(text.begin(), text.end(), [&](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || kPlain.find(c) != kPlain.npos;
+  });
+  if (is_plain) return text;
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return word + "'";
 }
 
 std::string CutTo(const std::string& text, std::size_t width) {
@@ -120,8 +133,8 @@ void PrintSummary(const JobReport& report) {
         "more rows failed than max_errors allows; all are accounted for: `millstream errors {}` "
         "lists "
         "them.\nto run them again, with what mends them:\n  millstream retry {} --set PATH=VALUE\n",
-        report.output,
-        report.output
+        ShellWord(report.output),
+        ShellWord(report.output)
     );
   }
   fmt::print(stderr, "output: {}\n", report.output);

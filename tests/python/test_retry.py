@@ -2,9 +2,11 @@
 """`millstream retry` with the real binary: which rows it takes, what it says, and kills in its midst."""
 
 import shlex
+import subprocess
 import threading
 
 import pytest
+from conftest import ROOT
 from tiny import TinyJob
 from torture import Clock, choices, kill_after
 
@@ -156,3 +158,13 @@ def test_a_retry_that_is_killed_keeps_all_parts_readable_and_the_next_one_ends_i
     assert not (job.state / "superseded").exists()
     millstream("verify", job.output, "--deep")
     assert "nothing to do" in millstream("run", job.file, *MEND).stderr
+
+
+def test_a_path_with_a_blank_is_printed_so_that_a_shell_reads_one_word(tmp_path):
+    job = TinyJob(tmp_path, STEPS, max_errors="10%")
+    job.write("rows.jsonl", ROWS)
+    output = tmp_path / "it's an output"
+    words = [ROOT / "build/release/bin/millstream", "run", job.file, "--output", output]
+    said = subprocess.run(list(map(str, words)), capture_output=True, text=True).stderr
+    line = next(line for line in said.splitlines() if line.strip().startswith("millstream retry "))
+    assert shlex.split(line) == ["millstream", "retry", str(output), "--set", "PATH=VALUE"]
