@@ -12,6 +12,7 @@
 #include "fmt/format.h"
 #include "job/assembler.h"
 #include "job/breaker.h"
+#include "job/driver_end.h"
 #include "job/execute.h"
 #include "job/publisher.h"
 #include "job/results.h"
@@ -50,9 +51,10 @@ Status CreateLedger(Storage& storage, PreparedJob& job, const JobOptions& option
   return Status::OK();
 }
 
+using Parts = std::map<std::int64_t, CommittedPart>;
+
 // The splits whose parts do not stand yet; `before` gets the counts of those that do.
-Result<std::vector<Split>> OpenSplits(const PreparedJob& job, RowCounts* before) {
-  MS_ASSIGN_OR_RETURN(const auto parts, job.ledger->Parts());
+std::vector<Split> OpenSplits(const PreparedJob& job, const Parts& parts, RowCounts* before) {
   std::vector<Split> open;
   for (const Split& split : job.plan.splits) {
     const auto found = parts.find(split.number);
@@ -153,25 +155,20 @@ Status RecordChanges(PreparedJob& job) {
   return job.more_plan ? job.ledger->AppendPlan(*job.more_plan) : Status::OK();
 }
 
-}  // namespace
-
-Result<JobReport> RunJob(
+// A driver's work, from the first entry of its journal on.
+Result<JobReport> RunBegun(
     Storage& storage,
+    PreparedJob& job,
+    const Parts& parts,
     const JobOptions& options,
     JobMonitor& monitor,
     const Say& say,
     std::stop_token stop
 ) {
-  const auto start = Clock::now();
-  MS_ASSIGN_OR_RETURN(
-      PreparedJob job, PrepareJob(storage, options, /*use_output=*/true, say, stop)
-  );
-  if (!job.ledger) MS_RETURN_NOT_OK(CreateLedger(storage, job, options));
-  MS_RETURN_NOT_OK(job.ledger->Begin(ThisDriver()).status());
   MS_RETURN_NOT_OK(RecordChanges(job));
   JobReport report;
   report.output = job.ledger->layout().output;
-  MS_ASSIGN_OR_RETURN(const std::vector<Split> open, OpenSplits(job, &report.rows_before));
+  const std::vector<Split> open = OpenSplits(job, parts, &report.rows_before);
   MS_ASSIGN_OR_RETURN(const auto success, job.ledger->Success());
   MS_ASSIGN_OR_RETURN(const bool stands, job.ledger->OutputStands());
   // The manifest may be of before an interrupted retry.
@@ -209,14 +206,34 @@ Result<JobReport> RunJob(
           EntryType::kDrain, {{"rows", report.rows.total()}, {"of", RowsOf(job.plan.splits)}}
       ));
       report.exit = ExitCode::kStopped;
-      report.seconds = SecondsSince(start);
       return report;
     }
     MS_RETURN_NOT_OK(job.ledger->WriteSuccess(Manifest(job, report.rows)));
   }
   report.exit =
       TooManyErrors(job.spec, report.rows) ? ExitCode::kTooManyErrors : ExitCode::kComplete;
-  report.seconds = SecondsSince(start);
+  return report;
+}
+
+}  // namespace
+
+Result<JobReport> RunJob(
+    Storage& storage,
+    const JobOptions& options,
+    JobMonitor& monitor,
+    const Say& say,
+    std::stop_token stop
+) {
+  const auto start = Clock::now();
+  MS_ASSIGN_OR_RETURN(
+      PreparedJob job, PrepareJob(storage, options, /*use_output=*/true, say, stop)
+  );
+  if (!job.ledger) MS_RETURN_NOT_OK(CreateLedger(storage, job, options));
+  const auto parts = job.ledger->Begin(ThisDriver());
+  Result<JobReport> report =
+      parts.ok() ? RunBegun(storage, job, *parts, options, monitor, say, stop) : parts.status();
+  if (!report.ok()) return EndOfDriver(*job.ledger, report.status());
+  report->seconds = SecondsSince(start);
   return report;
 }
 

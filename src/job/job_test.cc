@@ -149,6 +149,39 @@ TEST_P(JobTest, WhicheverStorageOperationFailsARerunCompletesTheRows) {
   }
 }
 
+// A driver that only was slow: at any of its operations the lock is lost, and another takes the job
+// over, works to its end or dies as soon as it has begun. The slow one goes on, and ends whole or
+// says that it was taken over.
+TEST_P(JobTest, ADriverThatWasTakenOverSaysSo) {
+  constexpr int kJustBegun = 14;  // operations
+  int taken_over = 0;
+  for (const bool ends : {true, false}) {
+    for (int n = ends ? 1 : 3;; n += IsParquet() ? 9 : 5) {
+      SCOPED_TRACE(fmt::format("operation {}, the other {}", n, ends ? "ends" : "dies"));
+      const std::string output = Fresh();
+      FaultyStorage slow(*local_), other(*local_);
+      slow.CallAt(n, [&] {
+        fs::remove(job_.PathOf(output) + ".millstream/LOCK");
+        if (!ends) other.FailAt(kJustBegun, EIO, Fault::kFailsForGood);
+        EXPECT_EQ(RunQuietly(other, OptionsFor(output)).ok(), ends);
+      });
+      const auto first = RunQuietly(slow, OptionsFor(output, /*batch_rows=*/3));
+      if (first.ok()) {
+        EXPECT_EQ(first->exit, ExitCode::kComplete);
+      } else {
+        EXPECT_EQ(ExitCodeOf(first.status()), ExitCode::kStopped) << first.status();
+        if (first.status().message().find("another run (process ") != std::string::npos) {
+          ++taken_over;
+        }
+      }
+      ExpectNothingFalse(output);
+      ExpectRerunCompletes(output);
+      if (HasFailure() || n > slow.num_operations()) break;
+    }
+  }
+  EXPECT_GT(taken_over, 0);
+}
+
 // Outputs that the tests read on their own.
 using TextJobTest = JobTest;
 INSTANTIATE_TEST_SUITE_P(

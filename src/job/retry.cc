@@ -11,6 +11,7 @@
 #include "arrow/array/array_nested.h"
 #include "arrow/array/array_primitive.h"
 #include "fmt/format.h"
+#include "job/driver_end.h"
 #include "job/execute.h"
 #include "job/output.h"
 #include "job/results.h"
@@ -199,7 +200,15 @@ class Retry {
           "PATH=VALUE, or --reseed for other random draws";
     }
     if (!report_.nothing.empty() || options_.dry_run) return report_;
-    MS_RETURN_NOT_OK(job_.ledger->Begin(ThisDriver(), Work::kRetry).status());
+    const Status begun = job_.ledger->Begin(ThisDriver(), Work::kRetry).status();
+    Result<RetryReport> report = begun.ok() ? RunBegun() : begun;
+    if (!report.ok()) return EndOfDriver(*job_.ledger, report.status());
+    return report;
+  }
+
+ private:
+  // A driver's work, from the first entry of its journal on.
+  Result<RetryReport> RunBegun() {
     if (job_.spec_change) {
       MS_RETURN_NOT_OK(job_.ledger->Record(EntryType::kSpecAccept, *job_.spec_change));
     }
@@ -214,7 +223,6 @@ class Retry {
     return Finish();
   }
 
- private:
   Status Choose() {
     MS_ASSIGN_OR_RETURN(const Choice choice, Choice::Of(options_.where));
     for (const Split& split : output_.plan.splits) {

@@ -435,14 +435,13 @@ Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Int
   return intents;
 }
 
-Result<Recovery> Ledger::Begin(const Json& holder, Work work) {
-  Recovery recovery;
+Result<std::map<std::int64_t, CommittedPart>> Ledger::Begin(const Json& holder, Work work) {
   work_ = work;
   Json open = {{"job", id()}};
   open.update(holder);
   MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history_, std::move(open)));
   rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), journal_->epoch());
-  MS_ASSIGN_OR_RETURN(const auto parts, Parts());
+  MS_ASSIGN_OR_RETURN(auto parts, Parts());
   std::map<std::int64_t, CommittedPart> adopted;
   for (const auto& [split, part] : parts) {
     if (!journaled_.contains(split) || replacing_.contains(split)) adopted[split] = part;
@@ -451,7 +450,6 @@ Result<Recovery> Ledger::Begin(const Json& holder, Work work) {
     // Their driver may have died between their renaming and the folder's sync.
     MS_RETURN_NOT_OK(storage_.Sync(layout_.parts));
     MS_RETURN_NOT_OK(JournalParts(adopted));
-    recovery.adopted_parts = static_cast<std::int64_t>(adopted.size());
   }
   MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));
   MS_ASSIGN_OR_RETURN(const auto logged, RowLog::Splits(storage_, RowsFolder()));
@@ -462,7 +460,19 @@ Result<Recovery> Ledger::Begin(const Json& holder, Work work) {
       MS_RETURN_NOT_OK(RowLog::SyncFound(storage_, RowsFolder(), split));
     }
   }
-  return recovery;
+  return parts;
+}
+
+Result<std::optional<Json>> Ledger::Successor() const {
+  if (!journal_) return std::optional<Json>();
+  MS_ASSIGN_OR_RETURN(const JournalHistory now, ReadJournals(storage_, layout_.state));
+  if (now.last_epoch <= journal_->epoch()) return std::optional<Json>();
+  Json open = Json::object();
+  for (const JournalEntry& entry : now.entries) {
+    const bool is_later = entry.type == EntryType::kOpen && entry.epoch > journal_->epoch();
+    if (is_later) open = entry.body;
+  }
+  return std::optional(std::move(open));
 }
 
 std::string Ledger::TemporaryPath(const std::string& name) const {

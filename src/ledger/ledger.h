@@ -88,11 +88,6 @@ struct FinishedPart {
 /// What a driver is there for. Each has row logs of its own.
 enum class Work { kRun, kRetry };
 
-/// What a driver found when it took a job over.
-struct Recovery {
-  std::int64_t adopted_parts = 0;  // that stood without an entry in the journal
-};
-
 /// Thread-safe once created or loaded.
 class Ledger {
  public:
@@ -121,8 +116,15 @@ class Ledger {
 
   /// Takes the job over, as its only driver: begins a journal, journals parts that a driver before
   /// published without saying so, and removes what it left half done. `holder` says who it is.
-  /// REQUIRES: the lock at LockPath() is held since before Load().
-  Result<Recovery> Begin(const nlohmann::ordered_json& holder, Work work = Work::kRun);
+  /// Returns the parts that stand, all journaled: one that a driver taken for dead publishes after
+  /// that is met by PublishParts. REQUIRES: the lock at LockPath() is held since before Load().
+  Result<std::map<std::int64_t, CommittedPart>> Begin(
+      const nlohmann::ordered_json& holder, Work work = Work::kRun
+  );
+  /// The OPEN entry of the driver that has taken the job over since Begin(), an empty object if it
+  /// died before it wrote one, nothing if none has: then an operation that failed (unpublished
+  /// files are gone, say) failed because of it.
+  Result<std::optional<nlohmann::ordered_json>> Successor() const;
   static std::string LockPath(const OutputLayout& layout) { return layout.state + "/LOCK"; }
 
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and

@@ -133,7 +133,8 @@ def test_two_drivers_without_a_lock_lose_and_double_no_row(folder):
             first.send_signal(signal.SIGCONT)
         _, err = first.communicate(timeout=60)
         exits[first.returncode] += 1
-        assert first.returncode in (0, 1, 75), err
+        assert first.returncode in (0, 75), err
+        assert first.returncode == 0 or "another run" in err, err
         job.look()
         job.run_to_end()
         shutil.rmtree(job.folder)
