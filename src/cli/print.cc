@@ -126,7 +126,8 @@ void PrintSummary(const JobReport& report) {
     fmt::print(stderr, "  {} x {}: {}\n", Grouped(sample.count), code, sample.example);
   }
   if (report.exit == ExitCode::kStopped) {
-    fmt::print(stderr, "stopped on request: run the same command again to resume\n");
+    const char* on_request = "stopped on request: run the same command again to resume";
+    fmt::print(stderr, "{}\n", report.why_stopped.empty() ? on_request : report.why_stopped);
   } else if (report.exit == ExitCode::kTooManyErrors) {
     fmt::print(
         stderr,

@@ -80,6 +80,19 @@ AssemblerOptions AssemblerOptionsOf(const PreparedJob& job) {
   return options;
 }
 
+DiskGuardOptions DiskGuardOptionsOf(
+    const PreparedJob& job, const JobOptions& options, const JobMonitor& monitor
+) {
+  DiskGuardOptions guard;
+  guard.output = job.ledger->layout().output;
+  guard.folder = job.ledger->layout().state;
+  guard.ballast = job.ledger->TemporaryPath("ballast");
+  guard.bytes_in_flight = &monitor.bytes_in_flight;
+  guard.drain = options.drain;
+  guard.interval = options.disk_interval;
+  return guard;
+}
+
 Result<FinishedPart> WritePart(
     Storage& storage,
     const Ledger& ledger,
@@ -174,7 +187,8 @@ Status RunSplits(
       &monitor.cut_answers,
       results,
       options.drain,
-      chosen
+      chosen,
+      &monitor.bytes_in_flight
   };
   const Status status = RunPipeline(input, options.runner, sink, stop);
   monitor.End();

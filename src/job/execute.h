@@ -10,6 +10,7 @@
 #include "data/writer.h"
 #include "job/assembler.h"
 #include "job/breaker.h"
+#include "job/disk_guard.h"
 #include "job/job.h"
 #include "ledger/ledger.h"
 #include "pipeline/result_store.h"
@@ -20,6 +21,9 @@ namespace millstream {
 
 std::int64_t RowsOf(const std::vector<Split>& splits);
 AssemblerOptions AssemblerOptionsOf(const PreparedJob& job);
+DiskGuardOptions DiskGuardOptionsOf(
+    const PreparedJob& job, const JobOptions& options, const JobMonitor& monitor
+);
 std::vector<const Engine*> Views(const JobEngines& engines);
 
 /// Puts splits through the pipeline into the assembler: all their rows, or those that are chosen.

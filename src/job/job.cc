@@ -110,6 +110,7 @@ Status RunOpenSplits(
     const std::vector<Split>& open,
     const RowCounts& before,
     JobResults* results,
+    DiskGuard& guard,
     JobMonitor& monitor,
     const Say& say,
     std::stop_token stop
@@ -128,12 +129,14 @@ Status RunOpenSplits(
         FinishedPart part, WritePart(storage, *job.ledger, format, job.plan.output, split)
     );
     if (results != nullptr) results->Forget(split.split);
+    guard.Look();
     held.Add(std::move(part), split.codes);
     for (FinishedPart& ready : held.Ready()) MS_RETURN_NOT_OK(publisher.Add(std::move(ready)));
     return Status::OK();
   });
   const Status ran =
       RunSplits(job, open, options, engines, monitor, assembler, results, &breaker, nullptr, stop);
+  if (guard.is_short() || IsDiskFull(ran)) guard.Release();  // for what is finished
   for (FinishedPart& part : held.All()) {
     if (ran.ok() && !publisher.Add(std::move(part)).ok()) break;  // Finish() says why
   }
@@ -190,8 +193,13 @@ Result<JobReport> RunBegun(
     ));
   }
   if (!report.had_nothing_to_do) {
+    MS_ASSIGN_OR_RETURN(
+        const auto guard, DiskGuard::Start(storage, DiskGuardOptionsOf(job, options, monitor), say)
+    );
+    JobOptions guarded = options;
+    guarded.drain = guard->drain();
     const Status status = RunOpenSplits(
-        storage, job, options, open, report.rows_before, results.get(), monitor, say, stop
+        storage, job, guarded, open, report.rows_before, results.get(), *guard, monitor, say, stop
     );
     if (IsEngineBroken(status)) {
       MS_RETURN_NOT_OK(job.ledger->Record(EntryType::kBreaker, {{"why", status.message()}}));
@@ -202,10 +210,15 @@ Result<JobReport> RunBegun(
     report.tokens = monitor.progress().tokens;
     report.cut_answers = monitor.cut_answers;
     if (status.IsCancelled()) {
+      report.exit = ExitCode::kStopped;
+      if (guard->is_short()) {
+        report.why_stopped = guard->Describe();
+        MS_RETURN_NOT_OK(RecordStop(*job.ledger, guard->free_bytes(), report.why_stopped));
+        return report;
+      }
       MS_RETURN_NOT_OK(job.ledger->Record(
           EntryType::kDrain, {{"rows", report.rows.total()}, {"of", RowsOf(job.plan.splits)}}
       ));
-      report.exit = ExitCode::kStopped;
       return report;
     }
     MS_RETURN_NOT_OK(job.ledger->WriteSuccess(Manifest(job, report.rows)));
@@ -232,7 +245,7 @@ Result<JobReport> RunJob(
   const auto parts = job.ledger->Begin(ThisDriver());
   Result<JobReport> report =
       parts.ok() ? RunBegun(storage, job, *parts, options, monitor, say, stop) : parts.status();
-  if (!report.ok()) return EndOfDriver(*job.ledger, report.status());
+  if (!report.ok()) return EndOfDriver(storage, *job.ledger, report.status());
   report->seconds = SecondsSince(start);
   return report;
 }

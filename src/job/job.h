@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -52,6 +53,7 @@ struct JobOptions {
   RunnerOptions runner;
   std::stop_token drain;    // when requested, no more rows are begun, and the run stops
   EngineMaker make_engine;  // in place of the native one, for tests
+  std::chrono::milliseconds disk_interval{1000};  // between two looks at the disk's space
 };
 
 /// What a run is doing. Thread-safe: written by the run, read by whoever shows it.
@@ -76,6 +78,8 @@ class JobMonitor {
   void Count(const FinishedRows& rows, const std::vector<std::string>& files);
   /// Answers that max_tokens ended.
   std::atomic<std::int64_t> cut_answers = 0;
+  /// Of the rows of open splits (pipeline/in_flight.h).
+  std::atomic<std::int64_t> bytes_in_flight = 0;
   /// The engines are about to go: keeps their last numbers.
   void End();
 
@@ -111,6 +115,7 @@ struct JobReport {
   std::int64_t cut_answers = 0;  // finished by max_tokens
   double seconds = 0;
   bool had_nothing_to_do = false;
+  std::string why_stopped;  // kStopped: in words; empty: on request
 };
 
 /// Says something worth knowing to a person while a job starts.

@@ -202,7 +202,8 @@ class Retry {
     if (!report_.nothing.empty() || options_.dry_run) return report_;
     const Status begun = job_.ledger->Begin(ThisDriver(), Work::kRetry).status();
     Result<RetryReport> report = begun.ok() ? RunBegun() : begun;
-    if (!report.ok()) return EndOfDriver(*job_.ledger, report.status());
+    guard_.reset();
+    if (!report.ok()) return EndOfDriver(storage_, *job_.ledger, report.status());
     return report;
   }
 
@@ -212,11 +213,21 @@ class Retry {
     if (job_.spec_change) {
       MS_RETURN_NOT_OK(job_.ledger->Record(EntryType::kSpecAccept, *job_.spec_change));
     }
+    MS_ASSIGN_OR_RETURN(
+        guard_, DiskGuard::Start(storage_, DiskGuardOptionsOf(job_, job_options_, monitor_), say_)
+    );
+    job_options_.drain = guard_->drain();
     const Status ran = RunChosen();
+    if (guard_->is_short() || !ran.ok()) guard_->Release();  // for what is finished
     report_.errors = monitor_.errors();
     if (ran.IsCancelled()) {
-      MS_RETURN_NOT_OK(job_.ledger->Record(EntryType::kDrain, Json::object()));
       report_.exit = ExitCode::kStopped;
+      if (guard_->is_short()) {
+        say_(guard_->Describe());
+        MS_RETURN_NOT_OK(RecordStop(*job_.ledger, guard_->free_bytes(), guard_->Describe()));
+        return report_;
+      }
+      MS_RETURN_NOT_OK(job_.ledger->Record(EntryType::kDrain, Json::object()));
       return report_;
     }
     MS_RETURN_NOT_OK(ran);
@@ -294,6 +305,7 @@ class Retry {
         FinishedPart finished,
         WritePart(storage_, *job_.ledger, output_.format, output_.plan.output, merged)
     );
+    guard_->Look();
     MutexLock lock(mutex_);  // one replacement at a time
     MS_RETURN_NOT_OK(job_.ledger->ReplaceParts({std::move(finished)}));
     report_.gained += gained;
@@ -384,6 +396,7 @@ class Retry {
   std::vector<Split> splits_;  // those with chosen rows
   ChosenRows chosen_;
   bool could_change_ = false;
+  std::unique_ptr<DiskGuard> guard_;
 
   Mutex mutex_;
   RetryReport report_;

@@ -93,6 +93,9 @@ void AddHistory(const JournalHistory& history, JobStatus& status) {
       case EntryType::kDrain:
         status.last_end = "it was stopped on request";
         break;
+      case EntryType::kStop:
+        status.last_end = "the disk was full: " + entry.body.value("why", "");
+        break;
       case EntryType::kBreaker:
         status.last_end = entry.body.value("why", "the circuit breaker stopped it");
         break;

@@ -32,6 +32,7 @@ enum class EntryType : std::uint8_t {
   kDrain = 8,        // stopped on request
   kBreaker = 9,      // stopped by the circuit breaker
   kDone = 10,        // success.json of a generation stands
+  kStop = 11,        // stopped because the disk is full
 };
 
 struct JournalEntry {

@@ -437,9 +437,9 @@ Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Int
 
 Result<std::map<std::int64_t, CommittedPart>> Ledger::Begin(const Json& holder, Work work) {
   work_ = work;
-  Json open = {{"job", id()}};
-  open.update(holder);
-  MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history_, std::move(open)));
+  open_ = {{"job", id()}};
+  open_.update(holder);
+  MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history_, open_));
   rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), journal_->epoch());
   MS_ASSIGN_OR_RETURN(auto parts, Parts());
   std::map<std::int64_t, CommittedPart> adopted;
@@ -538,6 +538,13 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
 }
 
 Status Ledger::Record(EntryType type, const Json& body) {
+  return journal_->Add(type, body);
+}
+
+Status Ledger::RecordEnd(EntryType type, const Json& body) {
+  if (journal_->Add(type, body).ok()) return Status::OK();
+  MS_ASSIGN_OR_RETURN(const JournalHistory history, ReadJournals(storage_, layout_.state));
+  MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history, open_));
   return journal_->Add(type, body);
 }
 

@@ -125,6 +125,7 @@ class Ledger {
   /// died before it wrote one, nothing if none has: then an operation that failed (unpublished
   /// files are gone, say) failed because of it.
   Result<std::optional<nlohmann::ordered_json>> Successor() const;
+  bool has_begun() const { return rows_ != nullptr; }
   static std::string LockPath(const OutputLayout& layout) { return layout.state + "/LOCK"; }
 
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and
@@ -153,6 +154,9 @@ class Ledger {
   Status AppendPlan(const nlohmann::ordered_json& plan);
   /// Adds an entry to the journal, durably.
   Status Record(EntryType type, const nlohmann::ordered_json& body);
+  /// Adds the last entry of this driver, with nothing else at work: to another journal of its own
+  /// if this one's file has failed.
+  Status RecordEnd(EntryType type, const nlohmann::ordered_json& body);
   /// Engine results of the splits whose parts do not stand.
   RowLog& rows() { return *rows_; }
   Result<LoadedRows> LoadRows(std::int64_t split) const;
@@ -193,6 +197,7 @@ class Ledger {
   // Parts that were about to be replaced when a driver died: by split, what was to come.
   std::map<std::int64_t, CommittedPart> replacing_;
   Work work_ = Work::kRun;
+  nlohmann::ordered_json open_;  // what this driver says of itself
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<RowLog> rows_;
 };

@@ -17,7 +17,7 @@ bool InFlight::Admit(std::int64_t split, std::int64_t bytes, std::stop_token sto
   });
   if (!admitted || stop.stop_requested()) return false;
   open_[split].bytes += bytes;
-  bytes_ += bytes;
+  Add(bytes);
   return true;
 }
 
@@ -26,7 +26,7 @@ void InFlight::Grow(std::int64_t split, std::int64_t bytes) {
   const auto found = open_.find(split);
   if (found == open_.end()) return;
   found->second.bytes += bytes;
-  bytes_ += bytes;
+  Add(bytes);
 }
 
 void InFlight::Finish(std::int64_t split, std::int64_t rows) {
@@ -35,9 +35,14 @@ void InFlight::Finish(std::int64_t split, std::int64_t rows) {
   MS_CHECK(found != open_.end() && found->second.rows_left >= rows);
   found->second.rows_left -= rows;
   if (found->second.rows_left > 0) return;
-  bytes_ -= found->second.bytes;
+  Add(-found->second.bytes);
   open_.erase(found);
   changed_.notify_all();
+}
+
+void InFlight::Add(std::int64_t bytes) {
+  bytes_ += bytes;
+  if (gauge_ != nullptr) *gauge_ = bytes_;
 }
 
 bool InFlight::idle() const {

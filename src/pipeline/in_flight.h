@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -17,7 +18,9 @@ namespace millstream {
 
 class InFlight {
  public:
-  explicit InFlight(std::int64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+  /// `gauge`, if given, always shows the bytes in flight.
+  explicit InFlight(std::int64_t limit_bytes, std::atomic<std::int64_t>* gauge = nullptr)
+      : limit_bytes_(limit_bytes), gauge_(gauge) {}
   InFlight(const InFlight&) = delete;
   InFlight& operator=(const InFlight&) = delete;
 
@@ -38,7 +41,10 @@ class InFlight {
     std::int64_t rows_left = 0;
     std::int64_t bytes = 0;
   };
+  void Add(std::int64_t bytes) MS_REQUIRES(mutex_);
+
   const std::int64_t limit_bytes_;
+  std::atomic<std::int64_t>* const gauge_;
 
   mutable Mutex mutex_;
   std::condition_variable_any changed_;

@@ -130,7 +130,7 @@ class Run {
   Run(const RunnerInput& input, const RunnerOptions& options, RowSink& sink)
       : input_(input),
         options_(options),
-        in_flight_(options.budget_bytes),
+        in_flight_(options.budget_bytes, input.bytes_in_flight),
         sink_(sink, in_flight_) {
     for (std::size_t i = 0; i < input.job->segments.size(); ++i) {
       const GenerateStep* step = input.job->segments[i].generate.get();

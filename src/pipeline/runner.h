@@ -53,6 +53,7 @@ struct RunnerInput {
   /// When requested, no more rows are begun and the run ends with those in the engine.
   std::stop_token drain;
   const ChosenRows* chosen = nullptr;  // the rows to run, of each split; none: all
+  std::atomic<std::int64_t>* bytes_in_flight = nullptr;  // always shows them
 };
 
 /// Puts every row of the splits through the job and into `sink`, each exactly once. Returns when

@@ -267,7 +267,16 @@ class DiskStorage final : public Storage {
   }
 
   Status Reserve(const std::string& path, std::uint64_t bytes) override {
-    const int error = disk_.Reserve(path, bytes);
+    const auto reserve = [&] {
+      int error = disk_.Reserve(path, bytes);
+      while (error == EINTR) error = disk_.Reserve(path, bytes);
+      return error;
+    };
+    int error = reserve();
+    if (error == ENOENT) {
+      MS_RETURN_NOT_OK(MakeFolders(ParentOf(path)));
+      error = reserve();
+    }
     return error == 0 ? Status::OK() : FileError(error, "reserve space in", path);
   }
 

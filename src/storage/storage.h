@@ -97,7 +97,8 @@ class Storage {
   virtual Result<std::optional<std::string>> LockHolder(const std::string& path) = 0;
   /// The space where a folder lies; not a number (all free) where space has no end.
   virtual Result<DiskSpace> Space(const std::string& folder) = 0;
-  /// Creates a file that takes up so many bytes, to be removed when space runs out.
+  /// Creates a file (its folders too) that takes up so many bytes, to be removed when space runs
+  /// out.
   virtual Status Reserve(const std::string& path, std::uint64_t bytes) = 0;
 };
 

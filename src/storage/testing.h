@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -48,6 +49,11 @@ class FaultyStorage final : public Storage {
     MutexLock lock(counter_->mutex);
     counter_->call_at = counter_->count + n;
     counter_->act = std::move(act);
+  }
+  /// From now on says that a disk has so much space, whatever the other storage says.
+  void SetSpace(DiskSpace space) {
+    MutexLock lock(counter_->mutex);
+    counter_->space = std::move(space);
   }
   int num_operations() const {
     MutexLock lock(counter_->mutex);
@@ -109,7 +115,13 @@ class FaultyStorage final : public Storage {
     return counter_->Count("look at the lock", path, [&] { return base_.LockHolder(path); });
   }
   Result<DiskSpace> Space(const std::string& folder) override {
-    return counter_->Count("look at the space of", folder, [&] { return base_.Space(folder); });
+    return counter_->Count("look at the space of", folder, [&]() -> Result<DiskSpace> {
+      {
+        MutexLock lock(counter_->mutex);
+        if (counter_->space) return *counter_->space;
+      }
+      return base_.Space(folder);
+    });
   }
   Status Reserve(const std::string& path, std::uint64_t bytes) override {
     return counter_->Count("reserve space in", path, [&] { return base_.Reserve(path, bytes); });
@@ -124,6 +136,7 @@ class FaultyStorage final : public Storage {
     Fault fault MS_GUARDED_BY(mutex) = Fault::kFails;
     int call_at MS_GUARDED_BY(mutex) = 0;
     std::function<void()> act MS_GUARDED_BY(mutex);
+    std::optional<DiskSpace> space MS_GUARDED_BY(mutex);
 
     // Does an operation, or lets it fail.
     template <typename Operation>

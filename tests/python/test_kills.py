@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -161,30 +162,46 @@ def fill(disk, left):
 
 
 def test_a_full_disk_stops_a_job_that_goes_on_once_there_is_room(folder, small_disk):
+    start = time.monotonic()
+    KilledJob(folder / "full-pace", small_disk / "pace").run_to_end()
+    duration = time.monotonic() - start
     random = choices("full")
     clock = Clock(10)
-    full = runs = 0
+    full = runs = ballasts = 0
     while clock.goes_on(full):
         job = KilledJob(folder / f"full-{runs}", small_disk / f"out-{runs}")
         runs += 1
-        fill(small_disk, random.randrange(4, 200) * 1024)
-        process = job.start()
+        had_ballast = False
+        if runs % 2 == 0:  # the disk is full before it starts, or gets full while it works
+            fill(small_disk, random.randrange(4, 200) * 1024)
+            process = job.start()
+        else:
+            process = job.start()
+            if stop_at_random(process, random.uniform(0.3, 1) * duration):
+                fill(small_disk, random.randrange(4, 64) * 1024)
+                had_ballast = any(job.state.glob("tmp/*-ballast"))
+                os.kill(process.pid, signal.SIGCONT)
         _, err = process.communicate(timeout=60)
         assert process.returncode in (0, 75), err
+        assert not any(job.state.glob("tmp/*-ballast"))
         if process.returncode == 75:
             full += 1
-            assert "No space left on device" in err and "make room" in err
-        (small_disk / "filler").unlink()
+            assert "make room" in err and re.search(r"\d MB (left|are free)", err), err
+        if process.returncode == 75 and had_ballast:
+            ballasts += 1
+            assert b'"free_bytes"' in b"".join(path.read_bytes() for path in job.state.glob("journal-*")), err
+        (small_disk / "filler").unlink(missing_ok=True)
         job.look()
         job.run_to_end()
         shutil.rmtree(job.output)
         shutil.rmtree(job.state)
         shutil.rmtree(job.folder)
+    assert ballasts > 0
     report("disk full", full=full, jobs=runs, wrong=0)
 
 
 def test_a_disk_that_is_full_of_parts_keeps_them(small_disk, tmp_path):
-    rows = 6000
+    rows = 4000  # that fit with what a run keeps free
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps({"id": row, "text": "x" * 4000}) + "\n" for row in range(rows))
     )
@@ -196,6 +213,7 @@ def test_a_disk_that_is_full_of_parts_keeps_them(small_disk, tmp_path):
     command = [MILLSTREAM, "run", tmp_path / "job.yaml"]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert stopped.returncode == 75 and "make room" in stopped.stderr, stopped.stderr
+    assert stopped.stderr.count("it is in memory (tmpfs)") == 1
     kept = {part: part.stat().st_mtime_ns for part in (small_disk / "out").glob("*")}
     (small_disk / "filler").unlink()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -69,6 +69,7 @@ Result<ExitCode> Run(const Arguments& arguments) {
   JobMonitor monitor;
   const auto say = [](const std::string& message) { fmt::print(stderr, "{}\n", message); };
   MS_ASSIGN_OR_RETURN(const JobReport report, RunJob(*storage, options, monitor, say, {}));
+  if (!report.why_stopped.empty()) fmt::print(stderr, "{}\n", report.why_stopped);
   fmt::print("{}\n", disk->num_calls());
   return report.exit;
 }
