@@ -33,7 +33,7 @@ struct Death {
 
 struct Tally {
   std::int64_t jobs = 0, crashes = 0, takeovers = 0, errors = 0;
-  std::int64_t calls = 0;       // of the longest job that change the disk
+  std::int64_t calls = 0;       // of the longest job that change the disk; or of its retry
   std::int64_t disk_calls = 0;  // all of them
   std::vector<std::string> wrong;
 };
@@ -55,21 +55,36 @@ void TakeOver(
   }
 }
 
+// What dies as told.
+enum class Victims { kRuns, kRetries };
+
 // A job whose drivers come one after the other.
 class Lives {
  public:
   // `error_every` > 0: about one call of so many fails as well.
-  Lives(std::uint64_t seed, const std::vector<Death>& deaths, std::uint64_t error_every)
+  Lives(
+      std::uint64_t seed,
+      const std::vector<Death>& deaths,
+      std::uint64_t error_every,
+      Victims victims
+  )
       : deaths_(deaths),
         error_every_(error_every),
+        victims_(victims),
         choices_(seed),
         disk_(std::make_shared<SimulatedDisk>(seed)),
         faulty_(std::make_shared<FaultyDisk>(disk_)) {}
 
   // Lets drivers die as told, then runs one undisturbed, and looks at what stands.
   void Run(Tally& tally) {
+    if (victims_ == Victims::kRetries) {
+      const std::unique_ptr<Storage> storage = MakeDiskStorage(disk_);
+      const Status ran = MadeUpDriver(*storage, world_, choices_).Run();
+      if (!ran.ok()) world_.wrong.push_back("the first run: " + ran.ToString());
+    }
+    const std::int64_t changes_before = disk_->num_changes();
     constexpr int kMaxLives = 200;
-    for (int lives = 0; !world_.complete && world_.wrong.empty(); ++lives) {
+    for (int lives = 0; !IsOver() && world_.wrong.empty(); ++lives) {
       if (lives == kMaxLives) {
         world_.wrong.emplace_back("the job does not end");
         break;
@@ -84,13 +99,24 @@ class Lives {
       Look(*disk_, world_);
       CheckWhole(*disk_, world_);
     }
-    tally.calls = std::max(tally.calls, disk_->num_changes());
+    tally.calls = std::max(tally.calls, disk_->num_changes() - changes_before);
     tally.disk_calls = std::max(tally.disk_calls, faulty_->num_calls());
     ++tally.jobs;
   }
   const std::vector<std::string>& wrong() const { return world_.wrong; }
 
  private:
+  bool& IsOver() { return victims_ == Victims::kRuns ? world_.complete : world_.retried; }
+
+  Status Work(Storage& storage) {
+    // After a retry that died, the job may be run before it is retried again.
+    if (victims_ == Victims::kRuns || choices_() % 3 == 0) {
+      const Status ran = MadeUpDriver(storage, world_, choices_).Run();
+      if (victims_ == Victims::kRuns || !ran.ok()) return ran;
+    }
+    return MadeUpDriver(storage, world_, choices_).Retry();
+  }
+
   void RunOne(bool has_errors, Tally& tally) {
     const Death death = death_ < deaths_.size() ? deaths_[death_] : Death{};
     disk_->DieAt(death.at);
@@ -107,13 +133,13 @@ class Lives {
     });
     Look(*disk_, world_);
     const std::unique_ptr<Storage> storage = MakeDiskStorage(faulty_);
-    const Status ran = MadeUpDriver(*storage, world_, choices_).Run();
+    const Status ran = Work(*storage);
     if (was_taken_over) {
       ++tally.takeovers;
-      world_.complete = false;  // that is for a driver alone to say
+      IsOver() = false;  // that is for a driver alone to say
     }
     if (disk_->is_dead()) {
-      world_.complete = false;  // it died before it could say so
+      IsOver() = false;  // it died before it could say so
       ++tally.crashes;
       ++death_;
       Restart(death.crash);
@@ -141,6 +167,7 @@ class Lives {
 
   const std::vector<Death>& deaths_;
   const std::uint64_t error_every_;
+  const Victims victims_;
   std::mt19937_64 choices_;
   const std::shared_ptr<SimulatedDisk> disk_;
   const std::shared_ptr<FaultyDisk> faulty_;
@@ -149,9 +176,13 @@ class Lives {
 };
 
 void RunJob(
-    std::uint64_t seed, const std::vector<Death>& deaths, std::uint64_t error_every, Tally& tally
+    std::uint64_t seed,
+    const std::vector<Death>& deaths,
+    std::uint64_t error_every,
+    Tally& tally,
+    Victims victims = Victims::kRuns
 ) {
-  Lives lives(seed, deaths, error_every);
+  Lives lives(seed, deaths, error_every, victims);
   lives.Run(tally);
   for (const std::string& wrong : lives.wrong()) {
     std::string how = fmt::format("seed {}, errors 1/{}, deaths", seed, error_every);
@@ -190,27 +221,45 @@ void Report(const char* suite, const Tally& tally, std::uint64_t seed) {
   }
 }
 
-TEST(CrashTest, ADeathAtAnyCallLosesAndDoublesNothing) {
+// Deaths at every call, and at every call and in the next life at one of so many.
+void RunExhaustively(const char* suite, Victims victims, std::int64_t second_step) {
   Tally tally;
-  RunJob(1, {}, 0, tally);
+  RunJob(1, {}, 0, tally, victims);
   const std::int64_t calls = tally.calls;
   std::uint64_t seed = 1;
   constexpr std::int64_t kStep = kIsSlow ? 7 : 1;
   for (std::int64_t at = 1; at <= calls; at += kStep) {
     for (const Crash crash : kCrashes) {
       const int times = crash == Crash::kKill || crash == Crash::kPowerNothing ? 1 : 10;
-      for (int i = 0; i < times; ++i) RunJob(seed++, {{at, crash}}, 0, tally);
+      for (int i = 0; i < times; ++i) RunJob(seed++, {{at, crash}}, 0, tally, victims);
+    }
+    if (tally.wrong.size() >= kEnoughWrong) break;
+  }
+  // Killed, and then the power goes as well: what a reader saw in between was not durable yet.
+  for (std::int64_t at = 1; at <= calls; at += kStep) {
+    for (int i = 0; i < 6; ++i) {
+      const auto soon = 1 + static_cast<std::int64_t>(seed % 8);
+      RunJob(seed++, {{at, Crash::kKill}, {soon, kCrashes[1 + i % 3]}}, 0, tally, victims);
     }
     if (tally.wrong.size() >= kEnoughWrong) break;
   }
   for (std::int64_t at = 1; at <= calls; at += kStep) {
-    for (std::int64_t second = 1; second <= calls; second += 3 * kStep) {
+    for (std::int64_t second = 1; second <= calls; second += second_step * kStep) {
       const Crash crash = kCrashes[seed % 4];
-      RunJob(seed++, {{at, crash}, {second, kCrashes[seed / 4 % 4]}}, 0, tally);
+      RunJob(seed++, {{at, crash}, {second, kCrashes[seed / 4 % 4]}}, 0, tally, victims);
     }
     if (tally.wrong.size() >= kEnoughWrong) break;
   }
-  Report("crash, exhaustive", tally, 1);
+  Report(suite, tally, 1);
+}
+
+TEST(CrashTest, ADeathAtAnyCallLosesAndDoublesNothing) {
+  RunExhaustively("crash, exhaustive", Victims::kRuns, 3);
+}
+
+// Retries of a complete job die: each part is the old one or the new one at every moment.
+TEST(CrashTest, ADeathAtAnyCallOfARetryLosesAndDoublesNothing) {
+  RunExhaustively("crash, retry", Victims::kRetries, 11);
 }
 
 // The lock does not work (a network file system, a file that was deleted): another driver takes the
@@ -235,12 +284,16 @@ TEST(CrashTest, ADriverTakenForDeadThatGoesOnHarmsNothing) {
 
 // Runs random jobs until `crashes` deaths, or for MS_TORTURE_SECONDS.
 void RunRandomJobs(
-    const char* suite, std::uint64_t shard, std::int64_t crashes, std::uint64_t error_every
+    const char* suite,
+    std::uint64_t shard,
+    std::int64_t crashes,
+    std::uint64_t error_every,
+    Victims victims = Victims::kRuns
 ) {
   const std::uint64_t first = (TortureSeed() * kShards + shard) << 32;
   const TortureClock clock(crashes);
   Tally tally;
-  RunJob(1, {}, 0, tally);
+  RunJob(1, {}, 0, tally, victims);
   const auto calls = static_cast<std::uint64_t>(tally.calls);
   const std::uint64_t replay = FromEnvironment("MS_TORTURE_REPLAY", 0);
   for (std::uint64_t seed = replay > 0 ? replay : first;; ++seed) {
@@ -249,7 +302,7 @@ void RunRandomJobs(
     for (Death& death : deaths) {
       death = {1 + static_cast<std::int64_t>(random() % calls), kCrashes[random() % 4]};
     }
-    RunJob(seed, deaths, error_every, tally);
+    RunJob(seed, deaths, error_every, tally, victims);
     if (tally.wrong.size() >= kEnoughWrong || replay > 0 || !clock.GoesOn(tally.crashes)) break;
   }
   Report(suite, tally, first);
@@ -265,6 +318,10 @@ TEST_P(ShardedCrashTest, RandomDeathsLoseAndDoubleNothing) {
 
 TEST_P(ShardedCrashTest, RandomDeathsAmongErrorsLoseAndDoubleNothing) {
   RunRandomJobs("crash, random with errors", GetParam(), 50'000 / kSlowness, 300);
+}
+
+TEST_P(ShardedCrashTest, RandomDeathsOfRetriesAmongErrorsLoseAndDoubleNothing) {
+  RunRandomJobs("crash, random retries", GetParam(), 8'000 / kSlowness, 200, Victims::kRetries);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ledger/testing.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <sstream>
 #include <utility>
 
 #include "fmt/format.h"
@@ -18,6 +20,9 @@ Outcome OutcomeOf(int row) {
   return row % 5 == 3 ? Outcome::kSkipped : row % 7 == 2 ? Outcome::kError : Outcome::kOk;
 }
 
+// Number of a failed row's second chance, by which its answers are told from those of the first.
+constexpr int kRetried = 1000;
+
 RowCounts CountsOf(int split) {
   RowCounts counts;
   for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
@@ -27,6 +32,23 @@ RowCounts CountsOf(int split) {
                                     : counts.skipped);
   }
   return counts;
+}
+
+// After a retry.
+RowCounts RetriedCountsOf(int split) {
+  RowCounts counts = CountsOf(split);
+  counts.ok += counts.error;
+  counts.error = 0;
+  return counts;
+}
+
+std::string SkippedRowsOf(int split) {
+  std::string bits(kRowsOfSplit / 8, '\0');
+  for (int i = 0; i < kRowsOfSplit; ++i) {
+    if (OutcomeOf(split * kRowsOfSplit + i) != Outcome::kSkipped) continue;
+    bits[0] = static_cast<char>(bits[0] | 1 << i);
+  }
+  return bits;
 }
 
 // What stands in the output, as a reader sees it.
@@ -69,28 +91,75 @@ Status MadeUpDriver::RunUnlocked() {
   return Status::OK();
 }
 
+Status MadeUpDriver::Retry() {
+  MS_ASSIGN_OR_RETURN(const auto lock, storage_.Lock(Ledger::LockPath(layout_), "{}"));
+  MS_ASSIGN_OR_RETURN(const auto ledger, Ledger::Load(storage_, layout_));
+  MS_ASSIGN_OR_RETURN(const auto parts, ledger->Parts());
+  if (parts.size() < kSplits) Wrong("a retry finds not all parts");
+  MS_RETURN_NOT_OK(ledger->Begin({{"pid", 1}}, Work::kRetry).status());
+  std::vector<FinishedPart> waiting;
+  for (int split = 0; split < kSplits; ++split) {
+    MS_ASSIGN_OR_RETURN(const std::string old, storage_.Read(layout_.PartPath(split), 1 << 20));
+    if (old.find(" error ") == std::string::npos) continue;
+    MS_ASSIGN_OR_RETURN(FinishedPart part, RetrySplit(*ledger, split, old));
+    waiting.push_back(std::move(part));
+    if (choices_() % 2 == 0) MS_RETURN_NOT_OK(Replace(*ledger, waiting));
+  }
+  MS_RETURN_NOT_OK(Replace(*ledger, waiting));
+  MS_RETURN_NOT_OK(ledger->WriteSuccess({{"parts", kSplits}}));
+  MS_RETURN_NOT_OK(ledger->EndRetry());
+  if (choices_() % 2 == 0) {
+    world_.pruned = true;
+    MS_RETURN_NOT_OK(ledger->Prune());
+    MS_ASSIGN_OR_RETURN(const auto kept, storage_.List(layout_.state + "/superseded"));
+    if (!kept.empty()) Wrong("replaced parts are there after they were pruned");
+  }
+  world_.retried = true;
+  return Status::OK();
+}
+
 Result<FinishedPart> MadeUpDriver::RunSplit(Ledger& ledger, int split) {
   MS_ASSIGN_OR_RETURN(const LoadedRows loaded, ledger.LoadRows(split));
   if (!loaded.damage.empty() && !world_.has_damage) Wrong(loaded.damage.front());
-  FinishedPart part;
-  part.committed.skipped_rows.resize(kRowsOfSplit / 8);
   std::string bytes;
   int unsynced = 0;
   for (int i = 0; i < kRowsOfSplit; ++i) {
     const int row = split * kRowsOfSplit + i;
-    if (OutcomeOf(row) == Outcome::kSkipped) {
-      part.committed.skipped_rows[0] = static_cast<char>(part.committed.skipped_rows[0] | 1 << i);
-      continue;
-    }
+    if (OutcomeOf(row) == Outcome::kSkipped) continue;
     MS_ASSIGN_OR_RETURN(const std::string answer, Answer(ledger, loaded, split, row));
     bytes +=
         fmt::format("{} {} {}\n", row, OutcomeOf(row) == Outcome::kOk ? "ok" : "error", answer);
     if (++unsynced % kGroup == 0) MS_RETURN_NOT_OK(SyncRows(ledger));
   }
+  return WritePart(ledger, split, std::move(bytes), CountsOf(split));
+}
+
+Result<FinishedPart> MadeUpDriver::RetrySplit(Ledger& ledger, int split, const std::string& old) {
+  MS_ASSIGN_OR_RETURN(const LoadedRows loaded, ledger.LoadRows(split));
+  if (!loaded.damage.empty()) Wrong(loaded.damage.front());
+  std::string bytes;
+  std::istringstream lines(old);
+  for (std::string line; std::getline(lines, line);) {
+    const int row = std::atoi(line.c_str());
+    if (line.find(" error ") != std::string::npos) {
+      MS_ASSIGN_OR_RETURN(const std::string answer, Answer(ledger, loaded, split, row + kRetried));
+      line = fmt::format("{} ok {}", row, answer);
+      if (choices_() % 2 == 0) MS_RETURN_NOT_OK(SyncRows(ledger));
+    }
+    bytes += line + "\n";
+  }
+  return WritePart(ledger, split, std::move(bytes), RetriedCountsOf(split));
+}
+
+Result<FinishedPart> MadeUpDriver::WritePart(
+    Ledger& ledger, int split, std::string bytes, const RowCounts& counts
+) {
+  FinishedPart part;
   part.split = split;
   part.path = ledger.TemporaryPath(split);
   part.committed.file = {HashOf(bytes), bytes.size()};
-  part.committed.counts = CountsOf(split);
+  part.committed.counts = counts;
+  part.committed.skipped_rows = SkippedRowsOf(split);
   MS_ASSIGN_OR_RETURN(const auto stream, storage_.Create(part.path));
   MS_RETURN_NOT_OK(stream->Write(std::string_view(bytes).substr(0, bytes.size() / 2)));
   MS_RETURN_NOT_OK(stream->Write(std::string_view(bytes).substr(bytes.size() / 2)));
@@ -142,24 +211,83 @@ Status MadeUpDriver::Publish(Ledger& ledger, std::vector<FinishedPart>& parts) {
   return Status::OK();
 }
 
+Status MadeUpDriver::Replace(Ledger& ledger, std::vector<FinishedPart>& parts) {
+  for (const FinishedPart& part : parts) {
+    const int split = static_cast<int>(part.split);
+    world_.offered[split].insert(contents_[split]);
+  }
+  MS_RETURN_NOT_OK(ledger.ReplaceParts(parts));
+  for (const FinishedPart& part : parts) {
+    const int split = static_cast<int>(part.split);
+    if (!world_.replaced.emplace(split, contents_[split]).second) {
+      Wrong(fmt::format("split {} was replaced before", split));
+    }
+    for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
+      world_.logged.erase(row + kRetried);
+      world_.durable.erase(row + kRetried);
+    }
+  }
+  parts.clear();
+  return Status::OK();
+}
+
 void MadeUpDriver::Committed(int split, const RowCounts& counts) {
-  if (counts != CountsOf(split)) Wrong(fmt::format("split {} has other counts", split));
+  const bool was_offered = world_.offered.contains(split);
+  if (counts != CountsOf(split) && !(was_offered && counts == RetriedCountsOf(split))) {
+    Wrong(fmt::format("split {} has other counts", split));
+  }
   for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
     world_.logged.erase(row);
     world_.durable.erase(row);
   }
 }
 
+namespace {
+
+// A part that stands where another did, once a retry was about to replace that one.
+void LookAtReplacement(
+    const std::map<std::string, std::string>& files,
+    int split,
+    const std::string& old,
+    const std::string& bytes,
+    JobWorld& world
+) {
+  const auto replaced = world.replaced.find(split);
+  if (replaced != world.replaced.end() && replaced->second != bytes) {
+    world.wrong.push_back(fmt::format("split {} is not what replaced it", split));
+  }
+  if (bytes == old) return;
+  if (!world.offered[split].contains(bytes)) {
+    world.wrong.push_back(fmt::format("split {} is no version of its part", split));
+  }
+  const std::string kept =
+      fmt::format("/d/out.millstream/superseded/part-{:06d}-{}.txt", split, HashOf(old));
+  if (!world.pruned && (!files.contains(kept) || files.at(kept) != old)) {
+    world.wrong.push_back(fmt::format("the old part of split {} is not kept", split));
+  }
+}
+
+}  // namespace
+
 void Look(const SimulatedDisk& disk, JobWorld& world) {
+  const auto files = disk.Files();
   const auto output = Output(disk);
   for (const auto& [path, bytes] : output) {
-    if (world.seen.emplace(path, bytes).first->second != bytes) {
+    // A version for each part, and one for what replaces it.
+    const bool is_new = std::any_of(
+        world.offered.begin(),
+        world.offered.end(),
+        [&, found = &bytes](const auto& offered) { return offered.second.contains(*found); }
+    );
+    if (world.seen.emplace(path + (is_new ? " anew" : ""), bytes).first->second != bytes) {
       world.wrong.push_back(path + " changed after it was seen");
     }
   }
   for (const auto& [split, bytes] : world.committed) {
     const auto found = output.find(fmt::format("/d/out/part-{:06d}.txt", split));
-    if (found == output.end() || found->second != bytes) {
+    if (found != output.end() && world.offered.contains(split)) {
+      LookAtReplacement(files, split, bytes, found->second, world);
+    } else if (found == output.end() || found->second != bytes) {
       world.wrong.push_back(fmt::format("committed part {} changed or is gone", split));
     }
   }
@@ -177,9 +305,11 @@ void CheckWhole(const SimulatedDisk& disk, JobWorld& world) {
       }
       const int row = std::atoi(bytes.c_str() + begin);
       const std::string line = bytes.substr(begin, end - begin);
-      const char* outcome = OutcomeOf(row) == Outcome::kOk ? "ok" : "error";
+      const bool was_retried = OutcomeOf(row) == Outcome::kError && world.retried;
+      const char* outcome = OutcomeOf(row) == Outcome::kOk || was_retried ? "ok" : "error";
+      const int answered = was_retried ? row + kRetried : row;
       if (OutcomeOf(row) == Outcome::kSkipped ||
-          !line.starts_with(fmt::format("{} {} {}#", row, outcome, row))) {
+          !line.starts_with(fmt::format("{} {} {}#", row, outcome, answered))) {
         world.wrong.push_back("a line is " + line);
       }
       ++times[row];
@@ -195,9 +325,14 @@ void CheckWhole(const SimulatedDisk& disk, JobWorld& world) {
 }
 
 void CheckTidy(const SimulatedDisk& disk, JobWorld& world) {
+  std::vector<std::string> folders{"tmp/", "retry/"};
+  // What a power cut brought back of a run is for the next run to remove.
+  if (!world.retried) folders.emplace_back("rows/");
   for (const auto& [path, bytes] : disk.Files()) {
-    if (path.starts_with("/d/out.millstream/tmp/") || path.starts_with("/d/out.millstream/rows/")) {
-      world.wrong.push_back(path + " was left behind");
+    for (const std::string& folder : folders) {
+      if (path.starts_with("/d/out.millstream/" + folder)) {
+        world.wrong.push_back(path + " was left behind");
+      }
     }
   }
 }

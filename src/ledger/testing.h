@@ -25,6 +25,12 @@ struct JobWorld {
   std::map<std::string, std::string> seen;  // files of the output that a reader saw
   std::vector<std::string> wrong;
   bool complete = false;
+  /// A retry's parts, by split: those that were handed over to take a part's place, and the one
+  /// that was reported durable there.
+  std::map<int, std::set<std::string>> offered;
+  std::map<int, std::string> replaced;
+  bool retried = false;  // to its end
+  bool pruned = false;   // what was replaced may be gone
   /// Two drivers were at work at once: a row may be inferred by both, and the part of one may take
   /// the other's place in a power cut, as long as nobody called it durable.
   bool had_two_drivers = false;
@@ -42,15 +48,23 @@ class MadeUpDriver {
   Status Run();
   /// As if the lock did not work, and another driver still held it.
   Status RunUnlocked();
+  /// Runs the failed rows of a complete job again, each of which is ok then.
+  Status Retry();
 
   static OutputLayout Layout() { return OutputLayout::Of("/d/out", ".txt"); }
 
  private:
   void Wrong(std::string what) { world_.wrong.push_back(std::move(what)); }
   Result<FinishedPart> RunSplit(Ledger& ledger, int split);
+  // The split's part with the failed rows of `old` answered.
+  Result<FinishedPart> RetrySplit(Ledger& ledger, int split, const std::string& old);
+  Result<FinishedPart> WritePart(
+      Ledger& ledger, int split, std::string bytes, const RowCounts& counts
+  );
   Result<std::string> Answer(Ledger& ledger, const LoadedRows& loaded, int split, int row);
   Status SyncRows(Ledger& ledger);
   Status Publish(Ledger& ledger, std::vector<FinishedPart>& parts);
+  Status Replace(Ledger& ledger, std::vector<FinishedPart>& parts);
   // The row log of a committed split may go.
   void Committed(int split, const RowCounts& counts);
 
@@ -63,6 +77,7 @@ class MadeUpDriver {
 
 /// What was reported durable is there, and nothing that a reader ever saw is another now. (A power
 /// cut may take what was seen before its folder was synced; what comes in its place is the same.)
+/// A part that a retry was about to replace is the old one or the new one, and the old one is kept.
 void Look(const SimulatedDisk& disk, JobWorld& world);
 /// Each row once, with its outcome, and nothing else.
 void CheckWhole(const SimulatedDisk& disk, JobWorld& world);

@@ -38,6 +38,14 @@ NAME_PLAN = '  job["plan"] = "plan-0000-" + HashOf(plan.dump(1));\n'
 PUBLISH_PLAN_LATE = "  MS_RETURN_NOT_OK(ledger->WritePlan(plan, 0).status());\n"
 PUBLISH_JOB = '  MS_RETURN_NOT_OK(PublishBytes(storage, ledger->layout_.state + "/job.json", job.dump(2) + "\\n"));\n'
 
+JOURNAL_REPLACE = "  MS_RETURN_NOT_OK(journal_->Add(EntryType::kReplace, body));\n"
+EXCHANGE_PARTS = """\
+  for (const FinishedPart& part : parts) {
+    MS_RETURN_NOT_OK(storage_.Exchange(part.path, layout_.PartPath(part.split)));
+  }
+"""
+KEEP_OLD = "    MS_RETURN_NOT_OK(KeepOld(part.split, old));\n"
+
 CAUGHT = [
     Mutation(
         "a file is renamed before it is synced",
@@ -167,6 +175,43 @@ CAUGHT = [
         LEDGER,
         '  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));\n',
         "",
+    ),
+    Mutation("a part that a retry replaces is not kept", LEDGER, KEEP_OLD, ""),
+    Mutation(
+        "a part is replaced before that is journaled",
+        LEDGER,
+        JOURNAL_REPLACE + EXCHANGE_PARTS,
+        EXCHANGE_PARTS + JOURNAL_REPLACE,
+    ),
+    Mutation(
+        "a retry that died is not looked for",
+        LEDGER,
+        "if (journaled == journaled_.end() || replacing_.contains(*split)) {",
+        "if (journaled == journaled_.end()) {",
+    ),
+    Mutation(
+        "a retry's answers are not synced before they replace a part",
+        LEDGER,
+        "    MS_RETURN_NOT_OK(rows_->Sync(part.split));\n" + KEEP_OLD,
+        KEEP_OLD,
+    ),
+    Mutation(
+        "a retry's row logs stay",
+        LEDGER,
+        "  return storage_.Remove(RowsFolder());\n",
+        "  return Status::OK();\n",
+    ),
+    Mutation(
+        "a file is exchanged before it is synced",
+        DISK,
+        "    MS_RETURN_NOT_OK(SyncOne(from));\n    const int error = disk_.Exchange(from, to);\n",
+        "    const int error = disk_.Exchange(from, to);\n",
+    ),
+    Mutation(
+        "the folders of exchanged files are not synced",
+        DISK,
+        "    MS_RETURN_NOT_OK(SyncEntries(ParentOf(to)));\n    return SyncEntries(ParentOf(from));\n",
+        "    return Status::OK();\n",
     ),
     Mutation(
         "the journal before is not synced",
