@@ -86,6 +86,18 @@ TEST_F(LedgerTest, APartThatWasChangedOrIsGoneIsAConflict) {
   EXPECT_TRUE(IsConflict(Load()->Parts().status()));
 }
 
+// Its first bytes are wrong, and later records say that they were durable.
+TEST_F(LedgerTest, AJournalThatBeginsOtherwiseIsDamagedAndNotUnbegun) {
+  ASSERT_TRUE(Create()->Record(EntryType::kDrain, {{"rows", 1}}).ok());
+  const std::string path = layout_.state + "/journal-0001";
+  std::string bytes = *storage_->Read(path, 1 << 20);
+  bytes[7] ^= 1;
+  Write(path, bytes);
+  const Status loaded = Ledger::Load(*storage_, layout_).status();
+  EXPECT_TRUE(IsConflict(loaded)) << loaded;
+  EXPECT_NE(loaded.message().find("journal-0001"), std::string::npos) << loaded;
+}
+
 TEST_F(LedgerTest, APartOfNoneOfThisJobsIntentsIsAConflict) {
   auto ledger = Create();
   Write(layout_.PartPath(0), "foreign\n");

@@ -70,10 +70,10 @@ std::optional<Record> FindRecord(std::string_view bytes, std::size_t at, std::ui
 
 RecordScan ScanRecords(std::string_view bytes) {
   RecordScan scan;
-  if (!bytes.starts_with(kMagic)) return scan;
   std::size_t at = kMagic.size();
   std::uint64_t sequence = 0;
   std::vector<std::pair<std::size_t, std::size_t>> gaps;  // where, and how many records before it
+  if (!bytes.starts_with(kMagic)) gaps.emplace_back(0, 0);
   while (at < bytes.size()) {
     std::optional<Record> record = ReadRecord(bytes, at);
     if (!record || record->sequence != sequence) {
