@@ -155,7 +155,11 @@ struct NewInput {
 
 // What the input lists beyond the plan.
 Result<NewInput> FindNewInput(const PreparedJob& job, const Plan& planned) {
-  MS_ASSIGN_OR_RETURN(const std::vector<InputFile> listed, ListInput(job.input));
+  const auto found_now = ListInput(job.input);
+  if (!found_now.ok() && !IsDiskTrouble(found_now.status())) {
+    return Conflict(found_now.status().message());  // the job had input there
+  }
+  MS_ASSIGN_OR_RETURN(const std::vector<InputFile> listed, found_now);
   std::map<std::string, std::int32_t> numbers;
   for (std::size_t i = 0; i < planned.snapshot.files.size(); ++i) {
     numbers[planned.snapshot.files[i].name] = static_cast<std::int32_t>(i);

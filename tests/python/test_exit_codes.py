@@ -70,7 +70,7 @@ TABLE = {
     "errors, a rerun": ((True, None, ["--set", "max_errors=3"], 2, "nothing to do"), (False, 0, NOTHING)),
     "input grew": ((True, lambda j: j.write("rows.jsonl", [41]), [], 4, "has grown"), (True, 0, NOTHING)),
     "input changed": ((True, lambda j: flip(rows(j), 9), [], 4, "rows.jsonl was changed"), (True, 0, NOTHING)),
-    "input gone": ((True, lambda j: rows(j).unlink(), [], 1, "does not exist"), (True, 0, NOTHING)),
+    "input gone": ((True, lambda j: rows(j).unlink(), [], 4, "does not exist"), (True, 0, NOTHING)),
     "input touched": ((True, lambda j: rows(j).touch(), [], 0, NOTHING), (False, 0, NOTHING)),
     "another spec": ((True, None, LENGTH, 1, "max_tokens: 4 -> 5"), (False, 0, NOTHING)),
     "nothing to accept": ((True, None, ["--accept-change", "seed"], 1, "nothing changed there"), (False, 0, NOTHING)),
