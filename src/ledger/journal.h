@@ -22,17 +22,16 @@ namespace millstream {
 
 /// The kinds of entries. Their numbers are part of the format.
 enum class EntryType : std::uint8_t {
-  kOpen = 1,         // job, epoch, previous {epoch, length, hash}, holder
-  kPart = 2,         // parts: [{split, hash, bytes, ok, error, skipped}]
-  kReplace = 3,      // parts: [{split, old, new, ...}]: about to be exchanged
-  kSpecAccept = 4,   // a changed spec becomes the job's
-  kAppend = 5,       // a further plan generation
-  kPoison = 6,       // a row that killed its engine
-  kSchemaDrift = 7,  // columns that not all files have
-  kDrain = 8,        // stopped on request
-  kBreaker = 9,      // stopped by the circuit breaker
-  kDone = 10,        // success.json of a generation stands
-  kStop = 11,        // stopped because the disk is full
+  kOpen = 1,        // job, epoch, previous {epoch, length, hash}, holder
+  kPart = 2,        // parts: [{split, hash, bytes, ok, error, skipped}]
+  kReplace = 3,     // parts: [{split, old, new, ...}]: about to be exchanged
+  kSpecAccept = 4,  // a changed spec becomes the job's
+  kAppend = 5,      // a further plan generation
+  kPoison = 6,      // a row that killed its engine
+  kDrain = 8,       // stopped on request
+  kBreaker = 9,     // stopped by the circuit breaker
+  kDone = 10,       // success.json of a generation stands
+  kStop = 11,       // stopped because the disk is full
 };
 
 struct JournalEntry {

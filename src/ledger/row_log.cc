@@ -137,16 +137,6 @@ Status RowLog::Sync(std::int64_t split) {
   return SyncFile(split, *file);
 }
 
-std::uint64_t RowLog::unsynced_bytes() const {
-  MutexLock lock(mutex_);
-  std::uint64_t bytes = 0;
-  for (const auto& [split, file] : open_) {
-    MutexLock file_lock(file->write_mutex);
-    for (const Entry& entry : file->unsynced) bytes += entry.payload.size();
-  }
-  return bytes;
-}
-
 Status RowLog::Drop(std::int64_t split) {
   {
     MutexLock lock(mutex_);

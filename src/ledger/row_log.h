@@ -60,8 +60,6 @@ class RowLog {
   Status Sync();
   /// The same for one split.
   Status Sync(std::int64_t split);
-  /// Bytes that were appended and are not yet durable.
-  std::uint64_t unsynced_bytes() const;
   /// Removes the log of a split whose part is durable.
   Status Drop(std::int64_t split);
 
