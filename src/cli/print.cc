@@ -122,6 +122,19 @@ void PrintSummary(const JobReport& report) {
         Grouped(report.cut_answers)
     );
   }
+  const EngineStats& engine = report.tokens;
+  if (engine.restarts > 0) {
+    fmt::print(
+        stderr,
+        "engine: restarted {} times: {} lost through no row's fault; rows that killed it: {} by a "
+        "crash, {} by hanging, {} for want of memory\n",
+        engine.restarts,
+        engine.workers_lost,
+        engine.requests_crashed,
+        engine.requests_hung,
+        engine.requests_out_of_memory
+    );
+  }
   for (const auto& [code, sample] : report.errors) {
     fmt::print(stderr, "  {} x {}: {}\n", Grouped(sample.count), code, sample.example);
   }

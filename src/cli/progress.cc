@@ -121,6 +121,11 @@ void PrintSummaryEvent(const JobReport& report) {
        {"prompt_tokens", report.tokens.prompt_tokens},
        {"completion_tokens", report.tokens.completion_tokens},
        {"cut_answers", report.cut_answers},
+       {"engine_restarts", report.tokens.restarts},
+       {"workers_lost", report.tokens.workers_lost},
+       {"rows_crashed", report.tokens.requests_crashed},
+       {"rows_hung", report.tokens.requests_hung},
+       {"rows_out_of_memory", report.tokens.requests_out_of_memory},
        {"errors", std::move(errors)},
        {"output", report.output}}
   );

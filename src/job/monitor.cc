@@ -7,14 +7,7 @@ namespace {
 
 EngineStats Sum(const std::vector<const Engine*>& engines) {
   EngineStats sum;
-  for (const Engine* engine : engines) {
-    const EngineStats stats = engine->stats();
-    sum.prompt_tokens += stats.prompt_tokens;
-    sum.completion_tokens += stats.completion_tokens;
-    sum.steps += stats.steps;
-    sum.requests_finished += stats.requests_finished;
-    sum.preemptions += stats.preemptions;
-  }
+  for (const Engine* engine : engines) sum += engine->stats();
   return sum;
 }
 
