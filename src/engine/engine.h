@@ -63,6 +63,7 @@ struct Completion {
   std::int64_t completion_tokens = 0;  // as generated, the stop token included
   std::string error_code;              // kError: a code of docs/errors.md
   std::string error_message;
+  bool killed_engine = false;  // kError: found by bisection; not sent over the wire
 };
 
 /// How much more is worth submitting now.

@@ -473,6 +473,7 @@ class Host {
     completion.reason = FinishReason::kError;
     completion.error_code = cause.code;
     completion.error_message = "the engine dies of this row alone: " + cause.text;
+    completion.killed_engine = true;
     finished_.push_back(std::move(completion));
     ++totals_.requests_finished;
   }

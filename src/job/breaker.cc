@@ -2,6 +2,7 @@
 #include "job/breaker.h"
 
 #include <algorithm>
+#include <utility>
 #include <variant>
 
 #include "engine/engine.h"
@@ -16,8 +17,11 @@ constexpr std::int64_t kLeastFailed = 100;
 
 }  // namespace
 
-Breaker::Breaker(const JobSpec& spec, const Snapshot& snapshot)
-    : snapshot_(snapshot), spec_(spec.breaker), max_errors_(spec.max_errors) {
+Breaker::Breaker(const JobSpec& spec, const Snapshot& snapshot, std::set<RowId> blamed)
+    : snapshot_(snapshot),
+      spec_(spec.breaker),
+      blamed_(std::move(blamed)),
+      max_errors_(spec.max_errors) {
   has_model_ = std::any_of(spec.steps.begin(), spec.steps.end(), [](const StepSpec& step) {
     return std::holds_alternative<GenerateSpec>(step.body);
   });
@@ -41,6 +45,7 @@ Status Breaker::Count(const FinishedRows& rows) {
   for (std::size_t row = 0; row < rows.batch.rows.size(); ++row) {
     const RowError* error = rows.status == RowStatus::kError ? &rows.errors[row] : nullptr;
     if (error != nullptr && !IsOfModel(error->code)) continue;  // it never was in a model
+    if (blamed_.contains(rows.batch.rows[row].id)) continue;
     MS_RETURN_NOT_OK(Add(error, rows.batch.rows[row]));
   }
   return Status::OK();

@@ -23,8 +23,8 @@ namespace millstream {
 /// Thread-safe.
 class Breaker {
  public:
-  /// `snapshot` must outlive it.
-  Breaker(const JobSpec& spec, const Snapshot& snapshot);
+  /// `snapshot` must outlive it. Rows that were `blamed` in earlier runs say nothing of this one.
+  Breaker(const JobSpec& spec, const Snapshot& snapshot, std::set<RowId> blamed);
 
   /// Counts finished rows. EngineBroken, with a diagnosis in words and a sample, once too many
   /// failed.
@@ -41,6 +41,7 @@ class Breaker {
 
   const Snapshot& snapshot_;
   const BreakerSpec spec_;
+  const std::set<RowId> blamed_;
   const std::optional<ErrorLimit> max_errors_;
   bool has_model_ = false;
 

@@ -122,7 +122,9 @@ Status RunOpenSplits(
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
   Publisher publisher(*job.ledger);
-  Breaker breaker(job.spec, job.plan.snapshot);
+  Breaker breaker(
+      job.spec, job.plan.snapshot, results == nullptr ? std::set<RowId>() : results->blamed_rows()
+  );
   HeldParts held(breaker);
   Assembler assembler(AssemblerOptionsOf(job), open, [&](const FinishedSplit& split) -> Status {
     MS_ASSIGN_OR_RETURN(
@@ -180,7 +182,7 @@ Result<JobReport> RunBegun(
   report.rows = report.rows_before;
   std::unique_ptr<JobResults> results;
   if (!report.had_nothing_to_do && !job.models.empty()) {
-    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open)));
+    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open), Work::kRun));
     for (const std::string& damage : results->damage()) say(damage);
   }
   if (job.resumed) {

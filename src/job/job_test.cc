@@ -369,6 +369,90 @@ TEST_P(ModelJobTest, ADrainEndsWithTheRowsInTheEngine) {
   ExpectRerunCompletes(output);
 }
 
+// A stop that comes as the last rows end finds nothing to stop.
+TEST_P(ModelJobTest, ADrainAtTheLastAnswerIsACompleteRun) {
+  int answers = 0;
+  for (const bool stops : {false, true}) {
+    const std::string output = Fresh();
+    std::stop_source drain;
+    int given = 0;
+    JobOptions options = OptionsFor(output);
+    options.drain = drain.get_token();
+    options.make_engine = [&](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+      ScriptedEngineOptions script;
+      script.answer = [&, model = bound.model](const Request& request) {
+        if (++given == answers) drain.request_stop();
+        return SmallJob::Answer(request, *model);
+      };
+      script.per_poll = 1;
+      return MakeScriptedEngine(std::move(script));
+    };
+    const auto report = RunQuietly(*local_, options);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(drain.stop_requested(), stops);
+    EXPECT_EQ(report->exit, ExitCode::kComplete);
+    ExpectWhole(output);
+    answers = given;
+  }
+}
+
+// A row that killed the engine is not tried again by the next run, whose breaker does not count it,
+// and is by a retry.
+TEST_P(ModelJobTest, ARowThatWasBlamedIsTriedAgainByARetryAlone) {
+  const std::string output = Fresh();
+  std::stop_source stop;
+  int asked = 0, blamed = 0;
+  bool is_mended = false;
+  const EngineMaker make = [&](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+    ScriptedEngineOptions script;
+    script.answer = [&, model = bound.model](const Request& request) {
+      ++asked;
+      Completion completion = SmallJob::Answer(request, *model);
+      if (is_mended || completion.text.find("row 7") == std::string::npos) return completion;
+      ++blamed;
+      stop.request_stop();  // before its part can be committed
+      completion.reason = FinishReason::kError;
+      completion.error_code = "crash";
+      completion.error_message = "the engine dies of this row alone";
+      completion.killed_engine = true;
+      return completion;
+    };
+    script.per_poll = 1;
+    script.max_requests = 2;
+    return MakeScriptedEngine(std::move(script));
+  };
+  JobOptions options = OptionsFor(output);
+  options.overrides.sets.emplace_back("breaker.first", "1");
+  options.make_engine = make;
+  options.drain = stop.get_token();
+  const auto stopped = RunQuietly(*local_, options);
+  ASSERT_TRUE(stopped.ok()) << stopped.status();
+  ASSERT_EQ(stopped->exit, ExitCode::kStopped);
+  ASSERT_EQ(blamed, 1);
+  options.drain = {};
+  const auto resumed = RunQuietly(*local_, options);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  EXPECT_EQ(resumed->exit, ExitCode::kComplete);
+  EXPECT_EQ(blamed, 1);
+  ASSERT_TRUE(resumed->errors.contains("crash"));
+  EXPECT_NE(
+      resumed->errors.at("crash").example.find("the engine dies of this row alone"),
+      std::string::npos
+  );
+
+  is_mended = true;
+  asked = 0;
+  RetryOptions retry;
+  retry.output = job_.PathOf(output);
+  retry.where = "crash";
+  retry.make_engine = make;
+  JobMonitor monitor;
+  const auto retried = RetryRows(*local_, retry, monitor, [](const std::string&) {}, {});
+  ASSERT_TRUE(retried.ok()) << retried.status();
+  EXPECT_EQ(retried->gained, 1);
+  EXPECT_EQ(asked, 1);
+}
+
 // A model that fails row after row ends the run; no such row is written, and a rerun tries all
 // anew.
 TEST_P(ModelJobTest, ABrokenModelStopsTheRunAndItsRowsAreTriedAgain) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/wire.h"
+#include "fmt/format.h"
 #include "storage/path.h"
 
 namespace millstream {
@@ -25,6 +26,10 @@ std::string KeyBytes(const ResultKey& key) {
   out.I64(key.sample);
   out.Text(key.step);
   return out.Take();
+}
+
+std::string Hex(const Hash128& hash) {
+  return fmt::format("{:016x}{:016x}", hash.high, hash.low);
 }
 
 }  // namespace
@@ -47,9 +52,10 @@ JobResults::~JobResults() {
 }
 
 Result<std::unique_ptr<JobResults>> JobResults::Load(
-    Ledger& ledger, const std::vector<std::int64_t>& splits
+    Ledger& ledger, const std::vector<std::int64_t>& splits, Work work
 ) {
   std::unique_ptr<JobResults> results(new JobResults(ledger));
+  if (work == Work::kRun) results->LoadBlamed();
   for (const std::int64_t split : splits) {
     MS_ASSIGN_OR_RETURN(LoadedRows rows, ledger.LoadRows(split));
     results->rows_found_ += RowsIn(rows);
@@ -61,7 +67,29 @@ Result<std::unique_ptr<JobResults>> JobResults::Load(
   return results;
 }
 
+// What drivers before blamed; an entry of another shape is of a later version.
+void JobResults::LoadBlamed() {
+  for (const JournalEntry& entry : ledger_.history().entries) {
+    if (entry.type != EntryType::kPoison) continue;
+    const auto number = [&](const char* name) { return entry.body.value(name, std::int64_t{-1}); };
+    const RowId row{static_cast<std::int32_t>(number("file")), number("record")};
+    const std::string step = entry.body.value("step", "");
+    Completion verdict;
+    verdict.reason = FinishReason::kError;
+    verdict.error_code = entry.body.value("code", "crash");
+    verdict.error_message = entry.body.value("why", "");
+    blamed_rows_.insert(row);
+    blamed_[KeyBytes({0, row, step, number("sample"), {}})] = {
+        entry.body.value("request", ""), std::move(verdict)
+    };
+  }
+}
+
 KnownResult JobResults::Find(const ResultKey& key) {
+  if (const auto blamed = blamed_.find(KeyBytes(key));
+      blamed != blamed_.end() && blamed->second.first == Hex(key.request)) {
+    return {blamed->second.second, {}};
+  }
   std::vector<LoggedResult> entries;
   {
     MutexLock lock(mutex_);
@@ -97,6 +125,19 @@ Status JobResults::KeepPrefix(const ResultKey& key, const std::vector<std::int32
   WireWriter out;
   out.Tokens(tokens);
   return Log(key, LogKind::kPrefix, out.Take());
+}
+
+Status JobResults::Blame(const ResultKey& key, const Completion& verdict) {
+  return ledger_.Record(
+      EntryType::kPoison,
+      {{"file", key.row.file},
+       {"record", key.row.record},
+       {"step", key.step},
+       {"sample", key.sample},
+       {"request", Hex(key.request)},
+       {"code", verdict.error_code},
+       {"why", verdict.error_message}}
+  );
 }
 
 Status JobResults::Log(const ResultKey& key, LogKind kind, const std::string& bytes) {

@@ -8,7 +8,9 @@
 #include <condition_variable>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
@@ -29,20 +31,24 @@ struct GroupLimits {
 
 class JobResults final : public ResultStore {
  public:
-  /// Loads what is logged of the open splits; the ledger must have begun and must outlive it.
+  /// Loads what is logged of the open splits; the ledger must have begun and must outlive it. A
+  /// retry tries what was blamed once more.
   static Result<std::unique_ptr<JobResults>> Load(
-      Ledger& ledger, const std::vector<std::int64_t>& splits
+      Ledger& ledger, const std::vector<std::int64_t>& splits, Work work
   );
   ~JobResults() override;
 
   KnownResult Find(const ResultKey& key) override;
   Status Keep(const ResultKey& key, const Completion& answer) override;
   Status KeepPrefix(const ResultKey& key, const std::vector<std::int32_t>& tokens) override;
+  Status Blame(const ResultKey& key, const Completion& verdict) override;
 
   /// Rows of which an answer, or the beginning of one, was found in the log.
   std::int64_t rows_found() const { return rows_found_; }
   /// What the log has lost to damage, in words.
   const std::vector<std::string>& damage() const { return damage_; }
+  /// Rows with a request that killed the engine in an earlier run.
+  const std::set<RowId>& blamed_rows() const { return blamed_rows_; }
   /// Forgets a split whose part is about to be published.
   void Forget(std::int64_t split);
   /// Makes all durable and ends the thread. Returns the first failure of any sync.
@@ -50,6 +56,7 @@ class JobResults final : public ResultStore {
 
  private:
   explicit JobResults(Ledger& ledger);
+  void LoadBlamed();
   Status Log(const ResultKey& key, LogKind kind, const std::string& bytes);
   Status SyncInGroups(std::stop_token stop);
 
@@ -57,6 +64,8 @@ class JobResults final : public ResultStore {
   const GroupLimits group_;
   std::int64_t rows_found_ = 0;
   std::vector<std::string> damage_;
+  std::set<RowId> blamed_rows_;
+  std::map<std::string, std::pair<std::string, Completion>> blamed_;  // by key: request, verdict
 
   Mutex mutex_;
   std::condition_variable_any changed_;

@@ -40,6 +40,8 @@ class ResultStore {
   virtual KnownResult Find(const ResultKey& key) = 0;
   /// Keeps an answer: one that the engine ended, never a failed attempt.
   virtual Status Keep(const ResultKey& key, const Completion& answer) = 0;
+  /// Notes that a request killed the engine, alone and twice: no run of this job tries it again.
+  virtual Status Blame(const ResultKey& key, const Completion& verdict) = 0;
   /// Keeps the beginning of an answer, whose request is stopped.
   virtual Status KeepPrefix(const ResultKey& key, const std::vector<std::int32_t>& tokens) = 0;
 };

@@ -166,10 +166,11 @@ class Run {
       scope.Spawn([this, engine](std::stop_token token) { return Drain(*engine, token); });
     }
     MS_RETURN_NOT_OK(scope.Join());
-    if (stop.stop_requested() || input_.drain.stop_requested()) {
+    const bool is_done = TookAll() && in_flight_.idle();  // a stop may come as the last row ends
+    if (!is_done && (stop.stop_requested() || input_.drain.stop_requested())) {
       return Status::Cancelled("stopped on request");
     }
-    MS_CHECK(in_flight_.idle());  // or rows were lost on the way
+    MS_CHECK(is_done);  // or rows were lost on the way
     return Status::OK();
   }
 
@@ -237,6 +238,11 @@ class Run {
     next_split_ += splits.size();
     for (const Split& split : splits) in_flight_.Open(split.number, NumChosen(split));
     return splits;
+  }
+
+  bool TookAll() {
+    MutexLock lock(next_mutex_);
+    return next_split_ == input_.splits.size();
   }
 
   std::int64_t NumChosen(const Split& split) const {
@@ -482,7 +488,7 @@ class Run {
         return completion.tokens.empty() ? Status::OK()
                                          : input_.results->KeepPrefix(key, completion.tokens);
       case FinishReason::kError:
-        return Status::OK();
+        return completion.killed_engine ? input_.results->Blame(key, completion) : Status::OK();
     }
     return Status::OK();
   }
