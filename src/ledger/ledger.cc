@@ -263,6 +263,15 @@ Status Ledger::KeepOld(std::int64_t split, const CommittedPart& old) {
   return kept.IsAlreadyExists() ? Status::OK() : kept;
 }
 
+Status Ledger::WriteIntent(std::int64_t first_split, const Json& intent) {
+  const std::string text = intent.dump() + "\n";
+  const std::string name = fmt::format(
+      "{}/intents/{:06d}-{}{}", layout_.state, first_split, HashOf(text), kIntentSuffix
+  );
+  const Status written = PublishBytes(storage_, name, text);
+  return written.IsAlreadyExists() ? Status::OK() : written;
+}
+
 Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
   if (parts.empty()) return Status::OK();
   Json body = {{"parts", Json::array()}};
@@ -282,14 +291,7 @@ Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
     MS_RETURN_NOT_OK(rows_->Sync(part.split));
     MS_RETURN_NOT_OK(KeepOld(part.split, old));
   }
-  const std::string text = body.dump() + "\n";
-  const std::string name = fmt::format(
-      "{}/intents/{:06d}-{}{}", layout_.state, parts.front().split, HashOf(text), kIntentSuffix
-  );
-  if (Status status = PublishBytes(storage_, name, text);
-      !status.ok() && !status.IsAlreadyExists()) {
-    return status;
-  }
+  MS_RETURN_NOT_OK(WriteIntent(parts.front().split, body));
   if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
   MS_RETURN_NOT_OK(journal_->Add(EntryType::kReplace, body));
   for (const FinishedPart& part : parts) {
@@ -515,14 +517,7 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
   // A reader may see a part before its name is durable; what comes after a power cut then must be
   // the same, from the same answers.
   for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Sync(part.split));
-  const std::string text = intent.dump() + "\n";
-  const std::string name = fmt::format(
-      "{}/intents/{:06d}-{}{}", layout_.state, parts.front().split, HashOf(text), kIntentSuffix
-  );
-  if (Status status = PublishBytes(storage_, name, text);
-      !status.ok() && !status.IsAlreadyExists()) {
-    return status;
-  }
+  MS_RETURN_NOT_OK(WriteIntent(parts.front().split, intent));
   // Before the parts: where a part stands, its failed rows do.
   if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
   MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, storage_.PublishAll(files));

@@ -186,6 +186,7 @@ class Ledger {
   Result<std::string> WritePlan(const nlohmann::ordered_json& plan, std::size_t generation);
   // The intent of the part that stands for a split, by its bytes.
   Result<CommittedPart> PartThatStands(std::int64_t split) const;
+  Status WriteIntent(std::int64_t first_split, const nlohmann::ordered_json& intent);
   Status JournalParts(const std::map<std::int64_t, CommittedPart>& parts);
 
   Storage& storage_;

@@ -20,12 +20,7 @@ class Mutation:
     why_redundant: str = ""
 
 
-PUBLISH_INTENT = """\
-  if (Status status = PublishBytes(storage_, name, text);
-      !status.ok() && !status.IsAlreadyExists()) {
-    return status;
-  }
-"""
+PUBLISH_INTENT = "  MS_RETURN_NOT_OK(WriteIntent(parts.front().split, intent));\n"
 PUBLISH_ERRORS = """\
   // Before the parts: where a part stands, its failed rows do.
   if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
