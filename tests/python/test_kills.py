@@ -177,10 +177,12 @@ def test_a_full_disk_stops_a_job_that_goes_on_once_there_is_room(folder, small_d
             process = job.start()
         else:
             process = job.start()
-            if stop_at_random(process, random.uniform(0.3, 1) * duration):
+            while not any(job.state.glob("tmp/*-ballast")) and process.poll() is None:
+                pass
+            if stop_at_random(process, random.choice([0, random.uniform(0, 0.3) * duration])):
                 fill(small_disk, random.randrange(4, 64) * 1024)
                 had_ballast = any(job.state.glob("tmp/*-ballast"))
-                os.kill(process.pid, signal.SIGCONT)
+                process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
         assert process.returncode in (0, 75), err
         assert not any(job.state.glob("tmp/*-ballast"))
