@@ -4,6 +4,8 @@ of them at once, and on a disk that is full."""
 
 import collections
 import concurrent.futures
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -155,10 +157,11 @@ def small_disk(tmp_path):
 
 
 def fill(disk, left):
-    """Leaves so many bytes of a file system."""
-    free = shutil.disk_usage(disk).free
-    with (disk / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(free - left, 1))
+    """Leaves so many bytes of a file system, or a little more: a process that is being stopped may still write."""
+    for slack in itertools.count(0, 1 << 16):
+        free = shutil.disk_usage(disk).free - slack
+        with (disk / "filler").open("wb") as file, contextlib.suppress(OSError):
+            return os.posix_fallocate(file.fileno(), 0, max(free - left, 1))
 
 
 def test_a_full_disk_stops_a_job_that_goes_on_once_there_is_room(folder, small_disk):
