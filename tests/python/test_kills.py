@@ -153,7 +153,7 @@ def small_disk(tmp_path):
     if mounted.returncode != 0:
         pytest.skip("no file system can be mounted here: " + mounted.stderr.strip())
     yield path
-    subprocess.run(["umount", path], check=True)
+    subprocess.run(["umount", "--lazy", path], check=True)  # a process of a test that failed may stand there
 
 
 def fill(disk, left):
@@ -191,9 +191,10 @@ def test_a_full_disk_stops_a_job_that_goes_on_once_there_is_room(folder, small_d
         assert not any(job.state.glob("tmp/*-ballast"))
         if process.returncode == 75:
             full += 1
-            assert "make room" in err and re.search(r"\d MB (left|are free)", err), err
+            assert "make room" in err, err
         if process.returncode == 75 and had_ballast:
             ballasts += 1
+            assert re.search(r"\d MB (left|are free)", err), err
             assert b'"free_bytes"' in b"".join(path.read_bytes() for path in job.state.glob("journal-*")), err
         (small_disk / "filler").unlink(missing_ok=True)
         job.look()
