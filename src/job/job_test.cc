@@ -396,8 +396,7 @@ TEST_P(ModelJobTest, ADrainAtTheLastAnswerIsACompleteRun) {
   }
 }
 
-// A row that killed the engine is not tried again by the next run, whose breaker does not count it,
-// and is by a retry.
+// A row that killed the engine is not tried again by the next run, and is by a retry.
 TEST_P(ModelJobTest, ARowThatWasBlamedIsTriedAgainByARetryAlone) {
   const std::string output = Fresh();
   std::stop_source stop;
@@ -422,7 +421,6 @@ TEST_P(ModelJobTest, ARowThatWasBlamedIsTriedAgainByARetryAlone) {
     return MakeScriptedEngine(std::move(script));
   };
   JobOptions options = OptionsFor(output);
-  options.overrides.sets.emplace_back("breaker.first", "1");
   options.make_engine = make;
   options.drain = stop.get_token();
   const auto stopped = RunQuietly(*local_, options);
