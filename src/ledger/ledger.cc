@@ -380,11 +380,16 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
     }
   }
   for (const auto& [split, part] : journaled_) {
-    if (!parts.contains(split)) {
+    if (parts.contains(split)) continue;
+    // A store's listing may be older than its last objects.
+    const Status stands = storage_.Open(layout_.PartPath(split)).status();
+    if (IsNotFound(stands)) {
       return Conflict(
           layout_.PartPath(split) + " is gone, and it was committed: put it back, or add --restart"
       );
     }
+    MS_RETURN_NOT_OK(stands);
+    parts[split] = part;
   }
   return parts;
 }
