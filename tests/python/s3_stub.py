@@ -47,7 +47,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, buckets=("bucket",), faults=0.0, seed=0, late_s=4, honours_conditions=True, tls=None):
+    def __init__(
+        self, buckets=("bucket",), faults=0.0, seed=0, late_s=4, honours_conditions=True, tls=None, without=()
+    ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.scheme = "https" if tls else "http"
         if tls:
@@ -58,6 +60,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()  # of all below and the buckets: it makes conditions atomic
         self.num_requests = 0
         self.num_faults = dict.fromkeys(FAULTS, 0)
+        self.kinds = {fault: weight for fault, weight in FAULTS.items() if fault not in without}
         self.first_bodies = {}  # what stood first under each key below parts/, and whether it ever changed
         self.changed_parts = []
         self.refused_signatures = []
@@ -99,7 +102,7 @@ class Server(http.server.ThreadingHTTPServer):
         with self.lock:
             if self.random.random() >= self.faults:
                 return None
-            fault = self.random.choices(list(FAULTS), list(FAULTS.values()))[0]
+            fault = self.random.choices(list(self.kinds), list(self.kinds.values()))[0]
             self.num_faults[fault] += 1
             return fault
 
