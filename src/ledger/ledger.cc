@@ -362,34 +362,37 @@ int Ledger::spec_version() const {
 Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(layout_.parts));
   std::map<std::int64_t, CommittedPart> parts;
+  const auto add = [&](std::int64_t split, std::uint64_t size_bytes) -> Status {
+    const auto journaled = journaled_.find(split);
+    if (journaled == journaled_.end() || replacing_.contains(split)) {
+      MS_ASSIGN_OR_RETURN(parts[split], PartThatStands(split));
+      return Status::OK();
+    }
+    parts[split] = journaled->second;
+    if (journaled->second.file.bytes == size_bytes) return Status::OK();
+    return Conflict(fmt::format(
+        "{} was changed: it has {} bytes, committed were {}",
+        layout_.PartPath(split),
+        size_bytes,
+        journaled->second.file.bytes
+    ));
+  };
   for (const StoredFile& file : files) {
     const std::optional<std::int64_t> split = SplitOfPart(file.name, layout_.suffix);
-    if (!split) continue;
-    const auto journaled = journaled_.find(*split);
-    if (journaled == journaled_.end() || replacing_.contains(*split)) {
-      MS_ASSIGN_OR_RETURN(parts[*split], PartThatStands(*split));
-    } else if (journaled->second.file.bytes != file.size_bytes) {
-      return Conflict(fmt::format(
-          "{} was changed: it has {} bytes, committed were {}",
-          layout_.PartPath(*split),
-          file.size_bytes,
-          journaled->second.file.bytes
-      ));
-    } else {
-      parts[*split] = journaled->second;
-    }
+    if (split) MS_RETURN_NOT_OK(add(*split, file.size_bytes));
   }
   for (const auto& [split, part] : journaled_) {
     if (parts.contains(split)) continue;
     // A store's listing may be older than its last objects.
-    const Status stands = storage_.Open(layout_.PartPath(split)).status();
-    if (IsNotFound(stands)) {
+    const auto stands = storage_.Open(layout_.PartPath(split));
+    if (IsNotFound(stands.status())) {
       return Conflict(
           layout_.PartPath(split) + " is gone, and it was committed: put it back, or add --restart"
       );
     }
-    MS_RETURN_NOT_OK(stands);
-    parts[split] = part;
+    MS_RETURN_NOT_OK(stands.status());
+    MS_ASSIGN_OR_RETURN(const std::int64_t size, (*stands)->GetSize());
+    MS_RETURN_NOT_OK(add(split, static_cast<std::uint64_t>(size)));
   }
   return parts;
 }
@@ -610,8 +613,7 @@ Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout&
   if (IsObjectPath(layout.output)) {
     return Status::Invalid(fmt::format(
         "{} cannot be moved aside, as an object store has no renames: write elsewhere with "
-        "--output, "
-        "or remove {} and {} yourself",
+        "--output, or remove {} and {} yourself",
         layout.output,
         layout.output,
         layout.state

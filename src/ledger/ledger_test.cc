@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "storage/testing.h"
+
 namespace millstream {
 namespace {
 
@@ -96,6 +98,22 @@ TEST_F(LedgerTest, AJournalThatBeginsOtherwiseIsDamagedAndNotUnbegun) {
   const Status loaded = Ledger::Load(*storage_, layout_).status();
   EXPECT_TRUE(IsConflict(loaded)) << loaded;
   EXPECT_NE(loaded.message().find("journal-0001"), std::string::npos) << loaded;
+}
+
+TEST_F(LedgerTest, APartThatAListingLacksIsLookedForByItsName) {
+  const auto writer = Create();
+  ASSERT_TRUE(writer->PublishParts({Finished(*writer, 0, "rows", {1, 0, 0})}).ok());
+  FaultyStorage lagging(*storage_);
+  lagging.HideFromListings("part-000000.jsonl");
+  const auto seen = Ledger::Load(lagging, layout_);
+  ASSERT_TRUE(seen.ok()) << seen.status();
+  const auto parts = (*seen)->Parts();
+  ASSERT_TRUE(parts.ok()) << parts.status();
+  EXPECT_TRUE(parts->contains(0));
+  Write(layout_.PartPath(0), "other rows");
+  EXPECT_TRUE(IsConflict((*seen)->Parts().status()));
+  ASSERT_TRUE(storage_->Remove(layout_.PartPath(0)).ok());
+  EXPECT_TRUE(IsConflict((*seen)->Parts().status()));
 }
 
 TEST_F(LedgerTest, APartOfNoneOfThisJobsIntentsIsAConflict) {

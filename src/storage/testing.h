@@ -55,6 +55,11 @@ class FaultyStorage final : public Storage {
     MutexLock lock(counter_->mutex);
     counter_->space = std::move(space);
   }
+  /// From now on no listing shows files of this name, as one that is older than they are.
+  void HideFromListings(std::string name) {
+    MutexLock lock(counter_->mutex);
+    counter_->hidden = std::move(name);
+  }
   int num_operations() const {
     MutexLock lock(counter_->mutex);
     return counter_->count;
@@ -102,7 +107,12 @@ class FaultyStorage final : public Storage {
     return counter_->Count("read", path, [&] { return base_.Read(path, max_bytes); });
   }
   Result<std::vector<StoredFile>> List(const std::string& folder) override {
-    return counter_->Count("list", folder, [&] { return base_.List(folder); });
+    return counter_->Count("list", folder, [&]() -> Result<std::vector<StoredFile>> {
+      MS_ASSIGN_OR_RETURN(std::vector<StoredFile> files, base_.List(folder));
+      MutexLock lock(counter_->mutex);
+      std::erase_if(files, [&](const StoredFile& file) { return file.name == counter_->hidden; });
+      return files;
+    });
   }
   Status Remove(const std::string& path) override {
     return counter_->Count("remove", path, [&] { return base_.Remove(path); });
@@ -137,6 +147,7 @@ class FaultyStorage final : public Storage {
     int call_at MS_GUARDED_BY(mutex) = 0;
     std::function<void()> act MS_GUARDED_BY(mutex);
     std::optional<DiskSpace> space MS_GUARDED_BY(mutex);
+    std::string hidden MS_GUARDED_BY(mutex);
 
     // Does an operation, or lets it fail.
     template <typename Operation>

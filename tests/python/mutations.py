@@ -172,7 +172,7 @@ CAUGHT = [
     Mutation(
         "a retry that died is not looked for",
         LEDGER,
-        "if (journaled == journaled_.end() || replacing_.contains(*split)) {",
+        "if (journaled == journaled_.end() || replacing_.contains(split)) {",
         "if (journaled == journaled_.end()) {",
     ),
     Mutation(
