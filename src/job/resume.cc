@@ -155,11 +155,11 @@ struct NewInput {
 
 // What the input lists beyond the plan.
 Result<NewInput> FindNewInput(const PreparedJob& job, const Plan& planned) {
-  const auto found_now = ListInput(job.input);
-  if (!found_now.ok() && !IsDiskTrouble(found_now.status())) {
-    return Conflict(found_now.status().message());  // the job had input there
+  const auto listing = ListInput(job.input);
+  if (listing.status().IsIOError() && !IsDiskTrouble(listing.status())) {
+    return Conflict(listing.status().message());  // it is gone, and the job had input there
   }
-  MS_ASSIGN_OR_RETURN(const std::vector<InputFile> listed, found_now);
+  MS_ASSIGN_OR_RETURN(const std::vector<InputFile> listed, listing);
   std::map<std::string, std::int32_t> numbers;
   for (std::size_t i = 0; i < planned.snapshot.files.size(); ++i) {
     numbers[planned.snapshot.files[i].name] = static_cast<std::int32_t>(i);

@@ -30,17 +30,14 @@ std::string CautionOf(const struct statfs& info) {
   switch (info.f_type) {
     case NFS_SUPER_MAGIC:
       return "it is on NFS, where a lock may be lost and a sync may not reach the disk: run it "
-             "from one "
-             "machine at a time, or write to a local disk";
+             "from one machine at a time, or write to a local disk";
     case kCifs:
     case kSmb2:
       return "it is on an SMB share, where a lock may be lost and a sync may not reach the disk: "
-             "run it "
-             "from one machine at a time, or write to a local disk";
+             "run it from one machine at a time, or write to a local disk";
     case TMPFS_MAGIC:
       return "it is in memory (tmpfs), which a power cut or a reboot takes with it: write to a "
-             "disk what "
-             "is to last";
+             "disk what is to last";
     default:
       return {};
   }
