@@ -387,7 +387,8 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
     const auto stands = storage_.Open(layout_.PartPath(split));
     if (IsNotFound(stands.status())) {
       return Conflict(
-          layout_.PartPath(split) + " is gone, and it was committed: put it back, or add --restart"
+          layout_.PartPath(split) + " is gone, and it was committed: put it back, or " +
+          (IsObjectPath(layout_.output) ? "write elsewhere with --output" : "add --restart")
       );
     }
     MS_RETURN_NOT_OK(stands.status());
