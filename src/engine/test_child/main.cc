@@ -113,7 +113,8 @@ class MortalEngine final : public Engine {
   ChildScript& script_;
 };
 
-/// Wants more memory than there is once too many requests are open.
+/// Wants more memory than there is once too many requests are open. Holds requests back until as
+/// many have come as the script waits for.
 class HungryEngine final : public Engine {
  public:
   HungryEngine(std::unique_ptr<Engine> inner, ChildScript& script)
@@ -122,9 +123,11 @@ class HungryEngine final : public Engine {
   Room room() const override { return inner_->room(); }
   void Submit(Request request) override {
     const std::int64_t open = ++open_;
-    ++script_.submitted;
     if (script_.too_many > 0 && open >= script_.too_many) is_sated_ = false;
-    inner_->Submit(std::move(request));
+    held_.push_back(std::move(request));
+    if (++script_.submitted < script_.wait_for) return;
+    for (Request& held : held_) inner_->Submit(std::move(held));  // in order: the first is first
+    held_.clear();
   }
   void Cancel(RequestId id) override { inner_->Cancel(id); }
   Result<std::vector<Completion>> Poll(Deadline deadline, std::stop_token stop) override {
@@ -138,6 +141,7 @@ class HungryEngine final : public Engine {
  private:
   const std::unique_ptr<Engine> inner_;
   ChildScript& script_;
+  std::vector<Request> held_;  // the submitting thread's
   std::atomic<std::int64_t> open_{0};
   std::atomic<bool> is_sated_{true};
 };
@@ -158,7 +162,6 @@ int Scripted(const std::string& path, std::int64_t room) {
   const Status served = HostEngine([&]() -> Result<ServedEngine> {
     ScriptedEngineOptions options;
     options.max_requests = room;
-    options.is_due = [script](const Request&) { return script->submitted >= script->wait_for; };
     options.answer = [script](const Request& request) { return Answer(request, *script); };
     ServedEngine served_engine;
     served_engine.engine =
