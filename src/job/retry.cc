@@ -200,8 +200,8 @@ class Retry {
           "PATH=VALUE, or --reseed for other random draws";
     }
     if (!report_.nothing.empty() || options_.dry_run) return report_;
-    const Status begun = job_.ledger->Begin(ThisDriver(), Work::kRetry).status();
-    Result<RetryReport> report = begun.ok() ? RunBegun() : begun;
+    const auto begun = job_.ledger->Begin(ThisDriver(), Work::kRetry);
+    Result<RetryReport> report = begun.ok() ? RunBegun(*begun) : begun.status();
     guard_.reset();
     if (!report.ok()) return EndOfDriver(storage_, *job_.ledger, report.status());
     return report;
@@ -209,7 +209,17 @@ class Retry {
 
  private:
   // A driver's work, from the first entry of its journal on.
-  Result<RetryReport> RunBegun() {
+  Result<RetryReport> RunBegun(const std::map<std::int64_t, CommittedPart>& parts) {
+    const bool are_as_chosen = std::equal(
+        parts.begin(),
+        parts.end(),
+        parts_.begin(),
+        parts_.end(),
+        [](const auto& a, const auto& b) { return a.second.file == b.second.file; }
+    );
+    if (!are_as_chosen) {
+      return Status::Cancelled("another run has replaced parts just now: run this again");
+    }
     if (job_.spec_change) {
       MS_RETURN_NOT_OK(job_.ledger->Record(EntryType::kSpecAccept, *job_.spec_change));
     }
@@ -418,6 +428,8 @@ Status PruneOutput(Storage& storage, const std::string& path) {
   MS_ASSIGN_OR_RETURN(const StandingOutput seen, OpenOutput(storage, path));
   MS_ASSIGN_OR_RETURN(const auto lock, LockOutput(storage, seen.ledger->layout()));
   MS_ASSIGN_OR_RETURN(const StandingOutput output, OpenOutput(storage, path));
+  // A retry that died may have replaced a part without saying so: that one names its failed rows.
+  MS_RETURN_NOT_OK(output.ledger->Begin(ThisDriver(), Work::kRetry).status());
   return output.ledger->Prune();
 }
 

@@ -137,26 +137,39 @@ Result<JournalHistory> ReadJournals(Storage& storage, const std::string& state) 
 }
 
 Result<std::unique_ptr<Journal>> Journal::Begin(
-    Storage& storage, const std::string& state, const JournalHistory& history, Json open
+    Storage& storage, const std::string& state, JournalHistory& history, Json open
 ) {
+  std::uint32_t epoch = history.last_epoch;
+  std::unique_ptr<RecordWriter> writer;
+  while (!writer) {
+    ++epoch;
+    auto created = RecordWriter::Create(storage, PathOf(state, epoch), epoch);
+    if (created.status().IsAlreadyExists()) continue;  // another driver came in between
+    MS_ASSIGN_OR_RETURN(writer, std::move(created));
+  }
+  MS_ASSIGN_OR_RETURN(history, ReadJournals(storage, state));
   if (history.previous_epoch != 0) {
     // Its driver may have been killed before it synced what was read here.
     MS_RETURN_NOT_OK(storage.Sync(PathOf(state, history.previous_epoch)));
   }
-  for (std::uint32_t epoch = history.last_epoch + 1;; ++epoch) {
-    auto writer = RecordWriter::Create(storage, PathOf(state, epoch), epoch);
-    if (writer.status().IsAlreadyExists()) continue;  // another driver came in between
-    MS_RETURN_NOT_OK(writer.status());
-    std::unique_ptr<Journal> journal(new Journal(*std::move(writer), epoch));
-    open["epoch"] = epoch;
-    open["previous"] = {
-        {"epoch", history.previous_epoch},
-        {"length", history.previous_length},
-        {"hash", history.previous_hash}
-    };
-    MS_RETURN_NOT_OK(journal->Add(EntryType::kOpen, open));
-    return journal;
-  }
+  std::unique_ptr<Journal> journal(new Journal(storage, state, std::move(writer), epoch));
+  open["epoch"] = epoch;
+  open["previous"] = {
+      {"epoch", history.previous_epoch},
+      {"length", history.previous_length},
+      {"hash", history.previous_hash}
+  };
+  MS_RETURN_NOT_OK(journal->Add(EntryType::kOpen, open));
+  MS_ASSIGN_OR_RETURN(const bool is_latest, journal->IsLatest());
+  if (!is_latest) return Status::Cancelled("another run has begun at the same moment");
+  return journal;
+}
+
+Result<bool> Journal::IsLatest() const {
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(state_));
+  return std::none_of(files.begin(), files.end(), [this](const StoredFile& file) {
+    return EpochOf(file.name).value_or(0) > epoch_;
+  });
 }
 
 Status Journal::Add(EntryType type, Json body) {

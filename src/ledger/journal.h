@@ -56,23 +56,30 @@ Result<JournalHistory> ReadJournals(Storage& storage, const std::string& state);
 /// The journal of one driver. Thread-safe.
 class Journal {
  public:
-  /// Begins a journal after `history`, with the next epoch that is free; `open` goes into its first
-  /// entry.
+  /// Begins a journal with the next epoch that is free; `open` goes into its first entry. `history`
+  /// gets what other drivers wrote before this one took its name: what they write later is ignored,
+  /// and IsLatest() tells them so. Cancelled if yet another driver begins meanwhile.
   static Result<std::unique_ptr<Journal>> Begin(
       Storage& storage,
       const std::string& state,
-      const JournalHistory& history,
+      JournalHistory& history,
       nlohmann::ordered_json open
   );
   std::uint32_t epoch() const { return epoch_; }
+  /// Whether no other driver has begun since.
+  Result<bool> IsLatest() const;
   /// Adds an entry and makes it durable. `body` is an object, which gets the time as `at`, in
   /// seconds since 1970.
   Status Add(EntryType type, nlohmann::ordered_json body);
 
  private:
-  Journal(std::unique_ptr<RecordWriter> writer, std::uint32_t epoch)
-      : writer_(std::move(writer)), epoch_(epoch) {}
+  Journal(
+      Storage& storage, std::string state, std::unique_ptr<RecordWriter> writer, std::uint32_t epoch
+  )
+      : storage_(storage), state_(std::move(state)), writer_(std::move(writer)), epoch_(epoch) {}
 
+  Storage& storage_;
+  const std::string state_;
   Mutex mutex_;
   const std::unique_ptr<RecordWriter> writer_;
   const std::uint32_t epoch_;

@@ -197,30 +197,43 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
     ));
   }
   MS_ASSIGN_OR_RETURN(ledger->plan_, ledger->ReadPlan(ledger->job_.value("plan", "")));
-  MS_ASSIGN_OR_RETURN(ledger->history_, ReadJournals(storage, state));
-  for (const JournalEntry& entry : ledger->history_.entries) {
-    if (entry.type == EntryType::kOpen && entry.body.value("job", "") != ledger->id()) {
-      return Conflict(fmt::format("{}/journal-{:04d} is of another job", state, entry.epoch));
+  MS_ASSIGN_OR_RETURN(JournalHistory history, ReadJournals(storage, state));
+  MS_RETURN_NOT_OK(ledger->Replay(std::move(history)));
+  return ledger;
+}
+
+Status Ledger::Replay(JournalHistory history) {
+  history_ = std::move(history);
+  more_plans_.clear();
+  journaled_.clear();
+  replacing_.clear();
+  for (const JournalEntry& entry : history_.entries) {
+    if (entry.type == EntryType::kOpen && entry.body.value("job", "") != id()) {
+      return Conflict(fmt::format("{}/journal-{:04d} is of another job", layout_.state, entry.epoch)
+      );
     }
     if (entry.type == EntryType::kAppend) {
-      MS_ASSIGN_OR_RETURN(
-          ledger->more_plans_.emplace_back(), ledger->ReadPlan(entry.body.value("plan", ""))
-      );
+      MS_ASSIGN_OR_RETURN(more_plans_.emplace_back(), ReadPlan(entry.body.value("plan", "")));
     }
     if (entry.type != EntryType::kPart && entry.type != EntryType::kReplace) continue;
     const bool is_whole = ReadParts(entry.body, [&](std::int64_t split, CommittedPart part) {
       if (entry.type == EntryType::kReplace) {
-        ledger->replacing_[split] = std::move(part);
+        replacing_[split] = std::move(part);
       } else {
-        ledger->replacing_.erase(split);
-        ledger->journaled_[split] = std::move(part);
+        Commit(split, std::move(part));
       }
     });
     if (!is_whole) {
-      return Conflict(fmt::format("{}/journal-{:04d} is damaged", state, entry.epoch));
+      return Conflict(fmt::format("{}/journal-{:04d} is damaged", layout_.state, entry.epoch));
     }
   }
-  return ledger;
+  return Status::OK();
+}
+
+void Ledger::Commit(std::int64_t split, CommittedPart part) {
+  const auto found = replacing_.find(split);
+  if (found != replacing_.end() && found->second.file == part.file) replacing_.erase(found);
+  journaled_[split] = std::move(part);
 }
 
 Result<Json> Ledger::ReadPlan(const std::string& name) const {
@@ -252,7 +265,11 @@ Status Ledger::KeepOld(std::int64_t split, const CommittedPart& old) {
   MS_ASSIGN_OR_RETURN(
       const std::string bytes, storage_.Read(layout_.PartPath(split), kMaxStateBytes)
   );
-  if (HashOf(bytes) != old.file.hash) return Conflict(layout_.PartPath(split) + " was changed");
+  if (HashOf(bytes) != old.file.hash) {
+    const std::string what = layout_.PartPath(split) + " was changed";
+    return replacing_.contains(split) ? Status::IOError(what, " by another run: run this again")
+                                      : Conflict(what);
+  }
   const Status kept = PublishBytes(
       storage_,
       fmt::format(
@@ -295,7 +312,7 @@ Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
   if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
   MS_RETURN_NOT_OK(journal_->Add(EntryType::kReplace, body));
   for (const FinishedPart& part : parts) {
-    MS_RETURN_NOT_OK(storage_.Exchange(part.path, layout_.PartPath(part.split)));
+    MS_RETURN_NOT_OK(ExchangeAsLatest(part.path, layout_.PartPath(part.split)));
   }
   MS_RETURN_NOT_OK(JournalParts(committed));
   for (const FinishedPart& part : parts) {
@@ -305,10 +322,24 @@ Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
   return Status::OK();
 }
 
+// A driver that begins takes its journal's name, reads the entries before it, removes unpublished
+// files, and looks at the parts, in this order. An exchange is journaled, then comes this look for
+// a later name, then the exchange. So either the look finds the name, or the entry is read, and
+// what stands of that part is found by its bytes. On an object store, which has nothing to remove,
+// the exchange may still come; so its part is found by its bytes until it is replaced.
+Status Ledger::ExchangeAsLatest(const std::string& from, const std::string& to) {
+  MS_ASSIGN_OR_RETURN(const bool is_latest, journal_->IsLatest());
+  if (!is_latest) return Status::IOError("another run has taken over ", layout_.output);
+  return storage_.Exchange(from, to);
+}
+
 Status Ledger::Prune() {
   MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/superseded"));
   std::set<std::string> named;
   for (const auto& [split, part] : journaled_) {
+    if (part.errors) named.insert(layout_.ErrorsPath(split, part.errors->hash));
+  }
+  for (const auto& [split, part] : replacing_) {
     if (part.errors) named.insert(layout_.ErrorsPath(split, part.errors->hash));
   }
   const std::string folder = layout_.state + "/errors";
@@ -359,7 +390,25 @@ int Ledger::spec_version() const {
              ));
 }
 
+Status Ledger::UnlessOthersWork(const Status& failure) const {
+  if (!IsConflict(failure)) return failure;
+  const auto now = ReadJournals(storage_, layout_.state);
+  const std::uint32_t epoch = journal_ ? journal_->epoch() : history_.last_epoch;
+  const bool is_alone = now.ok() && now->last_epoch == epoch &&
+                        (journal_ || now->previous_length == history_.previous_length);
+  if (is_alone || IsConflict(now.status())) return failure;
+  return Status::Cancelled(
+      "another run is at work on ", layout_.output, ": try again once it has ended"
+  );
+}
+
 Result<std::map<std::int64_t, CommittedPart>> Ledger::Parts() const {
+  auto parts = FindParts();
+  if (!parts.ok()) return UnlessOthersWork(parts.status());
+  return parts;
+}
+
+Result<std::map<std::int64_t, CommittedPart>> Ledger::FindParts() const {
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(layout_.parts));
   std::map<std::int64_t, CommittedPart> parts;
   const auto add = [&](std::int64_t split, std::uint64_t size_bytes) -> Status {
@@ -450,19 +499,29 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Begin(const Json& holder, 
   work_ = work;
   open_ = {{"job", id()}};
   open_.update(holder);
-  MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history_, open_));
+  JournalHistory history = history_;
+  MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history, open_));
   rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), journal_->epoch());
+  const int spec_before = spec_version();
+  const std::size_t plans_before = more_plans_.size();
+  MS_RETURN_NOT_OK(Replay(std::move(history)));
+  if (spec_version() != spec_before || more_plans_.size() != plans_before) {
+    return Status::Cancelled("another run has changed the job just now: run this again");
+  }
+  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp")
+  );  // before the look: nothing comes after
   MS_ASSIGN_OR_RETURN(auto parts, Parts());
   std::map<std::int64_t, CommittedPart> adopted;
   for (const auto& [split, part] : parts) {
-    if (!journaled_.contains(split) || replacing_.contains(split)) adopted[split] = part;
+    const auto journaled = journaled_.find(split);
+    const bool is_known = journaled != journaled_.end() && journaled->second.file == part.file;
+    if (!is_known) adopted[split] = part;
   }
   if (!adopted.empty()) {
     // Their driver may have died between their renaming and the folder's sync.
     MS_RETURN_NOT_OK(storage_.Sync(layout_.parts));
     MS_RETURN_NOT_OK(JournalParts(adopted));
   }
-  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));
   MS_ASSIGN_OR_RETURN(const auto logged, RowLog::Splits(storage_, RowsFolder()));
   for (const std::int64_t split : logged) {
     if (parts.contains(split) && work_ == Work::kRun) {
@@ -503,10 +562,7 @@ Status Ledger::JournalParts(const std::map<std::int64_t, CommittedPart>& parts) 
     body["parts"].push_back(ToJson(split, entry));
   }
   MS_RETURN_NOT_OK(journal_->Add(EntryType::kPart, body));
-  for (const auto& [split, part] : parts) {
-    journaled_[split] = part;
-    replacing_.erase(split);
-  }
+  for (const auto& [split, part] : parts) Commit(split, part);
   return Status::OK();
 }
 
@@ -547,7 +603,7 @@ Status Ledger::Record(EntryType type, const Json& body) {
 
 Status Ledger::RecordEnd(EntryType type, const Json& body) {
   if (journal_->Add(type, body).ok()) return Status::OK();
-  MS_ASSIGN_OR_RETURN(const JournalHistory history, ReadJournals(storage_, layout_.state));
+  MS_ASSIGN_OR_RETURN(JournalHistory history, ReadJournals(storage_, layout_.state));
   MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history, open_));
   return journal_->Add(type, body);
 }
@@ -567,7 +623,7 @@ Result<bool> Ledger::OutputStands() const {
 
 Status Ledger::PublishOutput(const std::string& temporary) {
   const Status published = storage_.Publish(temporary, layout_.output);
-  return published.IsAlreadyExists() ? storage_.Exchange(temporary, layout_.output) : published;
+  return published.IsAlreadyExists() ? ExchangeAsLatest(temporary, layout_.output) : published;
 }
 
 Status Ledger::WriteSuccess(Json manifest) {
@@ -583,7 +639,7 @@ Status Ledger::WriteSuccess(Json manifest) {
     MS_ASSIGN_OR_RETURN(const auto stream, storage_.Create(next));
     MS_RETURN_NOT_OK(stream->Write(text));
     MS_RETURN_NOT_OK(stream->Close());
-    MS_RETURN_NOT_OK(storage_.Exchange(next, path));
+    MS_RETURN_NOT_OK(ExchangeAsLatest(next, path));
     MS_RETURN_NOT_OK(storage_.Remove(next));  // the one before
   } else {
     const Status written = PublishBytes(storage_, path, text);

@@ -117,7 +117,8 @@ class Ledger {
   /// Takes the job over, as its only driver: begins a journal, journals parts that a driver before
   /// published without saying so, and removes what it left half done. `holder` says who it is.
   /// Returns the parts that stand, all journaled: one that a driver taken for dead publishes after
-  /// that is met by PublishParts. REQUIRES: the lock at LockPath() is held since before Load().
+  /// that is met by PublishParts. Cancelled if another driver changed the job's spec or plan since
+  /// Load(). REQUIRES: the lock at LockPath() is held since before Load().
   Result<std::map<std::int64_t, CommittedPart>> Begin(
       const nlohmann::ordered_json& holder, Work work = Work::kRun
   );
@@ -129,7 +130,7 @@ class Ledger {
   static std::string LockPath(const OutputLayout& layout) { return layout.state + "/LOCK"; }
 
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and
-  /// size, or is gone.
+  /// size, or is gone; Cancelled if another driver has changed them since Load().
   Result<std::map<std::int64_t, CommittedPart>> Parts() const;
   /// Reads a part whole: a Conflict if its bytes are not those that were committed.
   Status CheckPart(std::int64_t split, const CommittedPart& part) const;
@@ -144,9 +145,11 @@ class Ledger {
   /// this job's.
   Status PublishParts(const std::vector<FinishedPart>& parts);
   /// Puts finished parts in the place of those that stand, each at once: a reader finds the old one
-  /// or the new one. The old ones are kept in superseded/.
+  /// or the new one. The old ones are kept in superseded/. Cancelled if another driver has taken
+  /// the job over: its parts stand.
   Status ReplaceParts(const std::vector<FinishedPart>& parts);
-  /// Removes what was replaced, and failed rows' files that no part names any more.
+  /// Removes what was replaced, and failed rows' files that no part names any more. REQUIRES:
+  /// begun.
   Status Prune();
   /// Ends a retry: its row logs go.
   Status EndRetry();
@@ -180,6 +183,14 @@ class Ledger {
   std::string RowsFolder() const {
     return layout_.state + (work_ == Work::kRun ? "/rows" : "/retry");
   }
+  // Takes what the entries say of plans and parts.
+  Status Replay(JournalHistory history);
+  void Commit(std::int64_t split, CommittedPart part);
+  // A Conflict because another driver was at work meanwhile is none.
+  Status UnlessOthersWork(const Status& failure) const;
+  Result<std::map<std::int64_t, CommittedPart>> FindParts() const;
+  // Exchanges, unless another driver has begun: what it found is to stay.
+  Status ExchangeAsLatest(const std::string& from, const std::string& to);
   Status KeepOld(std::int64_t split, const CommittedPart& old);
   Result<nlohmann::ordered_json> ReadPlan(const std::string& name) const;
   // Writes a plan, and returns its name.
@@ -195,7 +206,8 @@ class Ledger {
   std::vector<nlohmann::ordered_json> more_plans_;
   JournalHistory history_;
   std::map<std::int64_t, CommittedPart> journaled_;
-  // Parts that were about to be replaced when a driver died: by split, what was to come.
+  // Parts that were about to be replaced when a driver died: by split, what was to come, and on an
+  // object store may come still. What stands is read until then.
   std::map<std::int64_t, CommittedPart> replacing_;
   Work work_ = Work::kRun;
   nlohmann::ordered_json open_;  // what this driver says of itself

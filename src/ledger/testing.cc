@@ -20,8 +20,14 @@ Outcome OutcomeOf(int row) {
   return row % 5 == 3 ? Outcome::kSkipped : row % 7 == 2 ? Outcome::kError : Outcome::kOk;
 }
 
-// Number of a failed row's second chance, by which its answers are told from those of the first.
+// Added to a failed row's number with each retry, by which the answers of one are told from those
+// of another.
 constexpr int kRetried = 1000;
+
+// How often a failed row is retried until it is ok.
+int RetriesOf(int row) {
+  return row % 2 == 0 ? 2 : 1;
+}
 
 RowCounts CountsOf(int split) {
   RowCounts counts;
@@ -34,11 +40,14 @@ RowCounts CountsOf(int split) {
   return counts;
 }
 
-// After a retry.
-RowCounts RetriedCountsOf(int split) {
+// After so many retries.
+RowCounts RetriedCountsOf(int split, int retries) {
   RowCounts counts = CountsOf(split);
-  counts.ok += counts.error;
-  counts.error = 0;
+  for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
+    if (OutcomeOf(row) != Outcome::kError || RetriesOf(row) > retries) continue;
+    ++counts.ok;
+    --counts.error;
+  }
   return counts;
 }
 
@@ -49,6 +58,18 @@ std::string SkippedRowsOf(int split) {
     bits[0] = static_cast<char>(bits[0] | 1 << i);
   }
   return bits;
+}
+
+// How often a part was retried, by the answers of its rows.
+int RetriesOfPart(const std::string& bytes) {
+  int retries = 0;
+  std::istringstream lines(bytes);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t answer = line.rfind(' ');
+    if (answer == std::string::npos) continue;
+    retries = std::max(retries, std::atoi(line.c_str() + answer + 1) / kRetried);
+  }
+  return retries;
 }
 
 // What stands in the output, as a reader sees it.
@@ -93,28 +114,40 @@ Status MadeUpDriver::RunUnlocked() {
 
 Status MadeUpDriver::Retry() {
   MS_ASSIGN_OR_RETURN(const auto lock, storage_.Lock(Ledger::LockPath(layout_), "{}"));
+  return RetryUnlocked();
+}
+
+Status MadeUpDriver::RetryUnlocked() {
   MS_ASSIGN_OR_RETURN(const auto ledger, Ledger::Load(storage_, layout_));
-  MS_ASSIGN_OR_RETURN(const auto parts, ledger->Parts());
+  const Status ran = RetryRows(*ledger);
+  const auto successor = ledger->Successor();
+  return !ran.ok() && successor.ok() && *successor ? Status::Cancelled("taken over") : ran;
+}
+
+Status MadeUpDriver::RetryRows(Ledger& ledger) {
+  MS_ASSIGN_OR_RETURN(const auto parts, ledger.Parts());
   if (parts.size() < kSplits) Wrong("a retry finds not all parts");
-  MS_RETURN_NOT_OK(ledger->Begin({{"pid", 1}}, Work::kRetry).status());
+  MS_RETURN_NOT_OK(ledger.Begin({{"pid", 1}}, Work::kRetry).status());
   std::vector<FinishedPart> waiting;
+  bool all_ok = true;
   for (int split = 0; split < kSplits; ++split) {
     MS_ASSIGN_OR_RETURN(const std::string old, storage_.Read(layout_.PartPath(split), 1 << 20));
     if (old.find(" error ") == std::string::npos) continue;
-    MS_ASSIGN_OR_RETURN(FinishedPart part, RetrySplit(*ledger, split, old));
+    MS_ASSIGN_OR_RETURN(FinishedPart part, RetrySplit(ledger, split, old));
+    all_ok = all_ok && part.committed.counts.error == 0;
     waiting.push_back(std::move(part));
-    if (choices_() % 2 == 0) MS_RETURN_NOT_OK(Replace(*ledger, waiting));
+    if (choices_() % 2 == 0) MS_RETURN_NOT_OK(Replace(ledger, waiting));
   }
-  MS_RETURN_NOT_OK(Replace(*ledger, waiting));
-  MS_RETURN_NOT_OK(ledger->WriteSuccess({{"parts", kSplits}}));
-  MS_RETURN_NOT_OK(ledger->EndRetry());
+  MS_RETURN_NOT_OK(Replace(ledger, waiting));
+  MS_RETURN_NOT_OK(ledger.WriteSuccess({{"parts", kSplits}}));
+  MS_RETURN_NOT_OK(ledger.EndRetry());
   if (choices_() % 2 == 0) {
     world_.pruned = true;
-    MS_RETURN_NOT_OK(ledger->Prune());
+    MS_RETURN_NOT_OK(ledger.Prune());
     MS_ASSIGN_OR_RETURN(const auto kept, storage_.List(layout_.state + "/superseded"));
-    if (!kept.empty()) Wrong("replaced parts are there after they were pruned");
+    if (!kept.empty() && !world_.had_two_drivers) Wrong("pruned, and replaced parts are there");
   }
-  world_.retried = true;
+  world_.retried = all_ok;
   return Status::OK();
 }
 
@@ -138,17 +171,20 @@ Result<FinishedPart> MadeUpDriver::RetrySplit(Ledger& ledger, int split, const s
   MS_ASSIGN_OR_RETURN(const LoadedRows loaded, ledger.LoadRows(split));
   if (!loaded.damage.empty()) Wrong(loaded.damage.front());
   std::string bytes;
+  const int retries = RetriesOfPart(old) + 1;
   std::istringstream lines(old);
   for (std::string line; std::getline(lines, line);) {
     const int row = std::atoi(line.c_str());
     if (line.find(" error ") != std::string::npos) {
-      MS_ASSIGN_OR_RETURN(const std::string answer, Answer(ledger, loaded, split, row + kRetried));
-      line = fmt::format("{} ok {}", row, answer);
+      MS_ASSIGN_OR_RETURN(
+          const std::string answer, Answer(ledger, loaded, split, row + retries * kRetried)
+      );
+      line = fmt::format("{} {} {}", row, RetriesOf(row) > retries ? "error" : "ok", answer);
       if (choices_() % 2 == 0) MS_RETURN_NOT_OK(SyncRows(ledger));
     }
     bytes += line + "\n";
   }
-  return WritePart(ledger, split, std::move(bytes), RetriedCountsOf(split));
+  return WritePart(ledger, split, std::move(bytes), RetriedCountsOf(split, retries));
 }
 
 Result<FinishedPart> MadeUpDriver::WritePart(
@@ -214,17 +250,18 @@ Status MadeUpDriver::Publish(Ledger& ledger, std::vector<FinishedPart>& parts) {
 Status MadeUpDriver::Replace(Ledger& ledger, std::vector<FinishedPart>& parts) {
   for (const FinishedPart& part : parts) {
     const int split = static_cast<int>(part.split);
-    world_.offered[split].insert(contents_[split]);
+    world_.offered[split][RetriesOfPart(contents_[split])].insert(contents_[split]);
   }
   MS_RETURN_NOT_OK(ledger.ReplaceParts(parts));
   for (const FinishedPart& part : parts) {
     const int split = static_cast<int>(part.split);
-    if (!world_.replaced.emplace(split, contents_[split]).second) {
+    const int retries = RetriesOfPart(contents_[split]);
+    if (!world_.replaced.emplace(std::pair(split, retries), contents_[split]).second) {
       Wrong(fmt::format("split {} was replaced before", split));
     }
     for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
-      world_.logged.erase(row + kRetried);
-      world_.durable.erase(row + kRetried);
+      world_.logged.erase(row + retries * kRetried);
+      world_.durable.erase(row + retries * kRetried);
     }
   }
   parts.clear();
@@ -232,10 +269,11 @@ Status MadeUpDriver::Replace(Ledger& ledger, std::vector<FinishedPart>& parts) {
 }
 
 void MadeUpDriver::Committed(int split, const RowCounts& counts) {
-  const bool was_offered = world_.offered.contains(split);
-  if (counts != CountsOf(split) && !(was_offered && counts == RetriedCountsOf(split))) {
-    Wrong(fmt::format("split {} has other counts", split));
+  bool is_known = counts == CountsOf(split);
+  for (const auto& [retries, parts] : world_.offered[split]) {
+    is_known = is_known || counts == RetriedCountsOf(split, retries);
   }
+  if (!is_known) Wrong(fmt::format("split {} has other counts", split));
   for (int row = split * kRowsOfSplit; row < (split + 1) * kRowsOfSplit; ++row) {
     world_.logged.erase(row);
     world_.durable.erase(row);
@@ -248,22 +286,30 @@ namespace {
 void LookAtReplacement(
     const std::map<std::string, std::string>& files,
     int split,
-    const std::string& old,
+    const std::string& first,
     const std::string& bytes,
     JobWorld& world
 ) {
-  const auto replaced = world.replaced.find(split);
-  if (replaced != world.replaced.end() && replaced->second != bytes) {
-    world.wrong.push_back(fmt::format("split {} is not what replaced it", split));
+  const int retries = RetriesOfPart(bytes);
+  for (const auto& [which, replacement] : world.replaced) {
+    const bool is_older = which.first == split && which.second >= retries && replacement != bytes;
+    if (is_older) world.wrong.push_back(fmt::format("split {} is not what replaced it", split));
   }
-  if (bytes == old) return;
-  if (!world.offered[split].contains(bytes)) {
+  if (bytes == first) return;
+  if (!world.offered[split][retries].contains(bytes)) {
     world.wrong.push_back(fmt::format("split {} is no version of its part", split));
   }
-  const std::string kept =
-      fmt::format("/d/out.millstream/superseded/part-{:06d}-{}.txt", split, HashOf(old));
-  if (!world.pruned && (!files.contains(kept) || files.at(kept) != old)) {
-    world.wrong.push_back(fmt::format("the old part of split {} is not kept", split));
+  if (world.pruned) return;
+  std::vector<std::string> kept{first};
+  for (const auto& [which, replacement] : world.replaced) {
+    if (which.first == split && which.second < retries) kept.push_back(replacement);
+  }
+  for (const std::string& old : kept) {
+    const std::string path =
+        fmt::format("/d/out.millstream/superseded/part-{:06d}-{}.txt", split, HashOf(old));
+    if (!files.contains(path) || files.at(path) != old) {
+      world.wrong.push_back(fmt::format("an old part of split {} is not kept", split));
+    }
   }
 }
 
@@ -273,13 +319,9 @@ void Look(const SimulatedDisk& disk, JobWorld& world) {
   const auto files = disk.Files();
   const auto output = Output(disk);
   for (const auto& [path, bytes] : output) {
-    // A version for each part, and one for what replaces it.
-    const bool is_new = std::any_of(
-        world.offered.begin(),
-        world.offered.end(),
-        [&, found = &bytes](const auto& offered) { return offered.second.contains(*found); }
-    );
-    if (world.seen.emplace(path + (is_new ? " anew" : ""), bytes).first->second != bytes) {
+    // One for each retry.
+    const std::string version = fmt::format("{} after {}", path, RetriesOfPart(bytes));
+    if (world.seen.emplace(version, bytes).first->second != bytes) {
       world.wrong.push_back(path + " changed after it was seen");
     }
   }
@@ -307,7 +349,7 @@ void CheckWhole(const SimulatedDisk& disk, JobWorld& world) {
       const std::string line = bytes.substr(begin, end - begin);
       const bool was_retried = OutcomeOf(row) == Outcome::kError && world.retried;
       const char* outcome = OutcomeOf(row) == Outcome::kOk || was_retried ? "ok" : "error";
-      const int answered = was_retried ? row + kRetried : row;
+      const int answered = row + (was_retried ? RetriesOf(row) * kRetried : 0);
       if (OutcomeOf(row) == Outcome::kSkipped ||
           !line.starts_with(fmt::format("{} {} {}#", row, outcome, answered))) {
         world.wrong.push_back("a line is " + line);

@@ -25,11 +25,11 @@ struct JobWorld {
   std::map<std::string, std::string> seen;  // files of the output that a reader saw
   std::vector<std::string> wrong;
   bool complete = false;
-  /// A retry's parts, by split: those that were handed over to take a part's place, and the one
-  /// that was reported durable there.
-  std::map<int, std::set<std::string>> offered;
-  std::map<int, std::string> replaced;
-  bool retried = false;  // to its end
+  /// The parts of retries: those that were handed over to take a part's place, by split and number
+  /// of the retry, and the one that was reported durable there.
+  std::map<int, std::map<int, std::set<std::string>>> offered;
+  std::map<std::pair<int, int>, std::string> replaced;
+  bool retried = false;  // until all rows were ok
   bool pruned = false;   // what was replaced may be gone
   /// Two drivers were at work at once: a row may be inferred by both, and the part of one may take
   /// the other's place in a power cut, as long as nobody called it durable.
@@ -48,13 +48,15 @@ class MadeUpDriver {
   Status Run();
   /// As if the lock did not work, and another driver still held it.
   Status RunUnlocked();
-  /// Runs the failed rows of a complete job again, each of which is ok then.
+  /// Runs the failed rows of a complete job again; some fail once more.
   Status Retry();
+  Status RetryUnlocked();
 
   static OutputLayout Layout() { return OutputLayout::Of("/d/out", ".txt"); }
 
  private:
   void Wrong(std::string what) { world_.wrong.push_back(std::move(what)); }
+  Status RetryRows(Ledger& ledger);
   Result<FinishedPart> RunSplit(Ledger& ledger, int split);
   // The split's part with the failed rows of `old` answered.
   Result<FinishedPart> RetrySplit(Ledger& ledger, int split, const std::string& old);

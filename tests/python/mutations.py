@@ -36,7 +36,7 @@ PUBLISH_JOB = '  MS_RETURN_NOT_OK(PublishBytes(storage, ledger->layout_.state + 
 JOURNAL_REPLACE = "  MS_RETURN_NOT_OK(journal_->Add(EntryType::kReplace, body));\n"
 EXCHANGE_PARTS = """\
   for (const FinishedPart& part : parts) {
-    MS_RETURN_NOT_OK(storage_.Exchange(part.path, layout_.PartPath(part.split)));
+    MS_RETURN_NOT_OK(ExchangeAsLatest(part.path, layout_.PartPath(part.split)));
   }
 """
 KEEP_OLD = "    MS_RETURN_NOT_OK(KeepOld(part.split, old));\n"
@@ -156,12 +156,6 @@ CAUGHT = [
         'return fmt::format("{}/tmp/{:04d}-{}", layout_.state, journal_->epoch(), name);',
         'return fmt::format("{}/tmp/{}", layout_.state, name);',
     ),
-    Mutation(
-        "unpublished files of dead drivers stay",
-        LEDGER,
-        '  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));\n',
-        "",
-    ),
     Mutation("a part that a retry replaces is not kept", LEDGER, KEEP_OLD, ""),
     Mutation(
         "a part is replaced before that is journaled",
@@ -241,6 +235,24 @@ CAUGHT = [
         ROW_LOG,
         'const Status synced = writer ? writer->Sync() : Status::IOError("the log\'s file failed");',
         "const Status synced = Status::OK();\n    { MutexLock lock(file.write_mutex); file.unsynced.clear(); }",
+    ),
+    Mutation(
+        "a driver that was taken for dead exchanges a part all the same",
+        LEDGER,
+        '  if (!is_latest) return Status::IOError("another run has taken over ", layout_.output);\n',
+        "",
+    ),
+    Mutation(
+        "unpublished files of a driver before stay",
+        LEDGER,
+        '  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));  // before the look: nothing comes after\n',
+        "",
+    ),
+    Mutation(
+        "what was journaled between the loading and the journal's begin is passed over",
+        LEDGER,
+        "  MS_RETURN_NOT_OK(Replay(std::move(history)));\n  if (",
+        "  if (",
     ),
 ]
 

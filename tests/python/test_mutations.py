@@ -66,7 +66,7 @@ def run_tests(program):
     }
     # Random deaths need no end: a mutant that they do not find in some seconds is not found.
     arguments = ["--gtest_filter=*CrashTest*:-*/1", "--gtest_fail_fast", "--gtest_brief=1"]
-    done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=400)
     if done.returncode == 0:
         return ""
     wrong = re.search(r"^seed .*|^terminate.*|.*Check failed.*", done.stdout + done.stderr, re.MULTILINE)
