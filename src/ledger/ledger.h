@@ -145,8 +145,8 @@ class Ledger {
   /// this job's.
   Status PublishParts(const std::vector<FinishedPart>& parts);
   /// Puts finished parts in the place of those that stand, each at once: a reader finds the old one
-  /// or the new one. The old ones are kept in superseded/. Cancelled if another driver has taken
-  /// the job over: its parts stand.
+  /// or the new one. The old ones are kept in superseded/. An error if another driver has taken the
+  /// job over, as Successor() tells then: its parts stand.
   Status ReplaceParts(const std::vector<FinishedPart>& parts);
   /// Removes what was replaced, and failed rows' files that no part names any more. REQUIRES:
   /// begun.
