@@ -37,10 +37,11 @@ Result<std::unique_ptr<DiskGuard>> DiskGuard::Start(
   MS_ASSIGN_OR_RETURN(const DiskSpace space, storage.Space(options.folder));
   if (!space.caution.empty()) say(fmt::format("{}: {}", options.output, space.caution));
   const bool has_end = space.total_bytes < std::numeric_limits<std::uint64_t>::max();
+  // A file system may not tell its size.
   const std::uint64_t ballast =
       has_end ? std::min(kBallastMax, space.total_bytes / kBallastShare) : 0;
   std::unique_ptr<DiskGuard> guard(new DiskGuard(storage, std::move(options), ballast));
-  if (!has_end) return guard;
+  if (ballast == 0) return guard;
   MS_RETURN_NOT_OK(storage.Reserve(guard->options_.ballast, ballast));
   guard->Look();
   guard->thread_.Spawn([self = guard.get()](std::stop_token stop) {

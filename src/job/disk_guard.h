@@ -35,7 +35,7 @@ struct DiskGuardOptions {
   std::chrono::milliseconds interval{1000};  // between two looks
 };
 
-/// Thread-safe. Does nothing where space has no end.
+/// Thread-safe. Does nothing where space has no end, or none that is told.
 class DiskGuard {
  public:
   /// Says what is risky about the disk, makes the ballast, looks, and goes on looking on a thread

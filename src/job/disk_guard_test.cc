@@ -51,6 +51,14 @@ TEST_F(DiskGuardTest, TheBallastIsAShareOfTheDiskUpToABoundAndGoesWithTheGuard) 
   EXPECT_TRUE(said_.empty());
 }
 
+TEST_F(DiskGuardTest, ADiskThatDoesNotTellItsSizeIsNotWatched) {
+  storage_.SetSpace({0, 0, ""});
+  const auto guard = Start();
+  ASSERT_TRUE(guard.ok()) << guard.status();
+  (*guard)->Look();
+  EXPECT_FALSE((*guard)->is_short());
+}
+
 TEST_F(DiskGuardTest, NoMoreRowsAreBegunOnceTwiceThoseInFlightAndTheBallastDoNotFit) {
   storage_.SetSpace({80 * kMiB, 1000 * kMiB, ""});
   const auto started = Start();

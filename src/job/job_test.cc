@@ -491,25 +491,37 @@ TEST_P(ModelJobTest, AnEngineThatDoesNotStartEndsTheRunBeforeAnyPart) {
 // retry ends the work.
 TEST(RetryTest, AFailureAnywhereLosesNothingAndTheNextOneEndsTheWork) {
   ASSERT_TRUE(arrow::compute::Initialize().ok());
-  for (const auto& [rows, prunes] :
-       {std::pair("[ok, error]", false), {"[ok]", false}, {"[ok]", true}}) {
+  constexpr struct {
+    const char *output, *rows;
+    bool prunes;
+    int step;  // between operations that fail once; 0: and in the other ways too
+  } kCases[] = {
+      {"out.jsonl", "[ok, error]", false, 1},
+      {"out", "[ok, error]", false, 0},
+      {"out", "[ok]", false, 0},
+      {"out", "[ok]", true, 1},
+      {"out", "[error]", false, 8},
+  };
+  for (const auto& [output, rows, prunes, step] : kCases) {
     for (const Fault fault : {Fault::kFails, Fault::kFailsLate, Fault::kFailsForGood}) {
-      for (int n = 1;; n += fault == Fault::kFails ? 1 : 4) {
-        SCOPED_TRACE(
-            fmt::format("rows {}, operation {}, fault {}", rows, n, static_cast<int>(fault))
-        );
+      if (step > 0 && fault != Fault::kFails) continue;
+      for (int n = 1;; n += fault == Fault::kFails ? std::max(1, step) : 4) {
+        SCOPED_TRACE(fmt::format(
+            "{}, rows {}, operation {}, fault {}", output, rows, n, static_cast<int>(fault)
+        ));
         const SmallJob job{false};
         const std::unique_ptr<Storage> local = MakeLocalStorage();
-        JobOptions run = job.OptionsFor("out", "jsonl");
+        JobOptions run = job.OptionsFor(output, "jsonl");
         run.overrides.sets.emplace_back("output.rows", rows);
         ASSERT_TRUE(RunQuietly(*local, run).ok());
-        const RowCounts before = VerifyOutput(*local, job.PathOf("out"), {})->counts;
+        const RowCounts before = VerifyOutput(*local, job.PathOf(output), {})->counts;
 
         FaultyStorage faulty(*local);
         faulty.FailAt(n, EIO, fault);
         RetryOptions retry;
-        retry.output = job.PathOf("out");
+        retry.output = job.PathOf(output);
         retry.sets = {{"steps.check1.that", "'{{ true }}'"}};
+        retry.where = "check_failed";
         JobMonitor monitor;
         const Say quiet = [](const std::string&) {};
         const auto first = RetryRows(faulty, retry, monitor, quiet, {});
@@ -519,14 +531,17 @@ TEST(RetryTest, AFailureAnywhereLosesNothingAndTheNextOneEndsTheWork) {
           const Status pruned = PruneOutput(*local, retry.output);
           EXPECT_TRUE(pruned.ok()) << pruned;
         }
-        const auto between = VerifyOutput(*local, job.PathOf("out"), {.deep = true});
+        const auto between = VerifyOutput(*local, job.PathOf(output), {.deep = true});
         ASSERT_TRUE(between.ok()) << between.status();
         EXPECT_TRUE(between->complete);
 
         const auto second = RetryRows(*local, retry, monitor, quiet, {});
         ASSERT_TRUE(second.ok()) << second.status();
-        const auto after = VerifyOutput(*local, job.PathOf("out"), {.deep = true});
+        const auto after = VerifyOutput(*local, job.PathOf(output), {.deep = true});
         ASSERT_TRUE(after.ok()) << after.status();
+        const RowCounts found = SmallJob::Counts(job.Found(output));
+        EXPECT_EQ(found.ok, std::string_view(rows) == "[error]" ? 0 : after->counts.ok);
+        EXPECT_EQ(found.error, std::string_view(rows) == "[ok]" ? 0 : after->counts.error);
         EXPECT_EQ(after->counts.total(), before.total());
         EXPECT_EQ(after->counts.skipped, before.skipped);
         EXPECT_EQ(after->counts.error, 3);  // the broken ones that are not skipped: no retry helps

@@ -199,9 +199,13 @@ class Retry {
           "nothing changed that could change these rows: mend the job file, or add --set "
           "PATH=VALUE, or --reseed for other random draws";
     }
-    if (!report_.nothing.empty() || options_.dry_run) return report_;
+    if (options_.dry_run) return report_;
+    // What a retry that was interrupted had left to do is done also if no row is.
+    if (!report_.nothing.empty() && job_.ledger->success_is_current()) return report_;
     const auto begun = job_.ledger->Begin(ThisDriver(), Work::kRetry);
-    Result<RetryReport> report = begun.ok() ? RunBegun(*begun) : begun.status();
+    Result<RetryReport> report = !begun.ok()               ? begun.status()
+                                 : report_.nothing.empty() ? RunBegun(*begun)
+                                                           : Finish();
     guard_.reset();
     if (!report.ok()) return EndOfDriver(storage_, *job_.ledger, report.status());
     return report;
@@ -361,10 +365,13 @@ class Retry {
     MS_ASSIGN_OR_RETURN(const auto all, arrow::ConcatenateRecordBatches({old.columns, news}));
     std::vector<std::int64_t> kept, failed;
     for (const auto& [place, row] : rows) {
-      if (row.second == RowStatus::kError && !output_.keep_errors) {
-        failed.push_back(row.first);
-      } else if (row.second != RowStatus::kSkipped || output_.keep_skipped) {
+      const RowStatus now = row.second;
+      if (now == RowStatus::kOk      ? output_.keep_ok
+          : now == RowStatus::kError ? output_.keep_errors
+                                     : output_.keep_skipped) {
         kept.push_back(row.first);
+      } else if (now == RowStatus::kError) {
+        failed.push_back(row.first);
       }
     }
     MS_ASSIGN_OR_RETURN(merged.batches.emplace_back(), TakeColumns(all, kept));

@@ -75,7 +75,8 @@ class Verifier {
     MS_ASSIGN_OR_RETURN(const auto parts, ledger.Parts());
     MS_ASSIGN_OR_RETURN(intents_, ledger.Intents());
     MS_ASSIGN_OR_RETURN(const auto success, ledger.Success());
-    is_one_file_ = ledger.layout().is_single_file && success.has_value();
+    // While a retry or an append is under way the file is the one of before, and the parts tell.
+    is_one_file_ = ledger.layout().is_single_file && success && ledger.success_is_current();
     const auto num_splits = static_cast<std::int64_t>(output_.plan.splits.size());
     for (const auto& [split, part] : parts) {
       if (split >= num_splits) {

@@ -123,7 +123,7 @@ class LocalDisk final : public Disk {
   int Space(const std::string& path, DiskSpace* space) override {
     struct statfs info{};
     if (statfs(path.c_str(), &info) != 0) return errno;
-    const auto block = static_cast<std::uint64_t>(info.f_bsize);
+    const auto block = static_cast<std::uint64_t>(info.f_frsize > 0 ? info.f_frsize : info.f_bsize);
     space->free_bytes = info.f_bavail * block;
     space->total_bytes = info.f_blocks * block;
     space->caution = CautionOf(info);
