@@ -163,7 +163,8 @@ TEST_P(JobTest, ADriverThatWasTakenOverSaysSo) {
       slow.CallAt(n, [&] {
         fs::remove(job_.PathOf(output) + ".millstream/LOCK");
         if (!ends) other.FailAt(kJustBegun, EIO, Fault::kFailsForGood);
-        EXPECT_EQ(RunQuietly(other, OptionsFor(output)).ok(), ends);
+        const Status ran = RunQuietly(other, OptionsFor(output)).status();
+        EXPECT_EQ(ran.ok(), ends) << ran;
       });
       const auto first = RunQuietly(slow, OptionsFor(output, /*batch_rows=*/3));
       if (first.ok()) {

@@ -232,7 +232,9 @@ class DiskStorage final : public Storage {
         return folder == path || folder.starts_with(path + "/");
       });
     }
-    const int error = disk_.Remove(path);
+    int error = disk_.Remove(path);
+    // A driver that was taken for dead may still put files there.
+    for (int again = 0; error == ENOTEMPTY && again < 100; ++again) error = disk_.Remove(path);
     return error == 0 || error == ENOENT ? Status::OK() : FileError(error, "remove", path);
   }
 
