@@ -508,8 +508,8 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Begin(const Json& holder, 
   if (spec_version() != spec_before || more_plans_.size() != plans_before) {
     return Status::Cancelled("another run has changed the job just now: run this again");
   }
-  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp")
-  );  // before the look: nothing comes after
+  // Before the look: nothing comes after.
+  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));
   MS_ASSIGN_OR_RETURN(auto parts, Parts());
   std::map<std::int64_t, CommittedPart> adopted;
   for (const auto& [split, part] : parts) {

@@ -245,7 +245,7 @@ CAUGHT = [
     Mutation(
         "unpublished files of a driver before stay",
         LEDGER,
-        '  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));  // before the look: nothing comes after\n',
+        '  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/tmp"));',
         "",
     ),
     Mutation(
