@@ -8,6 +8,7 @@
 #include <set>
 
 #include "arrow/compute/initialize.h"
+#include "base/torture.h"
 #include "fmt/format.h"
 #include "job/retry.h"
 #include "job/testing.h"
@@ -506,7 +507,7 @@ TEST(RetryTest, AFailureAnywhereLosesNothingAndTheNextOneEndsTheWork) {
   for (const auto& [output, rows, prunes, step] : kCases) {
     for (const Fault fault : {Fault::kFails, Fault::kFailsLate, Fault::kFailsForGood}) {
       if (step > 0 && fault != Fault::kFails) continue;
-      for (int n = 1;; n += fault == Fault::kFails ? std::max(1, step) : 4) {
+      for (int n = 1;; n += (fault == Fault::kFails ? std::max(1, step) : 4) * (kIsSlow ? 7 : 1)) {
         SCOPED_TRACE(fmt::format(
             "{}, rows {}, operation {}, fault {}", output, rows, n, static_cast<int>(fault)
         ));
