@@ -326,11 +326,13 @@ Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
 // files, and looks at the parts, in this order. An exchange is journaled, then comes this look for
 // a later name, then the exchange. So either the look finds the name, or the entry is read, and
 // what stands of that part is found by its bytes. On an object store, which has nothing to remove,
-// the exchange may still come; so its part is found by its bytes until it is replaced.
+// the exchange may still come, in the place of what stood before the look alone; so its part is
+// found by its bytes until it is replaced.
 Status Ledger::ExchangeAsLatest(const std::string& from, const std::string& to) {
+  MS_ASSIGN_OR_RETURN(const std::string version, storage_.Version(to));
   MS_ASSIGN_OR_RETURN(const bool is_latest, journal_->IsLatest());
   if (!is_latest) return Status::IOError("another run has taken over ", layout_.output);
-  return storage_.Exchange(from, to);
+  return storage_.Exchange(from, to, version);
 }
 
 Status Ledger::Prune() {

@@ -185,7 +185,10 @@ class DiskStorage final : public Storage {
     return moved;
   }
 
-  Status Exchange(const std::string& from, const std::string& to) override {
+  Result<std::string> Version(const std::string& /*path*/) override { return std::string(); }
+  Status Exchange(
+      const std::string& from, const std::string& to, const std::string& /*version*/
+  ) override {
     MS_RETURN_NOT_OK(SyncOne(from));
     const int error = disk_.Exchange(from, to);
     if (error != 0) return FileError(error, "replace", to);

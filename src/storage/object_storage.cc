@@ -57,7 +57,9 @@ class ObjectStorage final : public Storage {
 
   Result<std::unique_ptr<AppendFile>> CreateAppend(const std::string& path) override;
   Result<std::vector<bool>> PublishAll(std::span<const Publication> files) override;
-  Status Exchange(const std::string& from, const std::string& to) override;
+  Result<std::string> Version(const std::string& path) override;
+  Status Exchange(const std::string& from, const std::string& to, const std::string& version)
+      override;
 
   // What stands on a store needs no syncing.
   Status Sync(const std::string& path) override { return KeyOf(path).status(); }
@@ -262,15 +264,22 @@ Result<std::vector<bool>> ObjectStorage::PublishAll(std::span<const Publication>
   return std::vector<bool>(moved.begin(), moved.end());
 }
 
-Status ObjectStorage::Exchange(const std::string& from, const std::string& to) {
+Result<std::string> ObjectStorage::Version(const std::string& path) {
+  MS_ASSIGN_OR_RETURN(const std::string key, KeyOf(path));
+  StoreReply stands = store_->Head(key);
+  if (!stands.ok()) return StoreFailure(stands, "replace", path);
+  return std::move(stands.object.etag);
+}
+
+Status ObjectStorage::Exchange(
+    const std::string& from, const std::string& to, const std::string& version
+) {
   const std::shared_ptr<UnpublishedFile> file = Unpublished(from);
   if (file == nullptr) return FileError(ENOENT, "open", from);
   MS_RETURN_NOT_OK(file->Finish());
   MS_ASSIGN_OR_RETURN(const std::string key, KeyOf(to));
   MS_RETURN_NOT_OK(Probe(key));
-  const StoreReply old = store_->Head(key);
-  if (!old.ok()) return StoreFailure(old, "replace", to);
-  MS_RETURN_NOT_OK(PutFile(*file, to, PutCondition::IfMatch(old.object.etag)).status());
+  MS_RETURN_NOT_OK(PutFile(*file, to, PutCondition::IfMatch(version)).status());
   MutexLock lock(mutex_);
   unpublished_.erase(from);
   return Status::OK();

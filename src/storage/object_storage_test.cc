@@ -146,10 +146,11 @@ TEST_F(ObjectStorageTest, ListIsSortedAndShowsFoldersAcrossPages) {
 TEST_F(ObjectStorageTest, ExchangeReplaces) {
   ASSERT_TRUE(PublishBytes(*storage_, "s3://b/success.json", "old").ok());
   ASSERT_TRUE(WriteFile(*storage_, "s3://b/tmp", "new").ok());
-  ASSERT_TRUE(storage_->Exchange("s3://b/tmp", "s3://b/success.json").ok());
+  const std::string old = storage_->Version("s3://b/success.json").ValueOrDie();
+  ASSERT_TRUE(storage_->Exchange("s3://b/tmp", "s3://b/success.json", old).ok());
   EXPECT_EQ(storage_->Read("s3://b/success.json", kManyBytes).ValueOrDie(), "new");
   EXPECT_TRUE(IsNotFound(storage_->Read("s3://b/tmp", kManyBytes).status()));
-  EXPECT_TRUE(IsNotFound(storage_->Exchange("s3://b/tmp", "s3://b/none")));
+  EXPECT_TRUE(IsNotFound(storage_->Version("s3://b/none").status()));
 }
 
 TEST_F(ObjectStorageTest, ExchangeNeverReplacesWhatAnotherWroteMeanwhile) {
@@ -157,12 +158,9 @@ TEST_F(ObjectStorageTest, ExchangeNeverReplacesWhatAnotherWroteMeanwhile) {
   ASSERT_TRUE(PublishBytes(*storage_, "s3://b/success.json", "old").ok());
   ASSERT_TRUE(WriteFile(*storage_, "s3://b/mine", "mine").ok());
   ASSERT_TRUE(WriteFile(*other, "s3://b/other", "other").ok());
-  int request = 0;
-  store_->OnRequest([&] {
-    if (++request != 2) return;
-    EXPECT_TRUE(other->Exchange("s3://b/other", "s3://b/success.json").ok());
-  });
-  EXPECT_TRUE(IsConflict(storage_->Exchange("s3://b/mine", "s3://b/success.json")));
+  const std::string old = storage_->Version("s3://b/success.json").ValueOrDie();
+  EXPECT_TRUE(other->Exchange("s3://b/other", "s3://b/success.json", old).ok());
+  EXPECT_TRUE(IsConflict(storage_->Exchange("s3://b/mine", "s3://b/success.json", old)));
   EXPECT_EQ(storage_->Read("s3://b/success.json", kManyBytes).ValueOrDie(), "other");
 }
 

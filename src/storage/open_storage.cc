@@ -31,9 +31,14 @@ class AnyStorage final : public Storage {
     MS_ASSIGN_OR_RETURN(Storage * storage, At(files.front().to));
     return storage->PublishAll(files);
   }
-  Status Exchange(const std::string& from, const std::string& to) override {
+  Result<std::string> Version(const std::string& path) override {
+    MS_ASSIGN_OR_RETURN(Storage * storage, At(path));
+    return storage->Version(path);
+  }
+  Status Exchange(const std::string& from, const std::string& to, const std::string& version)
+      override {
     MS_ASSIGN_OR_RETURN(Storage * storage, At(to));
-    return storage->Exchange(from, to);
+    return storage->Exchange(from, to, version);
   }
   Status Sync(const std::string& path) override {
     MS_ASSIGN_OR_RETURN(Storage * storage, At(path));

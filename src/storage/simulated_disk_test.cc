@@ -77,7 +77,7 @@ TEST_F(SimulatedDiskTest, AnExchangeLeavesTheOldFileOrTheNewOne) {
       disk_->DieAt(die_at);
       const Status status = [&]() -> Status {
         MS_RETURN_NOT_OK(WriteFile(*storage_, "state/new", "new"));
-        return storage_->Exchange("state/new", "out/part");
+        return storage_->Exchange("state/new", "out/part", "");
       }();
       disk_->Restart(kPowerCuts[i % 3]);
       const std::string bytes = storage_->Read("out/part", 100).ValueOrDie();

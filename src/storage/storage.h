@@ -69,10 +69,15 @@ class Storage {
   virtual Result<std::vector<bool>> PublishAll(std::span<const Publication> files) = 0;
   /// The same for one file. AlreadyExists if it was not moved.
   Status Publish(const std::string& from, const std::string& to);
+  /// What an object store knows a published file's bytes by, for Exchange(); empty on a disk.
+  /// IsNotFound if there is none.
+  virtual Result<std::string> Version(const std::string& path) = 0;
   /// Puts a finished file in the place of a published one, at once: at every moment, also after a
   /// power cut, the name `to` stands for the old bytes or the new ones. The old ones may be left
-  /// under `from`.
-  virtual Status Exchange(const std::string& from, const std::string& to) = 0;
+  /// under `from`. A Conflict on an object store if it is no longer `version` of it that stands.
+  virtual Status Exchange(
+      const std::string& from, const std::string& to, const std::string& version
+  ) = 0;
   /// Makes what another process left under a name survive a power cut: a file's bytes, or a
   /// folder's entries, and the name.
   virtual Status Sync(const std::string& path) = 0;

@@ -94,8 +94,10 @@ class FaultyStorage final : public Storage {
     }
     return moved;
   }
-  Status Exchange(const std::string& from, const std::string& to) override {
-    return counter_->Count("replace", to, [&] { return base_.Exchange(from, to); });
+  Result<std::string> Version(const std::string& path) override { return base_.Version(path); }
+  Status Exchange(const std::string& from, const std::string& to, const std::string& version)
+      override {
+    return counter_->Count("replace", to, [&] { return base_.Exchange(from, to, version); });
   }
   Status Sync(const std::string& path) override {
     return counter_->Count("sync", path, [&] { return base_.Sync(path); });

@@ -152,7 +152,8 @@ class Exercise {
     const std::string bytes = RandomBytes();
     if (files_.contains(path)) {
       MS_RETURN_NOT_OK(WriteFile(*place_.storage, path + ".tmp", bytes));
-      MS_RETURN_NOT_OK(place_.storage->Exchange(path + ".tmp", path));
+      MS_ASSIGN_OR_RETURN(const std::string version, place_.storage->Version(path));
+      MS_RETURN_NOT_OK(place_.storage->Exchange(path + ".tmp", path, version));
       MS_ASSIGN_OR_RETURN(const std::string now, place_.storage->Read(path, kManyBytes));
       MS_RETURN_NOT_OK(Same(path, bytes, now));
     } else {
