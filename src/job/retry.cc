@@ -203,9 +203,7 @@ class Retry {
     // What a retry that was interrupted had left to do is done also if no row is.
     if (!report_.nothing.empty() && job_.ledger->success_is_current()) return report_;
     const auto begun = job_.ledger->Begin(ThisDriver(), Work::kRetry);
-    Result<RetryReport> report = !begun.ok()               ? begun.status()
-                                 : report_.nothing.empty() ? RunBegun(*begun)
-                                                           : Finish();
+    Result<RetryReport> report = begun.ok() ? RunBegun(*begun) : begun.status();
     guard_.reset();
     if (!report.ok()) return EndOfDriver(storage_, *job_.ledger, report.status());
     return report;
@@ -224,6 +222,7 @@ class Retry {
     if (!are_as_chosen) {
       return Status::Cancelled("another run has replaced parts just now: run this again");
     }
+    if (!report_.nothing.empty()) return Finish();
     if (job_.spec_change) {
       MS_RETURN_NOT_OK(job_.ledger->Record(EntryType::kSpecAccept, *job_.spec_change));
     }

@@ -395,10 +395,11 @@ int Ledger::spec_version() const {
 Status Ledger::UnlessOthersWork(const Status& failure) const {
   if (!IsConflict(failure)) return failure;
   const auto now = ReadJournals(storage_, layout_.state);
+  if (!now.ok()) return failure;
   const std::uint32_t epoch = journal_ ? journal_->epoch() : history_.last_epoch;
-  const bool is_alone = now.ok() && now->last_epoch == epoch &&
+  const bool is_alone = now->last_epoch == epoch &&
                         (journal_ || now->previous_length == history_.previous_length);
-  if (is_alone || IsConflict(now.status())) return failure;
+  if (is_alone) return failure;
   return Status::Cancelled(
       "another run is at work on ", layout_.output, ": try again once it has ended"
   );
