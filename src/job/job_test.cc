@@ -557,6 +557,37 @@ TEST(RetryTest, AFailureAnywhereLosesNothingAndTheNextOneEndsTheWork) {
   }
 }
 
+// Failed rows that a retry skips change what is accounted for, and no byte of a part that shows
+// neither.
+TEST(RetryTest, APartOfTheSameBytesIsAccountedForAnew) {
+  ASSERT_TRUE(arrow::compute::Initialize().ok());
+  for (int split_rows = 5; split_rows < 13; ++split_rows) {
+    SCOPED_TRACE(fmt::format("{} rows in a split", split_rows));
+    const SmallJob job{false};
+    const std::unique_ptr<Storage> local = MakeLocalStorage();
+    JobOptions run = job.OptionsFor("out", "jsonl");
+    run.overrides.sets.emplace_back("output.rows", "[ok]");
+    run.overrides.sets.emplace_back("split_rows", std::to_string(split_rows));
+    ASSERT_TRUE(RunQuietly(*local, run).ok());
+    const auto before = VerifyOutput(*local, job.PathOf("out"), {.digest = true});
+    ASSERT_TRUE(before.ok()) << before.status();
+
+    RetryOptions retry;
+    retry.output = job.PathOf("out");
+    retry.where = "check_failed";
+    retry.sets = {{"steps.filter1", "'{{ id % 3 != 0 and id % 5 != 0 }}'"}};
+    JobMonitor monitor;
+    const auto retried = RetryRows(*local, retry, monitor, [](const std::string&) {}, {});
+    ASSERT_TRUE(retried.ok()) << retried.status();
+    ASSERT_GT(retried->gained, 0);
+    const auto after = VerifyOutput(*local, job.PathOf("out"), {.digest = true, .deep = true});
+    ASSERT_TRUE(after.ok()) << after.status();
+    EXPECT_EQ(after->digest, before->digest);
+    EXPECT_EQ(after->counts.skipped, before->counts.skipped + retried->gained);
+    EXPECT_EQ(after->counts.error, before->counts.error - retried->gained);
+  }
+}
+
 class JobExitTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { ASSERT_TRUE(arrow::compute::Initialize().ok()); }

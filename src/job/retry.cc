@@ -217,7 +217,7 @@ class Retry {
         parts.end(),
         parts_.begin(),
         parts_.end(),
-        [](const auto& a, const auto& b) { return a.second.file == b.second.file; }
+        [](const auto& a, const auto& b) { return IsSame(a.second, b.second); }
     );
     if (!are_as_chosen) {
       return Status::Cancelled("another run has replaced parts just now: run this again");
@@ -341,7 +341,13 @@ class Retry {
     MS_ASSIGN_OR_RETURN(const auto intents, job_.ledger->Intents());
     merged.split = split.number;
     merged.counts = part.counts;
-    merged.skipped_rows = intents.at(split.number).at(part.file.hash).skipped_rows;
+    const CommittedPart* const intent = FindIntent(intents, split.number, part);
+    if (intent == nullptr) {
+      return Conflict(
+          output_.ledger->layout().PartPath(split.number) + ": the intent that names it is gone"
+      );
+    }
+    merged.skipped_rows = intent->skipped_rows;
     MS_ASSIGN_OR_RETURN(const auto news, arrow::ConcatenateRecordBatches(fresh.batches));
     const auto& status =
         static_cast<const arrow::StringArray&>(*news->column(news->num_columns() - 3));

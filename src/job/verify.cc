@@ -150,10 +150,9 @@ class Verifier {
       const std::string& path,
       const std::vector<bool>& found
   ) const {
-    const auto of_split = intents_.find(split.number);
-    const bool has_intent = of_split != intents_.end() && of_split->second.contains(part.file.hash);
-    if (!has_intent) return Conflict(path + ": the intent that names it is gone");
-    const std::string& skipped = of_split->second.at(part.file.hash).skipped_rows;
+    const CommittedPart* const intent = FindIntent(intents_, split.number, part);
+    if (intent == nullptr) return Conflict(path + ": the intent that names it is gone");
+    const std::string& skipped = intent->skipped_rows;
     for (std::int64_t row = 0; row < split.num_rows; ++row) {
       const bool is_found = found[static_cast<std::size_t>(row)];
       if (is_found != (output_.keep_skipped || !Bit(skipped, row))) {
@@ -212,7 +211,7 @@ class Verifier {
 
   const StandingOutput& output_;
   const VerifyOptions options_;
-  std::map<std::int64_t, std::map<std::string, CommittedPart>> intents_;
+  PartIntents intents_;
   bool is_one_file_ = false;
   RowDigest digest_;
   Verification result_;

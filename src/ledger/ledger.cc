@@ -155,6 +155,23 @@ RowCounts& RowCounts::operator+=(const RowCounts& other) {
   return *this;
 }
 
+bool IsSame(const CommittedPart& a, const CommittedPart& b) {
+  return a.file == b.file && a.counts == b.counts && a.errors == b.errors;
+}
+
+const CommittedPart* FindIntent(
+    const PartIntents& intents, std::int64_t split, const CommittedPart& part
+) {
+  const auto of_split = intents.find(split);
+  if (of_split == intents.end()) return nullptr;
+  const auto found = std::find_if(
+      of_split->second.begin(),
+      of_split->second.end(),
+      [&](const CommittedPart& intent) { return IsSame(intent, part); }
+  );
+  return found == of_split->second.end() ? nullptr : &*found;
+}
+
 Result<std::unique_ptr<Ledger>> Ledger::Create(
     Storage& storage, OutputLayout layout, Json job, const Json& plan
 ) {
@@ -232,7 +249,7 @@ Status Ledger::Replay(JournalHistory history) {
 
 void Ledger::Commit(std::int64_t split, CommittedPart part) {
   const auto found = replacing_.find(split);
-  if (found != replacing_.end() && found->second.file == part.file) replacing_.erase(found);
+  if (found != replacing_.end() && IsSame(found->second, part)) replacing_.erase(found);
   journaled_[split] = std::move(part);
 }
 
@@ -397,8 +414,8 @@ Status Ledger::UnlessOthersWork(const Status& failure) const {
   const auto now = ReadJournals(storage_, layout_.state);
   if (!now.ok()) return failure;
   const std::uint32_t epoch = journal_ ? journal_->epoch() : history_.last_epoch;
-  const bool is_alone = now->last_epoch == epoch &&
-                        (journal_ || now->previous_length == history_.previous_length);
+  const bool is_alone =
+      now->last_epoch == epoch && (journal_ || now->previous_length == history_.previous_length);
   if (is_alone) return failure;
   return Status::Cancelled(
       "another run is at work on ", layout_.output, ": try again once it has ended"
@@ -471,17 +488,24 @@ Result<CommittedPart> Ledger::PartThatStands(std::int64_t split) const {
         path + " has no intent in " + layout_.state + "/intents: it was not written by this job"
     );
   }
-  const auto found = of_split->second.find(HashOf(bytes));
-  if (found == of_split->second.end()) {
-    return Conflict(path + " was changed: no intent in " + layout_.state + "/intents has its hash");
+  // Of several with the same bytes the last that was journaled, whose errors file stands.
+  const std::string hash = HashOf(bytes);
+  for (const auto* known : {&replacing_, &journaled_}) {
+    const auto part = known->find(split);
+    if (part == known->end() || part->second.file.hash != hash) continue;
+    const CommittedPart* const intent = FindIntent(intents, split, part->second);
+    if (intent != nullptr) return *intent;
   }
-  return found->second;
+  for (const CommittedPart& intent : of_split->second) {
+    if (intent.file.hash == hash) return intent;
+  }
+  return Conflict(path + " was changed: no intent in " + layout_.state + "/intents has its hash");
 }
 
-Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Intents() const {
+Result<PartIntents> Ledger::Intents() const {
   const std::string folder = layout_.state + "/intents";
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(folder));
-  std::map<std::int64_t, std::map<std::string, CommittedPart>> intents;
+  PartIntents intents;
   for (const StoredFile& file : files) {
     if (!file.name.ends_with(kIntentSuffix)) continue;  // one that was not published
     const std::string path = folder + "/" + file.name;
@@ -491,7 +515,7 @@ Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Ledger::Int
     }
     const Json intent = Json::parse(text, nullptr, /*allow_exceptions=*/false);
     const bool is_whole = ReadParts(intent, [&](std::int64_t split, CommittedPart part) {
-      intents[split][part.file.hash] = std::move(part);
+      intents[split].push_back(std::move(part));
     });
     if (!is_whole) return Conflict(path + " is damaged");
   }
@@ -517,7 +541,7 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Begin(const Json& holder, 
   std::map<std::int64_t, CommittedPart> adopted;
   for (const auto& [split, part] : parts) {
     const auto journaled = journaled_.find(split);
-    const bool is_known = journaled != journaled_.end() && journaled->second.file == part.file;
+    const bool is_known = journaled != journaled_.end() && IsSame(journaled->second, part);
     if (!is_known) adopted[split] = part;
   }
   if (!adopted.empty()) {

@@ -77,6 +77,15 @@ struct CommittedPart {
   /// Intents() gives it.
   std::string skipped_rows;
 };
+/// Whether they are the same part, as far as the journal knows: parts of the same bytes may account
+/// for rows that they do not show in other ways.
+bool IsSame(const CommittedPart& a, const CommittedPart& b);
+/// All that intents say, by split.
+using PartIntents = std::map<std::int64_t, std::vector<CommittedPart>>;
+/// The intent of a split's part; nullptr if there is none.
+const CommittedPart* FindIntent(
+    const PartIntents& intents, std::int64_t split, const CommittedPart& part
+);
 
 /// A split's files, written and closed, not yet published.
 struct FinishedPart {
@@ -134,8 +143,7 @@ class Ledger {
   Result<std::map<std::int64_t, CommittedPart>> Parts() const;
   /// Reads a part whole: a Conflict if its bytes are not those that were committed.
   Status CheckPart(std::int64_t split, const CommittedPart& part) const;
-  /// All that intents say, by split and the part's hash.
-  Result<std::map<std::int64_t, std::map<std::string, CommittedPart>>> Intents() const;
+  Result<PartIntents> Intents() const;
 
   /// A name for an unpublished file. REQUIRES: begun, for this and all that writes.
   std::string TemporaryPath(const std::string& name) const;

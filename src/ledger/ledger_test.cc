@@ -129,7 +129,10 @@ TEST_F(LedgerTest, SkippedRowsAreInTheIntent) {
   FinishedPart part = Finished(*ledger, 0, "row\n", {1, 0, 2});
   part.committed.skipped_rows = "\x81";
   ASSERT_TRUE(ledger->PublishParts({part}).ok());
-  EXPECT_EQ(Load()->Intents().ValueOrDie().at(0).at(part.committed.file.hash).skipped_rows, "\x81");
+  const PartIntents intents = Load()->Intents().ValueOrDie();
+  const CommittedPart* const intent = FindIntent(intents, 0, part.committed);
+  ASSERT_NE(intent, nullptr);
+  EXPECT_EQ(intent->skipped_rows, "\x81");
 }
 
 TEST_F(LedgerTest, TheOutputFolderHoldsPartsAlone) {
