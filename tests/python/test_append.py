@@ -83,7 +83,8 @@ def test_a_kill_while_it_appends_loses_nothing_and_needs_no_flag_to_go_on(millst
         parts = job.parts()
         change(job)
         runs += 1
-        killed = kill_after(job.start("run", job.file, "--output", job.output, "--append"), random.uniform(0.05, 0.2))
+        process = job.start("run", job.file, "--output", job.output, "--append")
+        killed = kill_after(process, random.uniform(0, 0.05), once=lambda: any(job.state.glob("plan-0001-*")))
         said = millstream("run", job.file, "--output", job.output, exit_code=None).stderr
         if "has grown" in said or "is not part of this job" in said:
             continue  # it died before it had taken anything in

@@ -144,7 +144,11 @@ def test_a_retry_that_is_killed_keeps_all_parts_readable_and_the_next_one_ends_i
     kills = 0
     with Reader(job, versions):
         while clock.goes_on(kills):
-            if not kill_after(job.start("retry", job.output, *MEND), random.uniform(0.05, 0.3)):
+            begun = len(list(job.state.glob("journal-*")))
+            process = job.start("retry", job.output, *MEND)
+            if not kill_after(
+                process, random.uniform(0, 0.1), once=lambda n=begun: len(list(job.state.glob("journal-*"))) > n
+            ):
                 break  # all is mended
             kills += 1
             millstream("verify", job.output, "--deep")

@@ -145,8 +145,10 @@ class KilledJob:
         assert verified.returncode == 0 and verified.stdout.startswith(said), verified.stdout + verified.stderr
 
 
-def kill_after(process, seconds):
-    """Waits so long for a process, then kills it. Whether it was killed."""
+def kill_after(process, seconds, once=lambda: True):
+    """Waits so long for a process, from the moment that `once` holds, then kills it. Whether it was killed."""
+    while not once() and process.poll() is None:
+        pass  # it may be over in a millisecond
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
