@@ -130,9 +130,17 @@ AwsCredentialChain::AwsCredentialChain(Environment environment)
 
 Result<AwsCredentials> AwsCredentialChain::Get() {
   MutexLock lock(mutex_);
-  if (!known_ || (ask_again_ && std::chrono::system_clock::now() >= *ask_again_)) {
-    ask_again_.reset();
-    MS_ASSIGN_OR_RETURN(known_, Find());
+  const auto now = std::chrono::system_clock::now();
+  if (known_ && (!ask_again_ || now < *ask_again_)) return *known_;
+  ask_again_.reset();
+  auto found = Find();
+  if (found.ok()) {
+    known_ = *std::move(found);
+  } else if (known_) {
+    // They are good for some minutes yet; once they are not, the store says so.
+    ask_again_ = now + std::chrono::seconds(30);
+  } else {
+    return found.status();
   }
   return *known_;
 }

@@ -2,6 +2,9 @@
 """Millstream's S3 client against servers on the loopback interface: our stub, whose conditions are atomic and which has
 faults, and another project's server, which knows nothing of us."""
 
+import datetime
+import http.server
+import json
 import os
 import socket
 import ssl
@@ -126,6 +129,33 @@ def test_credentials_come_from_the_files_of_aws_tools(tmp_path):
         done = drive(files | {"AWS_PROFILE": "none"}, "exercise", "s3://bucket/x", 8, 1)
         assert done.returncode == 1
         assert "AWS_REGION" in done.stderr
+
+
+class RoleService(http.server.BaseHTTPRequestHandler):
+    """Gives the credentials of a role that are about to expire once, and then fails."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.asked += 1
+        expires = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        role = {"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET, "Token": "token", "Expiration": expires}
+        self.send_response(200 if self.server.asked == 1 else 500)
+        self.end_headers()
+        self.wfile.write(json.dumps(role).encode() if self.server.asked == 1 else b"")
+
+
+def test_credentials_of_a_role_are_used_while_they_are_good_though_no_newer_ones_are_to_be_had():
+    with Server() as server, http.server.ThreadingHTTPServer(("127.0.0.1", 0), RoleService) as roles:
+        threading.Thread(target=roles.serve_forever, daemon=True).start()
+        roles.asked = 0
+        url = f"http://127.0.0.1:{roles.server_address[1]}/role"
+        keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": url}
+        done = drive(server.environment | keys, "exercise", "s3://bucket/x", 80, 1)
+        roles.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert roles.asked > 1
 
 
 def test_a_server_needs_a_certificate_that_is_trusted(tmp_path):
