@@ -196,7 +196,7 @@ class S3Store final : public ObjectStore {
     std::string query;  // its parts sorted, as the signature wants it
     if (!request.page.empty()) query = "continuation-token=" + Encode(request.page, false) + "&";
     if (request.by_folder) query += "delimiter=%2F&";
-    query += "list-type=2&prefix=" + Encode(request.prefix, false);
+    query += "encoding-type=url&list-type=2&prefix=" + Encode(request.prefix, false);
     HttpRequest http;
     http.body_bytes_max = kListingBytesMax;
     const HttpReply answer = Send(http, "", query, kEmptySha256);

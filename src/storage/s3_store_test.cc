@@ -133,6 +133,23 @@ TEST(S3XmlTest, ReadsAPage) {
   EXPECT_EQ(reply.next_page, "a/+=");
 }
 
+// XML has no way to write some bytes that a key may hold; a store that was asked to encodes them.
+TEST(S3XmlTest, ReadsEncodedKeysWhereTheStoreSaysSo) {
+  const std::string entries =
+      "<Contents><Key>a+b%2Bc%01%C3%BC%2</Key><Size>1</Size></Contents>"
+      "<CommonPrefixes><Prefix>d%0a/</Prefix></CommonPrefixes>";
+  StoreReply plain, encoded;
+  const auto in = [](const std::string& inner) {
+    return "<ListBucketResult>" + inner + "</ListBucketResult>";
+  };
+  ASSERT_TRUE(ParseS3Listing(in(entries), plain).ok());
+  ASSERT_TRUE(ParseS3Listing(in(entries + "<EncodingType>url</EncodingType>"), encoded).ok());
+  EXPECT_EQ(plain.objects[0].key, "a+b%2Bc%01%C3%BC%2");
+  EXPECT_EQ(plain.folders[0], "d%0a/");
+  EXPECT_EQ(encoded.objects[0].key, "a b+c\x01\xC3\xBC%2");
+  EXPECT_EQ(encoded.folders[0], "d\n/");
+}
+
 TEST(S3XmlTest, RefusesEverythingElse) {
   const std::string entry = "<Contents><Key>k</Key><Size>1</Size></Contents>";
   const auto in = [](const std::string& inner) {

@@ -75,12 +75,30 @@ class XmlWalk {
   std::size_t depth_ = 0;
 };
 
+// What stands behind "%2B", and behind "+", in keys that are encoded as those of HTML forms are.
+std::string Decoded(std::string_view text) {
+  std::string decoded;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned char byte = 0;
+    const char* const digits = text.data() + i + 1;
+    if (text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      decoded += static_cast<char>(byte);
+      i += 2;
+    } else {
+      decoded += text[i] == '+' ? ' ' : text[i];
+    }
+  }
+  return decoded;
+}
+
 }  // namespace
 
 Status ParseS3Listing(std::string_view xml, StoreReply& reply) {
   constexpr std::size_t kEntriesMax = 10'000;  // S3 gives 1,000 a page
   bool is_listing = false;
   bool is_truncated = false;
+  bool is_encoded = false;
   StoredObject object;
   XmlWalk walk([&](const std::string& path, const std::string& text) {
     constexpr std::string_view kRoot = "/ListBucketResult";
@@ -90,6 +108,8 @@ Status ParseS3Listing(std::string_view xml, StoreReply& reply) {
       is_listing = true;
     } else if (name == "/IsTruncated") {
       is_truncated = text == "true";
+    } else if (name == "/EncodingType") {
+      is_encoded = text == "url";
     } else if (name == "/NextContinuationToken") {
       reply.next_page = text;
     } else if (name == "/CommonPrefixes/Prefix") {
@@ -111,6 +131,10 @@ Status ParseS3Listing(std::string_view xml, StoreReply& reply) {
   });
   if (!walk.Parse(xml) || !is_listing || is_truncated == reply.next_page.empty()) {
     return Status::Invalid("the object store's listing cannot be read");
+  }
+  if (is_encoded) {
+    for (StoredObject& listed : reply.objects) listed.key = Decoded(listed.key);
+    for (std::string& folder : reply.folders) folder = Decoded(folder);
   }
   return Status::OK();
 }

@@ -237,6 +237,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def list(self, objects, query, fault):
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
+        encode = urllib.parse.quote_plus if query.get("encoding-type") == "url" else escape
         with self.server.lock:
             keys = [key for key in objects if key.startswith(prefix)]
             if fault == "stale_list":
@@ -248,11 +249,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if delimiter and below[1]:
                 folder = prefix + below[0] + "/"
                 if folder not in seen:
-                    entries.append((folder, f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"))
+                    entries.append((folder, f"<CommonPrefixes><Prefix>{encode(folder)}</Prefix></CommonPrefixes>"))
                 seen.add(folder)
                 continue
             tag, size = escape(stored.etag), len(stored.body)
-            contents = f"<Key>{escape(key)}</Key><ETag>{tag}</ETag><Size>{size}</Size>"
+            contents = f"<Key>{encode(key)}</Key><ETag>{tag}</ETag><Size>{size}</Size>"
             entries.append((key, f"<Contents>{contents}</Contents>"))
         after = query.get("continuation-token", "")
         page = [entry for entry in entries if entry[0] > after]
@@ -261,7 +262,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             page = page[:100]
             token = escape(page[-1][0])
             more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
-        text = "<ListBucketResult>" + "".join(xml for _, xml in page) + more + "</ListBucketResult>"
+        text = "".join(xml for _, xml in page) + more
+        if encode is not escape:
+            text += "<EncodingType>url</EncodingType>"
+        text = f"<ListBucketResult>{text}</ListBucketResult>"
         self.answer(200, {"Content-Type": "application/xml"}, text.encode(), fault)
 
     def answer_error(self, status, code):
