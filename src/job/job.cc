@@ -223,6 +223,7 @@ Result<JobReport> RunBegun(
       ));
       return report;
     }
+    report.rows = job.ledger->counts();  // a part of another driver may hold other outcomes
     MS_RETURN_NOT_OK(job.ledger->WriteSuccess(Manifest(job, report.rows)));
   }
   report.exit =

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <fstream>
 #include <set>
+#include <utility>
 
 #include "arrow/compute/initialize.h"
 #include "base/torture.h"
@@ -396,6 +397,53 @@ TEST_P(ModelJobTest, ADrainAtTheLastAnswerIsACompleteRun) {
     ExpectWhole(output);
     answers = given;
   }
+}
+
+// A driver that waits for its engine is taken for dead, and another one, whose engine gives other
+// answers, publishes its parts and dies before the manifest: they are adopted, with their counts.
+TEST_P(ModelJobTest, TheManifestCountsThePartsOfWhicheverDriverStand) {
+  const auto with_engine = [](JobOptions options, auto answer) {
+    options.make_engine = [answer](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
+      ScriptedEngineOptions script;
+      script.answer = [answer, model = bound.model](const Request& request) {
+        return answer(request, *model);
+      };
+      return MakeScriptedEngine(std::move(script));
+    };
+    return options;
+  };
+  const auto refuse = [](const Request& request, const LanguageModel& model) {
+    Completion completion = SmallJob::Answer(request, model);
+    if (completion.text.find('7') == std::string::npos) return completion;
+    completion.reason = FinishReason::kError;
+    completion.error_code = "engine_failed";
+    return completion;
+  };
+  FaultyStorage counted(*local_);
+  const auto undisturbed = RunQuietly(counted, with_engine(OptionsFor(Fresh()), refuse));
+  ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
+  int adopted = 0;
+  for (int n = counted.num_operations(); n > counted.num_operations() - 10; --n) {
+    SCOPED_TRACE(fmt::format("the other one dies at its operation {}", n));
+    const std::string output = Fresh();
+    bool is_first = true;
+    const auto answer = [&](const Request& request, const LanguageModel& model) {
+      if (std::exchange(is_first, false)) {
+        fs::remove(job_.PathOf(output) + ".millstream/LOCK");
+        FaultyStorage other(*local_);
+        other.FailAt(n, EIO, Fault::kFailsForGood);
+        (void)RunQuietly(other, with_engine(OptionsFor(output), refuse));
+      }
+      return SmallJob::Answer(request, model);
+    };
+    const auto report = RunQuietly(*local_, with_engine(OptionsFor(output), answer));
+    const auto verified = VerifyOutput(*local_, job_.PathOf(output), {});
+    ASSERT_TRUE(verified.ok()) << verified.status();
+    if (!report.ok()) continue;  // it says that it was taken over
+    EXPECT_EQ(report->rows, verified->counts);
+    adopted += verified->counts == undisturbed->rows ? 1 : 0;
+  }
+  EXPECT_GT(adopted, 0);
 }
 
 // A row that killed the engine is not tried again by the next run, and is by a retry.

@@ -440,9 +440,8 @@ Status PruneOutput(Storage& storage, const std::string& path) {
   MS_ASSIGN_OR_RETURN(const StandingOutput seen, OpenOutput(storage, path));
   MS_ASSIGN_OR_RETURN(const auto lock, LockOutput(storage, seen.ledger->layout()));
   MS_ASSIGN_OR_RETURN(const StandingOutput output, OpenOutput(storage, path));
-  // A retry that died may have replaced a part without saying so: that one names its failed rows.
-  MS_RETURN_NOT_OK(output.ledger->Begin(ThisDriver(), Work::kRetry).status());
-  return output.ledger->Prune();
+  const Status pruned = output.ledger->Prune(ThisDriver());
+  return pruned.ok() ? pruned : EndOfDriver(storage, *output.ledger, pruned);
 }
 
 }  // namespace millstream

@@ -40,15 +40,30 @@ Result<bool> HasOutput(Storage& storage, const OutputLayout& layout) {
   return !files.empty();
 }
 
+// The number in "part-000123", whatever follows, which goes to `rest`; or nothing.
+std::optional<std::int64_t> SplitOf(std::string_view name, std::string_view* rest) {
+  if (!name.starts_with(kPartPrefix)) return std::nullopt;
+  name.remove_prefix(kPartPrefix.size());
+  std::int64_t split = 0;
+  const char* const last = name.data() + name.size();
+  const auto [end, error] = std::from_chars(name.data(), last, split);
+  if (error != std::errc()) return std::nullopt;
+  *rest = std::string_view(end, last);
+  return split;
+}
+
 // The number in "part-000123.parquet", or nothing.
 std::optional<std::int64_t> SplitOfPart(std::string_view name, std::string_view suffix) {
-  if (!name.starts_with(kPartPrefix) || !name.ends_with(suffix)) return std::nullopt;
-  name.remove_prefix(kPartPrefix.size());
-  name.remove_suffix(suffix.size());
-  std::int64_t split = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), split);
-  if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
-  return split;
+  std::string_view rest;
+  const auto split = SplitOf(name, &rest);
+  return rest == suffix ? split : std::nullopt;
+}
+
+// The number in "part-000123-89abcdef01234567.parquet", or nothing.
+std::optional<std::int64_t> SplitOfErrors(std::string_view name) {
+  std::string_view rest;
+  const auto split = SplitOf(name, &rest);
+  return rest.starts_with('-') ? split : std::nullopt;
 }
 
 Json ToJson(std::int64_t split, const CommittedPart& part) {
@@ -347,13 +362,18 @@ Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
 // found by its bytes until it is replaced.
 Status Ledger::ExchangeAsLatest(const std::string& from, const std::string& to) {
   MS_ASSIGN_OR_RETURN(const std::string version, storage_.Version(to));
-  MS_ASSIGN_OR_RETURN(const bool is_latest, journal_->IsLatest());
-  if (!is_latest) return Status::IOError("another run has taken over ", layout_.output);
+  MS_RETURN_NOT_OK(CheckLatest());
   return storage_.Exchange(from, to, version);
 }
 
-Status Ledger::Prune() {
-  MS_RETURN_NOT_OK(storage_.Remove(layout_.state + "/superseded"));
+// Two drivers may be at work all the same. What one that comes later writes is not in the list; one
+// that came before publishes parts of splits that have none yet, and replaces none any more.
+Status Ledger::Prune(const Json& holder) {
+  const std::string folder = layout_.state + "/errors";
+  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(folder));
+  // A retry that died may have replaced a part without saying so: that one names its failed rows.
+  MS_RETURN_NOT_OK(Begin(holder, Work::kRetry).status());
+  MS_RETURN_NOT_OK(RemoveAsLatest(layout_.state + "/superseded"));
   std::set<std::string> named;
   for (const auto& [split, part] : journaled_) {
     if (part.errors) named.insert(layout_.ErrorsPath(split, part.errors->hash));
@@ -361,13 +381,23 @@ Status Ledger::Prune() {
   for (const auto& [split, part] : replacing_) {
     if (part.errors) named.insert(layout_.ErrorsPath(split, part.errors->hash));
   }
-  const std::string folder = layout_.state + "/errors";
-  MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage_.List(folder));
   for (const StoredFile& file : files) {
     const std::string path = folder + "/" + file.name;
-    if (!named.contains(path)) MS_RETURN_NOT_OK(storage_.Remove(path));
+    const std::optional<std::int64_t> split = SplitOfErrors(file.name);
+    const bool is_of_part = split && journaled_.contains(*split);
+    if (is_of_part && !named.contains(path)) MS_RETURN_NOT_OK(RemoveAsLatest(path));
   }
   return Status::OK();
+}
+
+Status Ledger::RemoveAsLatest(const std::string& path) {
+  MS_RETURN_NOT_OK(CheckLatest());
+  return storage_.Remove(path);
+}
+
+Status Ledger::CheckLatest() const {
+  MS_ASSIGN_OR_RETURN(const bool is_latest, journal_->IsLatest());
+  return is_latest ? Status::OK() : Status::IOError("another run has taken over ", layout_.output);
 }
 
 Status Ledger::EndRetry() {
@@ -465,6 +495,12 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::FindParts() const {
     MS_RETURN_NOT_OK(add(split, static_cast<std::uint64_t>(size)));
   }
   return parts;
+}
+
+RowCounts Ledger::counts() const {
+  RowCounts counts;
+  for (const auto& [split, part] : journaled_) counts += part.counts;
+  return counts;
 }
 
 Status Ledger::CheckPart(std::int64_t split, const CommittedPart& part) const {

@@ -141,6 +141,9 @@ class Ledger {
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and
   /// size, or is gone; Cancelled if another driver has changed them since Load().
   Result<std::map<std::int64_t, CommittedPart>> Parts() const;
+  /// What the parts that stand hold together, as far as this driver journaled them or knows it from
+  /// the journal: all, once it is done.
+  RowCounts counts() const;
   /// Reads a part whole: a Conflict if its bytes are not those that were committed.
   Status CheckPart(std::int64_t split, const CommittedPart& part) const;
   Result<PartIntents> Intents() const;
@@ -156,9 +159,9 @@ class Ledger {
   /// or the new one. The old ones are kept in superseded/. An error if another driver has taken the
   /// job over, as Successor() tells then: its parts stand.
   Status ReplaceParts(const std::vector<FinishedPart>& parts);
-  /// Removes what was replaced, and failed rows' files that no part names any more. REQUIRES:
-  /// begun.
-  Status Prune();
+  /// Takes the job over as Begin() does, and removes what was replaced, and failed rows' files that
+  /// no part names any more.
+  Status Prune(const nlohmann::ordered_json& holder);
   /// Ends a retry: its row logs go.
   Status EndRetry();
   /// Adds a further generation of the plan, durably.
@@ -199,6 +202,9 @@ class Ledger {
   Result<std::map<std::int64_t, CommittedPart>> FindParts() const;
   // Exchanges, unless another driver has begun: what it found is to stay.
   Status ExchangeAsLatest(const std::string& from, const std::string& to);
+  // Fails if another driver has begun since.
+  Status CheckLatest() const;
+  Status RemoveAsLatest(const std::string& path);
   Status KeepOld(std::int64_t split, const CommittedPart& old);
   Result<nlohmann::ordered_json> ReadPlan(const std::string& name) const;
   // Writes a plan, and returns its name.

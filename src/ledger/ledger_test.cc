@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "storage/object_storage.h"
+#include "storage/simulated_store.h"
 #include "storage/testing.h"
 
 namespace millstream {
@@ -44,6 +46,16 @@ class LedgerTest : public testing::Test {
     return {
         split, ledger.TemporaryPath(split), {}, {{HashOf(bytes), bytes.size()}, counts, {}, {}}
     };
+  }
+
+  // One with a failed row, which its output leaves out.
+  FinishedPart WithErrors(const Ledger& ledger, std::int64_t split, const std::string& bytes) {
+    FinishedPart part = Finished(ledger, split, bytes, {1, 1, 0});
+    const std::string failed = "failed of " + bytes;
+    part.errors_path = part.path + ".errors";
+    Write(part.errors_path, failed);
+    part.committed.errors = {HashOf(failed), failed.size()};
+    return part;
   }
 
   void Write(const std::string& path, const std::string& text) {
@@ -124,6 +136,70 @@ TEST_F(LedgerTest, APartOfNoneOfThisJobsIntentsIsAConflict) {
   EXPECT_EQ(*storage_->Read(layout_.PartPath(0), 100), "foreign\n");
 }
 
+// A prune that was taken for dead wakes at any of its operations, after another driver has replaced
+// a part or published one: the failed rows' files that those name stay.
+TEST_F(LedgerTest, APruneThatWasTakenOverLeavesWhatItsSuccessorsPartsName) {
+  int removed = 0;
+  const std::filesystem::path base = folder_;
+  for (int n = 1;; ++n) {
+    SCOPED_TRACE(n);
+    folder_ = base / std::to_string(n);
+    layout_ = OutputLayout::Of((folder_ / "out").string(), ".jsonl");
+    const auto first = Create();
+    ASSERT_TRUE(first->PublishParts({WithErrors(*first, 0, "old 0\n")}).ok());
+    const auto retry = Load();
+    ASSERT_TRUE(retry->Begin({{"pid", 2}}, Work::kRetry).ok());
+    ASSERT_TRUE(retry->ReplaceParts({WithErrors(*retry, 0, "new 0\n")}).ok());
+    FaultyStorage slow(*storage_);
+    slow.CallAt(n, [&] {
+      const auto other = Load();
+      ASSERT_TRUE(other->Begin({{"pid", 3}}, Work::kRetry).ok());
+      ASSERT_TRUE(other->ReplaceParts({WithErrors(*other, 0, "newer 0\n")}).ok());
+      const auto run = Load();
+      ASSERT_TRUE(run->Begin({{"pid", 4}}).ok());
+      ASSERT_TRUE(run->PublishParts({WithErrors(*run, 1, "old 1\n")}).ok());
+    });
+    const auto ledger = Ledger::Load(slow, layout_);
+    const Status pruned = ledger.ok() ? (*ledger)->Prune({{"pid", 5}}) : ledger.status();
+    removed += pruned.ok() ? 1 : 0;
+    for (const auto& [split, part] : *Load()->Parts()) {
+      const Status checked = Load()->CheckPart(split, part);
+      EXPECT_TRUE(checked.ok()) << checked;
+    }
+    if (HasFailure() || n > slow.num_operations()) break;
+  }
+  EXPECT_GT(removed, 0);
+}
+
+// A run that lost its lock is publishing a part, whose failed rows' file is there first.
+TEST_F(LedgerTest, APruneBesideARunLeavesTheFailedRowsOfPartsToCome) {
+  int pruned = 0;
+  const std::filesystem::path base = folder_;
+  for (int n = 1;; ++n) {
+    SCOPED_TRACE(n);
+    folder_ = base / std::to_string(n);
+    layout_ = OutputLayout::Of((folder_ / "out").string(), ".jsonl");
+    Create();
+    FaultyStorage slow(*storage_);
+    const auto run = Ledger::Load(slow, layout_);
+    ASSERT_TRUE(run.ok() && (*run)->Begin({{"pid", 1}}).ok());
+    // Not among the unpublished files, which the other one removes.
+    FinishedPart part = WithErrors(**run, 0, "rows\n");
+    for (std::string* path : {&part.path, &part.errors_path}) {
+      const std::string beside = (folder_ / std::filesystem::path(*path).filename()).string();
+      std::filesystem::rename(*path, beside);
+      *path = beside;
+    }
+    const int before = slow.num_operations();
+    slow.CallAt(n, [&] { pruned += Load()->Prune({{"pid", 2}}).ok() ? 1 : 0; });
+    ASSERT_TRUE((*run)->PublishParts({part}).ok());
+    const Status checked = Load()->CheckPart(0, part.committed);
+    EXPECT_TRUE(checked.ok()) << checked;
+    if (HasFailure() || before + n > slow.num_operations()) break;
+  }
+  EXPECT_GT(pruned, 0);
+}
+
 TEST_F(LedgerTest, SkippedRowsAreInTheIntent) {
   auto ledger = Create();
   FinishedPart part = Finished(*ledger, 0, "row\n", {1, 0, 2});
@@ -160,6 +236,31 @@ TEST_F(LedgerTest, ASuffixInThePathMeansOneFileWithPartsInTheState) {
   const OutputLayout single = OutputLayout::Of("/data/x.parquet", ".parquet");
   EXPECT_TRUE(single.is_single_file);
   EXPECT_EQ(single.PartPath(12), "/data/x.parquet.millstream/parts/part-000012.parquet");
+}
+
+// On an object store, where a file that grows is many objects: a driver that was taken over removes
+// the split's log, and with it the beginning of its successor's, which goes on.
+TEST(RowLogTest, ABeginningThatIsMissingIsDamageAndNoEnd) {
+  const auto clock = std::make_shared<SimulatedClock>(1);
+  const auto store = std::make_shared<SimulatedStore>(clock, 1);
+  ObjectStorageOptions options;
+  options.root = "s3://b/";
+  options.clock = clock;
+  const auto storage = MakeObjectStorage(store, options);
+  RowLog older(*storage, "s3://b/rows", 1), newer(*storage, "s3://b/rows", 2);
+  const auto add = [](RowLog& log, const std::string& key) {
+    return log.Append(0, LogKind::kResult, key, {}, "answer").ok() && log.Sync(0).ok();
+  };
+  ASSERT_TRUE(add(older, "a") && add(newer, "b"));
+  ASSERT_TRUE(older.Drop(0).ok());
+  ASSERT_TRUE(add(newer, "c"));
+  RowLog newest(*storage, "s3://b/rows", 3);
+  ASSERT_TRUE(add(newest, "d"));
+  const auto loaded = RowLog::Load(*storage, "s3://b/rows", 0);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_TRUE(loaded->by_key.contains("d"));
+  ASSERT_EQ(loaded->damage.size(), 1U);
+  EXPECT_NE(loaded->damage[0].find("are computed again"), std::string::npos) << loaded->damage[0];
 }
 
 }  // namespace

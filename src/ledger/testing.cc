@@ -119,12 +119,29 @@ Status MadeUpDriver::Retry() {
 
 Status MadeUpDriver::RetryUnlocked() {
   MS_ASSIGN_OR_RETURN(const auto ledger, Ledger::Load(storage_, layout_));
-  const Status ran = RetryRows(*ledger);
-  const auto successor = ledger->Successor();
-  return !ran.ok() && successor.ok() && *successor ? Status::Cancelled("taken over") : ran;
+  const auto all_ok = RetryRows(*ledger);
+  if (!all_ok.ok()) return UnlessTakenOver(*ledger, all_ok.status());
+  if (choices_() % 2 == 0) MS_RETURN_NOT_OK(Prune());
+  world_.retried = *all_ok;
+  return Status::OK();
 }
 
-Status MadeUpDriver::RetryRows(Ledger& ledger) {
+Status MadeUpDriver::UnlessTakenOver(const Ledger& ledger, const Status& failure) {
+  const auto successor = ledger.Successor();
+  return successor.ok() && *successor ? Status::Cancelled("taken over") : failure;
+}
+
+Status MadeUpDriver::Prune() {
+  world_.pruned = true;
+  MS_ASSIGN_OR_RETURN(const auto ledger, Ledger::Load(storage_, layout_));
+  const Status pruned = ledger->Prune({{"pid", 1}});
+  if (!pruned.ok()) return UnlessTakenOver(*ledger, pruned);
+  MS_ASSIGN_OR_RETURN(const auto kept, storage_.List(layout_.state + "/superseded"));
+  if (!kept.empty() && !world_.had_two_drivers) Wrong("pruned, and replaced parts are there");
+  return Status::OK();
+}
+
+Result<bool> MadeUpDriver::RetryRows(Ledger& ledger) {
   MS_ASSIGN_OR_RETURN(const auto parts, ledger.Parts());
   if (parts.size() < kSplits) Wrong("a retry finds not all parts");
   MS_RETURN_NOT_OK(ledger.Begin({{"pid", 1}}, Work::kRetry).status());
@@ -141,14 +158,7 @@ Status MadeUpDriver::RetryRows(Ledger& ledger) {
   MS_RETURN_NOT_OK(Replace(ledger, waiting));
   MS_RETURN_NOT_OK(ledger.WriteSuccess({{"parts", kSplits}}));
   MS_RETURN_NOT_OK(ledger.EndRetry());
-  if (choices_() % 2 == 0) {
-    world_.pruned = true;
-    MS_RETURN_NOT_OK(ledger.Prune());
-    MS_ASSIGN_OR_RETURN(const auto kept, storage_.List(layout_.state + "/superseded"));
-    if (!kept.empty() && !world_.had_two_drivers) Wrong("pruned, and replaced parts are there");
-  }
-  world_.retried = all_ok;
-  return Status::OK();
+  return all_ok;
 }
 
 Result<FinishedPart> MadeUpDriver::RunSplit(Ledger& ledger, int split) {

@@ -56,7 +56,10 @@ class MadeUpDriver {
 
  private:
   void Wrong(std::string what) { world_.wrong.push_back(std::move(what)); }
-  Status RetryRows(Ledger& ledger);
+  // Whether all rows are ok now.
+  Result<bool> RetryRows(Ledger& ledger);
+  Status Prune();
+  static Status UnlessTakenOver(const Ledger& ledger, const Status& failure);
   Result<FinishedPart> RunSplit(Ledger& ledger, int split);
   // The split's part with the failed rows of `old` answered.
   Result<FinishedPart> RetrySplit(Ledger& ledger, int split, const std::string& old);

@@ -239,8 +239,8 @@ CAUGHT = [
     Mutation(
         "a driver that was taken for dead exchanges a part all the same",
         LEDGER,
-        '  if (!is_latest) return Status::IOError("another run has taken over ", layout_.output);\n',
-        "",
+        "  MS_RETURN_NOT_OK(CheckLatest());\n  return storage_.Exchange(",
+        "  return storage_.Exchange(",
     ),
     Mutation(
         "unpublished files of a driver before stay",
