@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/aws_settings.h"
 
-#include <curl/curl.h>
-
 #include <cstdlib>
 #include <fstream>
 #include <utility>
@@ -245,9 +243,9 @@ Result<AwsCredentials> AwsCredentialChain::ParseRole(const std::string& json) {
   const std::string expires = text("Expiration");  // 2026-01-31T12:34:56Z
   if (expires.size() >= 19) {
     const std::string day = expires.substr(0, 4) + expires.substr(5, 2) + expires.substr(8, 2);
-    const time_t at = curl_getdate((day + " " + expires.substr(11, 8) + " GMT").c_str(), nullptr);
+    const auto at = ParseHttpDate(day + " " + expires.substr(11, 8) + " GMT");
     constexpr std::chrono::minutes kEarlier(5);
-    if (at > 0) ask_again_ = std::chrono::system_clock::from_time_t(at) - kEarlier;
+    if (at) ask_again_ = std::chrono::system_clock::from_time_t(*at) - kEarlier;
   }
   return role;
 }

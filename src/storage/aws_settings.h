@@ -13,7 +13,7 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
-#include "storage/http_client.h"
+#include "http/http_client.h"
 
 namespace millstream {
 

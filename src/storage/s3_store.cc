@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/s3_store.h"
 
-#include <curl/curl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -45,8 +44,7 @@ bool IsBucketName(std::string_view name) {
 }
 
 std::int64_t SecondsOf(const std::string& http_date) {
-  return http_date.empty() ? 0
-                           : std::max<std::int64_t>(curl_getdate(http_date.c_str(), nullptr), 0);
+  return std::max<std::int64_t>(ParseHttpDate(http_date).value_or(0), 0);
 }
 
 bool ParseNumber(const std::string& text, std::uint64_t* number) {
@@ -265,6 +263,7 @@ class S3Store final : public ObjectStore {
       case HttpReply::End::kNotSent:
         return Ended(StoreOutcome::kUnavailable, http.error);
       case HttpReply::End::kBroken:
+      case HttpReply::End::kTimeout:
         return Ended(StoreOutcome::kUnknown, http.error);
       case HttpReply::End::kTooLarge:
         return Ended(StoreOutcome::kRefused, "it is larger than expected");

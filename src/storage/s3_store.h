@@ -9,8 +9,8 @@
 #include <string>
 
 #include "base/status.h"
+#include "http/http_client.h"
 #include "storage/aws_settings.h"
-#include "storage/http_client.h"
 #include "storage/object_store.h"
 
 namespace millstream {

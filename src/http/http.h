@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Single HTTP requests over kept connections, by libcurl.
+// An HTTP request and what came of it.
 
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "base/mutex.h"
 
 namespace millstream {
 
 struct HttpOptions {
   long connect_timeout_ms = 10'000;
-  long stall_timeout_s = 30;  // below 100 bytes a second for so long
+  long stall_timeout_s = 30;  // below 100 bytes a second for so long; 0: no limit
   std::string ca_bundle;      // a file of certificates to trust, instead of the system's
   bool use_proxy = true;      // as the usual environment variables say
 };
@@ -27,11 +26,12 @@ struct AwsSigner {
 };
 
 struct HttpRequest {
-  std::string method = "GET";  // GET, HEAD, PUT or DELETE
+  std::string method = "GET";  // GET, HEAD, PUT, POST or DELETE
   std::string url;             // with its query sorted and encoded, as a signature needs it
   std::vector<std::string> headers;
-  std::string_view body;
+  std::string_view body;             // of a PUT or POST
   std::uint64_t body_bytes_max = 0;  // of a reply; one of a failure is cut off at 64 KiB
+  long timeout_ms = 0;               // of all of it; 0: no limit
   const AwsSigner* signer = nullptr;
 };
 
@@ -40,6 +40,7 @@ struct HttpReply {
     kDone,     // whole, with `status`
     kNotSent,  // no connection
     kBroken,   // ended early: the request may have been done
+    kTimeout,  // the same, as it took too long
     kTooLarge,
     kWrong,  // asking again will not help: the URL, a certificate
   };
@@ -53,20 +54,7 @@ struct HttpReply {
   const std::string& Header(const std::string& name) const;
 };
 
-/// Follows no redirects, stores no cookies, checks certificates. Thread-safe.
-class HttpClient {
- public:
-  explicit HttpClient(HttpOptions options);
-  ~HttpClient();
-  HttpClient(const HttpClient&) = delete;
-  HttpClient& operator=(const HttpClient&) = delete;
-
-  HttpReply Send(const HttpRequest& request);
-
- private:
-  const HttpOptions options_;
-  Mutex mutex_;
-  std::vector<void*> idle_ MS_GUARDED_BY(mutex_);  // handles, each with its connections
-};
+/// A date as headers write it, in seconds since 1970.
+std::optional<std::int64_t> ParseHttpDate(const std::string& date);
 
 }  // namespace millstream
