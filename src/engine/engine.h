@@ -49,6 +49,9 @@ struct Request {
   std::shared_ptr<const Grammar> grammar;  // may be null
   /// The grammar begins after this text has been generated ("</think>"); empty: at once.
   std::string grammar_after;
+  /// For an engine that asks servers, in place of tokens, sampling and grammar: where below the
+  /// base URL, and the JSON body, as the server's dialect has it.
+  std::string http_path, http_body;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engines of a job: in this process, where a flight recorder names what kills it, or in a
 // child.
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <utility>
 
 #include "engine/engine_host.h"
@@ -11,6 +13,7 @@
 #include "engine/recorded_engine.h"
 #include "fmt/format.h"
 #include "job/job.h"
+#include "openai/openai_engine.h"
 #include "storage/path.h"
 
 namespace millstream {
@@ -67,16 +70,50 @@ Result<std::unique_ptr<Engine>> StartNative(
   });
 }
 
+Result<std::unique_ptr<Engine>> StartOpenAi(const ModelSpec& spec) {
+  const auto millis = [](double seconds) {
+    return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+  };
+  OpenAiEngineOptions options;
+  options.base_urls = spec.base_urls;
+  options.headers.emplace_back("Content-Type: application/json");
+  options.max_in_flight = spec.max_in_flight;
+  options.timeout = millis(spec.timeout_seconds);
+  options.row_deadline = millis(spec.row_deadline_seconds);
+  if (!spec.api_key_variable.empty()) {
+    const char* const key = std::getenv(spec.api_key_variable.c_str());
+    if (key == nullptr || *key == '\0') {
+      return Status::Invalid(
+          spec.place.path,
+          ".api_key: the environment variable ",
+          spec.api_key_variable,
+          " is not set"
+      );
+    }
+    options.headers.push_back(std::string("Authorization: Bearer ") + key);
+  }
+  return MakeOpenAiEngine(std::move(options));
+}
+
 }  // namespace
 
 Result<JobEngines> StartEngines(
     const PreparedJob& job, const EngineMaker& make_engine, const Say& say
 ) {
   JobEngines engines;
-  if (!make_engine && !job.models.empty()) MS_RETURN_NOT_OK(StartRecorder(job, say, engines));
+  const bool has_native =
+      std::any_of(job.model_specs.begin(), job.model_specs.end(), [](const auto& entry) {
+        return entry.second.is_native;
+      });
+  if (!make_engine && has_native) MS_RETURN_NOT_OK(StartRecorder(job, say, engines));
   std::map<std::string, Engine*> by_settings;
   for (const auto& [key, model] : job.models) {
     const ModelSpec& spec = job.model_specs.at(key);
+    if (!spec.is_native && !make_engine) {
+      MS_ASSIGN_OR_RETURN(engines.owned.emplace_back(), StartOpenAi(spec));
+      engines.by_key[key] = engines.owned.back().get();
+      continue;
+    }
     NativeEngineOptions options;
     options.context = model.context;
     options.memory_bytes = spec.memory_bytes.value_or(0);

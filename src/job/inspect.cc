@@ -9,6 +9,7 @@
 #include "data/json_value.h"
 #include "data/reader.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace millstream {
 namespace {
@@ -92,9 +93,21 @@ void DescribePlan(const PreparedJob& job, std::string& out) {
   }
   for (const std::string& note : job.bound.notes) out += "  note: " + note + "\n";
   for (const auto& [key, model] : job.plan.models) {
-    out += fmt::format(
-        "model {}: {} ({}, {})\n", key, model.path, model.compute, job.plan.instruction_set
-    );
+    const ModelSpec& spec = job.model_specs.at(key);
+    out += spec.is_native ? fmt::format(
+                                "model {}: {} ({}, {})\n",
+                                key,
+                                model.path,
+                                model.compute,
+                                job.plan.instruction_set
+                            )
+                          : fmt::format(
+                                "model {}: {}, dialect {}, at {}\n",
+                                key,
+                                model.path,
+                                spec.dialect,
+                                fmt::join(spec.base_urls, ", ")
+                            );
   }
   if (!job.bound.settings.empty()) out += "settings\n";
   for (const ResolvedSetting& setting : job.bound.settings) {

@@ -27,6 +27,16 @@ namespace {
 
 constexpr std::int64_t kSampleRows = 1000;
 
+// A model of which only servers know more.
+BoundModel BindServed(const ModelSpec& spec) {
+  BoundModel bound;
+  bound.model = std::make_shared<LanguageModel>();
+  bound.served =
+      ServedModel{spec.served_model, DialectFromName(spec.dialect).value_or(Dialect::kOpenAi)};
+  bound.identity = fmt::format("openai {} {}", spec.dialect, spec.served_model);
+  return bound;
+}
+
 // Opens the models that generate steps use: headers, tokenizer and template, not yet the weights.
 Status OpenModels(PreparedJob& job) {
   std::map<std::string, std::shared_ptr<const LanguageModel>> opened;  // by path
@@ -43,6 +53,12 @@ Status OpenModels(PreparedJob& job) {
     const auto wrong = [&](const Status& status) {
       return Status::Invalid(MistakeLine(job.spec, spec.place, status.message()));
     };
+    if (!spec.is_native) {
+      job.models[generate->model] = BindServed(spec);
+      job.model_specs[generate->model] = spec;
+      job.plan.models[generate->model] = {spec.served_model, "", 0};
+      continue;
+    }
     auto path = LocateModel(spec.path, DefaultModelSearch(job.spec.folder));
     if (!path.ok()) {
       std::vector<std::string> keys;
@@ -80,8 +96,8 @@ Status OpenModels(PreparedJob& job) {
     );
     job.models[generate->model] = std::move(bound);
     job.model_specs[generate->model] = spec;
+    job.plan.instruction_set = InstructionSet();  // its answers are those of one kind of machine
   }
-  job.plan.instruction_set = InstructionSet();
   return Status::OK();
 }
 

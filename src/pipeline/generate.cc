@@ -101,16 +101,24 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
   step->spec_ = spec;
   step->model_ = model;
   step->now_ = now_unix_seconds;
+  const bool is_served = model.served.has_value();
   MS_ASSIGN_OR_RETURN(
       step->sampling_,
-      SamplingSettings::Resolve(spec.numbers, model.model->checkpoint->defaults, job_seed)
+      SamplingSettings::Resolve(
+          spec.numbers,
+          is_served ? GenerationDefaults() : model.model->checkpoint->defaults,
+          job_seed
+      )
   );
-  if (std::string problem = step->sampling_.ContextProblem(model.context); !problem.empty()) {
+  if (is_served) {
+    MS_RETURN_NOT_OK(step->CheckServed());
+  } else if (std::string problem = step->sampling_.ContextProblem(model.context);
+             !problem.empty()) {
     return Status::Invalid(problem);
   }
   step->expressions_ = step->sampling_.expressions();
   for (std::int64_t token : spec.stop_token_ids) {
-    if (token < 0 || token >= model.model->tokenizer->vocabulary_size()) {
+    if (!is_served && (token < 0 || token >= model.model->tokenizer->vocabulary_size())) {
       return Status::Invalid(fmt::format("stop_token_ids: the model has no token {}", token));
     }
     step->stop_tokens_.push_back(static_cast<std::int32_t>(token));
@@ -159,7 +167,7 @@ Status GenerateStep::CompilePrompt() {
     return Status::OK();
   }
   template_ = model_.model->chat_template;
-  if (spec_.chat_template) {
+  if (spec_.chat_template && !model_.served) {
     const Checkpoint& checkpoint = *model_.model->checkpoint;
     auto compiled =
         ChatTemplate::Compile(*spec_.chat_template, checkpoint.bos_token, checkpoint.eos_token);
@@ -168,7 +176,7 @@ Status GenerateStep::CompilePrompt() {
     }
     template_ = *std::move(compiled);
   }
-  if (!template_) {
+  if (!template_ && !model_.served) {
     return Status::Invalid(
         "the model has no chat template: use raw_prompt, or give one with chat_template: FILE"
     );
@@ -239,6 +247,13 @@ Status GenerateStep::CompileConstraint() {
 std::vector<ResolvedSetting> GenerateStep::Describe() const {
   std::vector<ResolvedSetting> settings = sampling_.Describe(id_);
   settings.push_back({id_, "n", fmt::format("{}", spec_.n), spec_.n == 1 ? "default" : "job file"});
+  if (model_.served) {
+    // The server has defaults of its own.
+    std::erase_if(settings, [](const ResolvedSetting& setting) {
+      return setting.source == "default" && setting.name != "n";
+    });
+    return settings;
+  }
   settings.push_back(
       {id_,
        "context",
@@ -263,8 +278,7 @@ Result<std::vector<std::string>> GenerateStep::RenderRaw(const RowBatch& slice, 
   return texts;
 }
 
-Result<std::vector<std::string>> GenerateStep::RenderChat(const RowBatch& slice, Errors* errors)
-    const {
+Result<std::vector<Json>> GenerateStep::Conversations(const RowBatch& slice, Errors* errors) const {
   const auto count = static_cast<std::size_t>(slice.num_rows());
   std::vector<Json> conversations(count, Json::array());
   if (spec_.messages_column) {
@@ -311,6 +325,13 @@ Result<std::vector<std::string>> GenerateStep::RenderChat(const RowBatch& slice,
       );
     }
   }
+  return conversations;
+}
+
+Result<std::vector<std::string>> GenerateStep::RenderChat(const RowBatch& slice, Errors* errors)
+    const {
+  MS_ASSIGN_OR_RETURN(const std::vector<Json> conversations, Conversations(slice, errors));
+  const std::size_t count = conversations.size();
   ChatOptions options;
   options.add_generation_prompt = !spec_.continue_final_message;
   options.continue_final_message = spec_.continue_final_message;
@@ -402,6 +423,7 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
   for (FailedRow& row : failed) {
     SetError(&errors, static_cast<std::size_t>(row.row), std::move(row.error));
   }
+  if (model_.served) return PrepareServed(slice, begin, settings, std::move(errors));
   Values choices;
   if (choices_) {
     MS_ASSIGN_OR_RETURN(choices, EvaluateOver(*choices_, *slice.columns));

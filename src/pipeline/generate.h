@@ -11,6 +11,7 @@
 
 #include "arrow/type.h"
 #include "base/status.h"
+#include "engine/dialect.h"
 #include "engine/engine.h"
 #include "engine/language_model.h"
 #include "pipeline/row_batch.h"
@@ -19,9 +20,16 @@
 
 namespace millstream {
 
+/// A model that servers run.
+struct ServedModel {
+  std::string name;  // as they know it
+  Dialect dialect = Dialect::kOpenAi;
+};
+
 /// A model as bound for a job: what steps share that use it.
 struct BoundModel {
-  std::shared_ptr<const LanguageModel> model;
+  std::shared_ptr<const LanguageModel> model;  // of a served one nothing is known: all is empty
+  std::optional<ServedModel> served;
   std::shared_ptr<const GrammarCompiler> grammars;
   std::int64_t context = 0;  // tokens: the spec's or the model's
   /// The weights and how they are computed: what an answer depends on beside its request.
@@ -87,6 +95,10 @@ class GenerateStep {
   Result<std::shared_ptr<const Expression>> Compile(
       const std::string& key, const std::string& source, Expression::Mode mode
   );
+  // The messages of each row, as JSON.
+  Result<std::vector<nlohmann::ordered_json>> Conversations(
+      const RowBatch& slice, std::vector<std::optional<RowError>>* errors
+  ) const;
   Result<std::vector<std::string>> RenderChat(
       const RowBatch& slice, std::vector<std::optional<RowError>>* errors
   ) const;
@@ -109,6 +121,15 @@ class GenerateStep {
   ) const;
   // Adds the n requests of a row, each with its own stream of draws.
   void AddSamples(Request request, std::int64_t seed, const RowId& row, PreparedRow* out) const;
+  // For a served model: what it cannot be asked; and rows to requests.
+  Status CheckServed() const;
+  Result<std::vector<PreparedRow>> PrepareServed(
+      const RowBatch& slice,
+      std::int64_t begin,
+      const std::vector<RowSettings>& settings,
+      std::vector<std::optional<RowError>> errors
+  ) const;
+  nlohmann::ordered_json ServedBody(const RowSettings& settings) const;
   std::optional<RowError> Judge(const AnsweredRow& answer) const;
 
   std::string id_;

@@ -23,7 +23,10 @@ Hash128 HashOfRequest(const Request& request, std::string_view model) {
   asked.id = 0;
   asked.name.clear();
   asked.generated_tokens.clear();
-  const std::string bytes = EncodeRequest(asked).append(model);
+  std::string bytes = EncodeRequest(asked).append(model);
+  if (!request.http_body.empty()) {
+    bytes.append(1, '\0').append(request.http_path).append(1, '\0').append(request.http_body);
+  }
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
   return {hash.high64, hash.low64};
 }

@@ -56,6 +56,19 @@ void Store(const SamplingKey& key, double value, RowSettings& settings) {
   if (key.name == "frequency_penalty") params.frequency_penalty = value;
 }
 
+// The inverse of Store.
+double Load(std::string_view name, const SamplingParams& params) {
+  if (name == "max_tokens") return static_cast<double>(params.max_tokens);
+  if (name == "min_tokens") return static_cast<double>(params.min_tokens);
+  if (name == "temperature") return params.temperature;
+  if (name == "top_k") return static_cast<double>(params.top_k);
+  if (name == "top_p") return params.top_p;
+  if (name == "min_p") return params.min_p;
+  if (name == "repetition_penalty") return params.repetition_penalty;
+  if (name == "presence_penalty") return params.presence_penalty;
+  return params.frequency_penalty;
+}
+
 double NumberOf(const Values& values, std::size_t row) {
   switch (values.kinds[row]) {
     case Values::Kind::kInt:
@@ -158,6 +171,21 @@ Result<std::vector<RowSettings>> SamplingSettings::ForRows(
     }
   }
   return settings;
+}
+
+nlohmann::ordered_json SamplingSettings::Given(const RowSettings& row) const {
+  nlohmann::ordered_json given = nlohmann::ordered_json::object();
+  for (const Number& number : numbers_) {
+    const std::string name(number.key->name);
+    if (number.source != "job file" || name == "seed") continue;
+    const double value = Load(name, row.sampling);
+    if (number.key->is_integer) {
+      given[name] = static_cast<std::int64_t>(value);
+    } else {
+      given[name] = value;
+    }
+  }
+  return given;
 }
 
 std::string SamplingSettings::ContextProblem(std::int64_t context) const {

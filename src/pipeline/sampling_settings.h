@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "engine/engine.h"
 #include "engine/language_model.h"
+#include "nlohmann/json.hpp"
 #include "pipeline/row_batch.h"
 #include "pipeline/spec.h"
 #include "text/template.h"
@@ -58,6 +59,9 @@ class SamplingSettings {
   Result<std::vector<RowSettings>> ForRows(
       const arrow::RecordBatch& columns, const std::string& step, std::vector<FailedRow>* failed
   ) const;
+
+  /// Those that the job file gives, but for the seed, by their names: numbers of a row.
+  nlohmann::ordered_json Given(const RowSettings& row) const;
 
   /// What is wrong with a max_tokens of all rows, whatever their prompts; or empty.
   std::string ContextProblem(std::int64_t context) const;

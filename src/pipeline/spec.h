@@ -28,13 +28,21 @@ struct NumberSetting {
 };
 
 struct ModelSpec {
-  std::string path;                     // name, path or Hugging Face id
+  bool is_native = true;                // engine: native; else openai
+  std::string path;                     // native: name, path or Hugging Face id
   std::optional<std::int64_t> context;  // tokens
   std::optional<std::uint64_t> memory_bytes;
   std::optional<int> threads;
   std::string compute = "auto";  // auto, f32, bf16
   bool isolate = false;
   std::int64_t hang_seconds = 60;
+  // Of servers:
+  std::vector<std::string> base_urls;
+  std::string served_model;  // the name that they know it by
+  std::string dialect;
+  std::string api_key_variable;  // of the environment; empty: no key
+  std::int64_t max_in_flight = 0;
+  double timeout_seconds = 600, row_deadline_seconds = 1800;
   SpecPlace place;
 };
 

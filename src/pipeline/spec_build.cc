@@ -18,9 +18,81 @@
 namespace millstream {
 namespace {
 
-void BuildModels(const YamlNode& models, JobSpec& spec) {
+// What one engine's models have and the other's do not.
+void CheckEngineKeys(
+    const YamlNode& entry, const std::string& path, bool is_native, SpecMistakes& mistakes
+) {
+  constexpr std::array<std::string_view, 7> kNativeKeys{
+      "path", "context", "memory", "threads", "compute", "isolate", "hang_seconds"
+  };
+  constexpr std::array<std::string_view, 7> kServerKeys{
+      "base_url", "model", "dialect", "api_key", "max_in_flight", "timeout", "row_deadline"
+  };
+  bool has_unknown = false;  // a name from elsewhere may mean what is missing
+  for (const YamlNode& node : entry.children) {
+    const auto is_among = [&](const auto& keys) {
+      return std::find(keys.begin(), keys.end(), node.key) != keys.end();
+    };
+    const bool is_foreign = is_native ? is_among(kServerKeys) : is_among(kNativeKeys);
+    has_unknown =
+        has_unknown || !(is_among(kNativeKeys) || is_among(kServerKeys) || node.key == "engine");
+    if (!is_foreign) continue;
+    mistakes.Add(
+        node,
+        PathOf(path, node.key),
+        is_native            ? "goes with `engine: openai`; the native engine's model is its `path`"
+        : node.key == "path" ? "goes with `engine: native`; of a server, `model` says which model"
+                             : "goes with `engine: native`; here the server decides"
+    );
+  }
+  const auto require = [&](std::string_view key, std::string_view advice) {
+    if (entry.Find(key) != nullptr || has_unknown) return;
+    mistakes.Add(entry, PathOf(path, key), "is missing: " + std::string(advice));
+  };
+  if (is_native) {
+    require("path", "what model to run, or `engine: openai` for one that a server runs");
+  } else {
+    require("base_url", "the server's address, such as http://localhost:8000/v1");
+    require("model", "the name by which the server knows the model");
+  }
+}
+
+void BuildServer(
+    const YamlNode& entry, const std::string& path, ModelSpec& model, SpecMistakes& mistakes
+) {
+  model.base_urls = TextsAt(entry, "base_url");
+  for (std::string& url : model.base_urls) {
+    while (url.ends_with('/')) url.pop_back();
+    const bool has_password = url.find('@') != url.npos;
+    if (!has_password && (url.starts_with("http://") || url.starts_with("https://"))) continue;
+    mistakes.Add(
+        *entry.Find("base_url"),
+        PathOf(path, "base_url"),
+        has_password ? "must hold no user or password: a key comes from `api_key`"
+                     : "must begin with http:// or https://"
+    );
+  }
+  model.served_model = TextAt(entry, "model").value_or("");
+  model.dialect = TextAt(entry, "dialect").value_or("openai");
+  if (const YamlNode* key = entry.Find("api_key")) {
+    model.api_key_variable = TextAt(*key, "env").value_or("");
+  }
+  const auto number = [&](std::string_view key, double otherwise) {
+    const YamlNode* node = entry.Find(key);
+    return node == nullptr ? otherwise : NumberOf(*node).value_or(otherwise);
+  };
+  model.max_in_flight = static_cast<std::int64_t>(number("max_in_flight", 0));
+  model.timeout_seconds = number("timeout", model.timeout_seconds);
+  model.row_deadline_seconds = number("row_deadline", model.row_deadline_seconds);
+}
+
+void BuildModels(const YamlNode& models, JobSpec& spec, SpecMistakes& mistakes) {
   for (const YamlNode& entry : models.children) {
     ModelSpec& model = spec.models[entry.key];
+    const std::string place = PathOf("models", entry.key);
+    model.is_native = TextAt(entry, "engine").value_or("native") == "native";
+    if (entry.IsMap()) CheckEngineKeys(entry, place, model.is_native, mistakes);
+    if (!model.is_native) BuildServer(entry, place, model, mistakes);
     model.path = TextAt(entry, "path").value_or("");
     if (const YamlNode* node = entry.Find("context")) model.context = IntegerOf(*node);
     if (const YamlNode* node = entry.Find("memory")) model.memory_bytes = SizeOf(*node);
@@ -394,7 +466,7 @@ SpecPlace PlaceOf(const YamlNode& node, std::string path) {
 
 void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   spec.name = TextAt(root, "name").value_or(std::filesystem::path(spec.file).stem().string());
-  if (const YamlNode* models = root.Find("models")) BuildModels(*models, spec);
+  if (const YamlNode* models = root.Find("models")) BuildModels(*models, spec, mistakes);
   if (const YamlNode* input = root.Find("input")) BuildInput(*input, spec, mistakes);
   if (const YamlNode* output = root.Find("output")) BuildOutput(*output, spec, mistakes);
   if (const YamlNode* steps = root.Find("steps")) BuildSteps(*steps, spec, mistakes);

@@ -16,8 +16,6 @@ inline constexpr std::string_view kNoCluster =
 inline constexpr std::string_view kNoBeams =
     "is not supported: there is no beam search, only sampling";
 inline constexpr std::string_view kNoGpu = "is not supported: this version computes on the CPU";
-inline constexpr std::string_view kNativeOnly =
-    "is not available in this version: models run in the native engine only";
 inline constexpr std::string_view kNoTools =
     "is not supported: a model answers with text or JSON, without tools";
 inline constexpr std::string_view kNoLogprobs = "is not available in this version";
@@ -50,7 +48,7 @@ inline constexpr ForeignName kJobForeign[] = {
 };
 
 inline constexpr ForeignName kModelForeign[] = {
-    {"model_path", "path"}, {"model", "path"}, {"model_id", "path"}, {"name", "path"},
+    {"model_path", "path"}, {"model_id", "path"}, {"name", "path"},
     {"repo", "path"}, {"repo_id", "path"}, {"hf_repo", "path"}, {"file", "path"},
     {"gguf", "path"}, {"model_name_or_path", "path"}, {"model_source", "path"},
     {"max_model_len", "context"}, {"n_ctx", "context"}, {"ctx_size", "context"},
@@ -63,8 +61,9 @@ inline constexpr ForeignName kModelForeign[] = {
     {"tokenizer", "", kOwnTokenizer}, {"quantization", "", "comes with the model's file"},
     {"trust_remote_code", "", kNoRemoteCode}, {"device", "", kNoGpu}, {"device_map", "", kNoGpu},
     {"n_gpu_layers", "", kNoGpu}, {"tensor_parallel_size", "", kNoGpu},
-    {"pipeline_parallel_size", "", kNoGpu}, {"base_url", "", kNativeOnly},
-    {"api_key", "", kNativeOnly}, {"url", "", kNativeOnly}, {"provider", "", kNativeOnly},
+    {"pipeline_parallel_size", "", kNoGpu}, {"url", "base_url"}, {"api_base", "base_url"},
+    {"provider", "engine"}, {"served_model_name", "model"}, {"concurrency", "max_in_flight"},
+    {"max_concurrency", "max_in_flight"},
     {"batch_size", "", kNoBatching}, {"max_num_seqs", "", kNoBatching},
     {"max_num_batched_tokens", "", kNoBatching},
     {"enable_prefix_caching", "", "is not needed: prefixes are cached"},

@@ -18,26 +18,81 @@ constexpr std::array<std::string_view, 8> kInputFormats{
 constexpr std::array<std::string_view, 4> kOutputFormats{"parquet", "jsonl", "csv", "arrow"};
 constexpr std::array<std::string_view, 3> kRowKinds{"ok", "error", "skipped"};
 constexpr std::array<std::string_view, 3> kComputes{"auto", "f32", "bf16"};
-constexpr std::array<std::string_view, 1> kEngines{"native"};
+constexpr std::array<std::string_view, 2> kEngines{"native", "openai"};
+constexpr std::array<std::string_view, 4> kDialects{"openai", "vllm", "sglang", "llama-server"};
 constexpr std::array<std::string_view, 7> kStepKinds{
     "set", "filter", "generate", "check", "select", "drop", "rename"
 };
 constexpr ValueShape kRowKind{.scalar = kWord, .words = kRowKinds};
 
+constexpr SpecKey kEnvironmentKeys[] = {
+    {.name = "env",
+     .shape = kTextValue,
+     .doc = "The variable's name.",
+     .example = "OPENAI_API_KEY",
+     .required = true},
+};
+constexpr SpecSection kEnvironment{
+    .name = "models.NAME.api_key",
+    .doc = "A secret, by the name of the environment variable that holds it.",
+    .keys = kEnvironmentKeys
+};
+
 constexpr SpecKey kModelKeys[] = {
     {.name = "path",
      .shape = kTextValue,
+     .default_note = "none; the native engine needs it",
      .doc = "A file, a folder, the name of an installed model package, or a Hugging Face id.",
-     .example = "smollm2-135m-instruct",
-     .required = true},
+     .example = "smollm2-135m-instruct"},
     {.name = "engine",
      .shape =
          {.scalar = kWord,
           .words = kEngines,
           .words_note = "other engines are not available in this version"},
      .default_value = "native",
-     .doc = "What runs the model. This version has its own engine only.",
-     .example = "native"},
+     .doc = "What runs the model: `native` is our own engine, `openai` any server with OpenAI's "
+            "API.",
+     .example = "openai"},
+    {.name = "base_url",
+     .shape = kTextOrList,
+     .default_note = "none; `engine: openai` needs it",
+     .doc = "The address of the server, mostly with /v1 at its end; several share the load.",
+     .example = "http://gpu-1:8000/v1",
+     .changes_rows = false},
+    {.name = "model",
+     .shape = kTextValue,
+     .default_note = "none; `engine: openai` needs it",
+     .doc = "The name by which the server knows the model.",
+     .example = "Qwen/Qwen3-8B"},
+    {.name = "dialect",
+     .shape = {.scalar = kWord, .words = kDialects},
+     .default_value = "openai",
+     .doc = "What kind of server it is: which settings it takes, and under which names.",
+     .example = "vllm"},
+    {.name = "api_key",
+     .shape = {.section = &kEnvironment},
+     .default_note = "none",
+     .doc = "The key that the server wants, as a variable of the environment.",
+     .example = "{env: OPENAI_API_KEY}",
+     .changes_rows = false},
+    {.name = "max_in_flight",
+     .shape = {.scalar = kInteger, .range = Between(1, 100000)},
+     .default_note = "as many as get more done",
+     .doc = "Requests at a time, of all servers together.",
+     .example = "256",
+     .changes_rows = false},
+    {.name = "timeout",
+     .shape = {.scalar = kNumber, .range = AboveUpTo(0, 86400)},
+     .default_value = "600",
+     .doc = "Seconds that a request may take.",
+     .example = "120",
+     .changes_rows = false},
+    {.name = "row_deadline",
+     .shape = {.scalar = kNumber, .range = AboveUpTo(0, 604800)},
+     .default_value = "1800",
+     .doc = "Seconds after which a row fails that is not answered while others are.",
+     .example = "600",
+     .changes_rows = false},
     {.name = "context",
      .shape = {.scalar = kInteger, .range = Between(1, kMaxInt32)},
      .default_note = "the model's",
@@ -321,9 +376,10 @@ constexpr SpecSection kJob{
     .name = "job", .doc = "The whole file.", .keys = kJobKeys, .foreign = kJobForeign
 };
 
-constexpr std::array<const SpecSection*, 15> kSections{
+constexpr std::array<const SpecSection*, 16> kSections{
     &kJob,
     &kModel,
+    &kEnvironment,
     &kInput,
     &kOutput,
     &kBreaker,

@@ -79,6 +79,12 @@ ENGINE_CODES = {
     "crash": "src/engine/hosted_engine_test.cc",
     "hang": "src/engine/hosted_engine_test.cc",
     "oom": "src/engine/hosted_engine_test.cc",
+    "bad_request": "tests/python/test_openai.py",
+    "prompt_too_long": "tests/python/test_openai.py",
+    "content_filter": "tests/python/test_openai.py",
+    "empty_choice": "tests/python/test_openai.py",
+    "timeout": "src/openai/dispatch_test.cc",
+    "fetch": "src/openai/dispatch_test.cc",
 }
 
 

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "openai/dispatch.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "fmt/format.h"
+
+namespace millstream {
+namespace {
+
+using std::chrono::milliseconds;
+using Kind = Verdict::Kind;
+
+constexpr milliseconds kBackoffFirst{500}, kBackoffMax{30'000};
+constexpr int kTimeoutsMax = 3;
+
+Completion FailedFor(std::int64_t id, std::string_view code, std::string message) {
+  Completion completion;
+  completion.id = id;
+  completion.reason = FinishReason::kError;
+  completion.error_code = code;
+  completion.error_message = std::move(message);
+  return completion;
+}
+
+}  // namespace
+
+Dispatch::Dispatch(const DispatchOptions& options, std::uint64_t seed)
+    : options_(options),
+      window_(options.max_in_flight),
+      random_(seed),
+      servers_(options.num_servers) {
+  MS_CHECK(!servers_.empty());
+}
+
+void Dispatch::Add(std::int64_t id, std::int64_t work) {
+  Task task;
+  task.work = std::max<std::int64_t>(work, 1);
+  MS_CHECK(tasks_.emplace(id, std::move(task)).second);
+  ready_.push_back(id);
+}
+
+void Dispatch::Cancel(std::int64_t id, Time now) {
+  const auto found = tasks_.find(id);
+  if (found == tasks_.end()) return;
+  if (const auto server = found->second.server) {
+    RunClock(now);
+    servers_[*server].work -= found->second.work;
+    --servers_[*server].requests;
+    --under_way_;
+  }
+  tasks_.erase(found);  // Next() passes over what it no longer finds
+}
+
+// The one with the least work under way, of those that may be asked.
+std::optional<std::size_t> Dispatch::ChooseServer(Time now) const {
+  std::optional<std::size_t> best;
+  for (std::size_t i = 0; i < servers_.size(); ++i) {
+    const Server& server = servers_[i];
+    if (now < server.not_before || (server.is_gone && server.requests > 0)) continue;
+    if (!best || server.work < servers_[*best].work) best = i;
+  }
+  return best;
+}
+
+std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
+  while (!later_.empty() && later_.begin()->first <= now) {
+    ready_.push_back(later_.begin()->second);
+    later_.erase(later_.begin());
+  }
+  while (!ready_.empty() && !tasks_.contains(ready_.front())) ready_.pop_front();
+  if (ready_.empty() || under_way_ >= window_.size()) return std::nullopt;
+  const std::optional<std::size_t> server = ChooseServer(now);
+  if (!server) return std::nullopt;
+  const std::int64_t id = ready_.front();
+  ready_.pop_front();
+  Task& task = tasks_.at(id);
+  task.server = server;
+  task.answers_when_sent = num_answers_;
+  servers_[*server].work += task.work;
+  ++servers_[*server].requests;
+  ++under_way_;
+  return Sending{id, *server};
+}
+
+std::optional<Dispatch::Time> Dispatch::NextTime() const {
+  std::optional<Time> next;
+  const auto take = [&](Time time) {
+    if (!next || time < *next) next = time;
+  };
+  if (!later_.empty()) take(later_.begin()->first);
+  if (!ready_.empty()) {
+    for (const Server& server : servers_) {
+      if (!server.is_gone || server.requests == 0) take(server.not_before);
+    }
+  }
+  if (failing_since_) take(*failing_since_ + options_.gone_limit);
+  return next;
+}
+
+// It runs from an answer to what shows that there may be none: an outage, or a server that wants
+// to be left.
+void Dispatch::RunClock(Time now) {
+  if (clock_runs_) clock_ += std::chrono::duration_cast<milliseconds>(now - clock_at_);
+  clock_at_ = now;
+}
+
+// Decorrelated jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+milliseconds Dispatch::NextBackoff(milliseconds last) {
+  const auto most = std::max<std::int64_t>(last.count() * 3, kBackoffFirst.count() * 2);
+  std::uniform_int_distribution<std::int64_t> draw(kBackoffFirst.count(), most);
+  return std::min(milliseconds(draw(random_)), kBackoffMax);
+}
+
+void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
+  server.is_gone = verdict.kind == Kind::kGone;
+  if (server.is_gone) {
+    server.backoff = NextBackoff(server.backoff);
+    server.not_before = now + server.backoff;
+  } else {
+    server.backoff = milliseconds(0);
+    if (verdict.retry_after) {
+      server.not_before = std::max(server.not_before, now + *verdict.retry_after);
+    }
+  }
+  switch (verdict.kind) {
+    case Kind::kAnswer:
+    case Kind::kFailed:
+      ++num_answers_;
+      failing_since_.reset();
+      clock_runs_ = true;
+      return;
+    case Kind::kBusy:
+      window_.Busy(now);
+      failing_since_.reset();  // it is there
+      clock_runs_ = false;
+      return;
+    case Kind::kGone:
+    case Kind::kAgain:
+    case Kind::kTimeout:
+      if (!failing_since_) failing_since_ = now;
+      last_failure_ = verdict.message;
+      if (verdict.kind == Kind::kGone) clock_runs_ = false;
+      return;
+    case Kind::kStop:
+      why_stopped_ = verdict.message;
+      return;
+  }
+}
+
+std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time now) {
+  const auto found = tasks_.find(id);
+  if (found == tasks_.end()) return std::nullopt;  // cancelled
+  Task& task = found->second;
+  MS_CHECK(task.server.has_value());
+  RunClock(now);
+  Server& server = servers_[*task.server];
+  task.server.reset();
+  server.work -= task.work;
+  --server.requests;
+  if (verdict.kind == Kind::kAnswer) {
+    window_.Answered(now, task.work + verdict.completion.completion_tokens, under_way_);
+  }
+  --under_way_;
+  TakeReply(server, verdict, now);
+  if (verdict.kind != Kind::kAnswer && verdict.kind != Kind::kFailed) {
+    auto failed = TryAgain(id, task, verdict, now);
+    if (failed) tasks_.erase(found);
+    return failed;
+  }
+  Completion completion = std::move(verdict.completion);
+  completion.id = id;
+  tasks_.erase(found);
+  return completion;
+}
+
+std::optional<Completion> Dispatch::TryAgain(
+    std::int64_t id, Task& task, const Verdict& verdict, Time now
+) {
+  const bool others_were_answered = num_answers_ > task.answers_when_sent;
+  if (verdict.kind == Kind::kTimeout && others_were_answered && ++task.timeouts == kTimeoutsMax) {
+    return FailedFor(
+        id,
+        "timeout",
+        fmt::format(
+            "no answer within `timeout`, {} times, while others were answered", kTimeoutsMax
+        )
+    );
+  }
+  const bool is_its_own = verdict.kind == Kind::kAgain || verdict.kind == Kind::kTimeout;
+  if (is_its_own) {
+    if (!task.failing_since) task.failing_since = clock_;
+    if (clock_ - *task.failing_since >= options_.row_deadline) {
+      return FailedFor(
+          id, "fetch", "failed until `row_deadline`, while others were answered: " + verdict.message
+      );
+    }
+  }
+  ++num_retries_;
+  if (verdict.kind == Kind::kGone) {
+    ready_.push_front(id);  // the server's own wait is enough
+    return std::nullopt;
+  }
+  task.backoff = NextBackoff(task.backoff);
+  later_.emplace(now + std::max(task.backoff, verdict.retry_after.value_or(milliseconds(0))), id);
+  return std::nullopt;
+}
+
+std::string Dispatch::WhyStopped(Time now) const {
+  if (!why_stopped_.empty()) return why_stopped_;
+  if (!failing_since_ || now - *failing_since_ < options_.gone_limit) return {};
+  return fmt::format(
+      "no server has answered for {} s: {}",
+      std::chrono::duration_cast<std::chrono::seconds>(options_.gone_limit).count(),
+      last_failure_
+  );
+}
+
+std::int64_t Dispatch::room() const {
+  return std::max<std::int64_t>(window_.size() - static_cast<std::int64_t>(tasks_.size()), 0);
+}
+
+}  // namespace millstream

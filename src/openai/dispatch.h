@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which request to send where and when, and what its row's fate is. No input, no output, no clock:
+// time is an argument.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <random>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "openai/reply.h"
+#include "openai/window.h"
+
+namespace millstream {
+
+struct DispatchOptions {
+  std::size_t num_servers = 1;
+  std::int64_t max_in_flight = 0;  // 0: as many as get more done
+  std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};
+  std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};
+};
+
+/// For one thread.
+class Dispatch {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  Dispatch(const DispatchOptions& options, std::uint64_t seed);
+
+  /// A request to be sent; `work` is its size in tokens, about.
+  void Add(std::int64_t id, std::int64_t work);
+  /// Forgets a request, sent or not.
+  void Cancel(std::int64_t id, Time now);
+
+  /// The next request to send now, and to which server; nothing if none is to be sent now.
+  struct Sending {
+    std::int64_t id = 0;
+    std::size_t server = 0;
+  };
+  std::optional<Sending> Next(Time now);
+  /// When Next() may give one though nothing has ended.
+  std::optional<Time> NextTime() const;
+
+  /// What came of a request that was sent. Returns its completion if that is the row's; if not, it
+  /// will be sent again.
+  std::optional<Completion> Ended(std::int64_t id, Verdict verdict, Time now);
+  /// Why no request will be answered any more, in words: a server said so, or none answers for too
+  /// long. Empty: nothing of the kind.
+  std::string WhyStopped(Time now) const;
+
+  /// How many more requests are worth adding.
+  std::int64_t room() const;
+  std::int64_t num_retries() const { return num_retries_; }
+
+ private:
+  struct Task {
+    std::int64_t work = 0;
+    std::optional<std::size_t> server;  // under way there
+    std::int64_t answers_when_sent = 0;
+    std::chrono::milliseconds backoff{0};                    // its last
+    std::optional<std::chrono::milliseconds> failing_since;  // on the clock of answers
+    int timeouts = 0;
+    std::string last_failure;
+  };
+  struct Server {
+    std::int64_t work = 0;  // under way
+    std::int64_t requests = 0;
+    Time not_before{};     // it wants to be left, or is not there
+    bool is_gone = false;  // one request at a time looks whether it is back
+    std::chrono::milliseconds backoff{0};
+  };
+
+  std::optional<std::size_t> ChooseServer(Time now) const;
+  void TakeReply(Server& server, const Verdict& verdict, Time now);
+  std::optional<Completion> TryAgain(std::int64_t id, Task& task, const Verdict& verdict, Time now);
+  std::chrono::milliseconds NextBackoff(std::chrono::milliseconds last);
+  void RunClock(Time now);
+
+  const DispatchOptions options_;
+  SendWindow window_;
+  std::mt19937_64 random_;
+  std::vector<Server> servers_;
+  std::unordered_map<std::int64_t, Task> tasks_;
+  std::deque<std::int64_t> ready_;
+  std::multimap<Time, std::int64_t> later_;
+  std::int64_t under_way_ = 0;
+  std::int64_t num_retries_ = 0;
+  std::int64_t num_answers_ = 0;
+  std::string why_stopped_;
+  // Time that passed while servers answered.
+  std::chrono::milliseconds clock_{0};
+  bool clock_runs_ = false;
+  Time clock_at_{};
+  std::optional<Time> failing_since_;  // no answer since, but failures
+  std::string last_failure_;
+};
+
+}  // namespace millstream

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "openai/dispatch.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <random>
+#include <set>
+
+namespace millstream {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+using Kind = Verdict::Kind;
+
+Verdict Of(Kind kind) {
+  Verdict verdict;
+  verdict.kind = kind;
+  verdict.message = "as scripted";
+  return verdict;
+}
+
+class DispatchTest : public testing::Test {
+ protected:
+  DispatchOptions Options() const {
+    DispatchOptions options;
+    options.max_in_flight = 4;
+    return options;
+  }
+  // Lets time pass until a request is to be sent.
+  Dispatch::Sending Await(Dispatch& dispatch) {
+    for (int i = 0; i < 1000; ++i) {
+      if (const auto sending = dispatch.Next(now_)) return *sending;
+      now_ = std::max(now_ + milliseconds(1), dispatch.NextTime().value_or(now_));
+    }
+    ADD_FAILURE() << "nothing is to be sent";
+    return {};
+  }
+
+  Dispatch::Time now_{};
+};
+
+TEST_F(DispatchTest, SendsNoMoreThanFitAndOneMoreForEachThatEnds) {
+  Dispatch dispatch(Options(), 1);
+  for (int id = 1; id <= 6; ++id) dispatch.Add(id, 10);
+  for (int id = 1; id <= 4; ++id) EXPECT_EQ(dispatch.Next(now_)->id, id);
+  EXPECT_FALSE(dispatch.Next(now_));
+  EXPECT_EQ(dispatch.room(), 0);
+  EXPECT_TRUE(dispatch.Ended(2, Of(Kind::kAnswer), now_));
+  EXPECT_EQ(dispatch.Next(now_)->id, 5);
+  EXPECT_FALSE(dispatch.Next(now_));
+  dispatch.Cancel(1, now_);
+  EXPECT_FALSE(dispatch.Ended(1, Of(Kind::kAnswer), now_));  // nobody waits for it
+  EXPECT_EQ(dispatch.Next(now_)->id, 6);
+}
+
+TEST_F(DispatchTest, TheServerWithTheLeastWorkUnderWayIsAsked) {
+  DispatchOptions options = Options();
+  options.num_servers = 2;
+  Dispatch dispatch(options, 1);
+  dispatch.Add(1, 100);
+  for (int id = 2; id <= 4; ++id) dispatch.Add(id, 10);
+  const std::size_t busy = dispatch.Next(now_)->server;
+  for (int id = 2; id <= 4; ++id) EXPECT_NE(dispatch.Next(now_)->server, busy);
+}
+
+TEST_F(DispatchTest, AServerIsLeftAsLongAsItAsks) {
+  Dispatch dispatch(Options(), 1);
+  dispatch.Add(1, 1);
+  dispatch.Add(2, 1);
+  ASSERT_TRUE(dispatch.Next(now_));
+  Verdict busy = Of(Kind::kBusy);
+  busy.retry_after = seconds(90);
+  EXPECT_FALSE(dispatch.Ended(1, busy, now_));
+  EXPECT_FALSE(dispatch.Next(now_ + seconds(89)));
+  EXPECT_TRUE(dispatch.Next(now_ + seconds(90)));
+}
+
+TEST_F(DispatchTest, OneRequestLooksWhetherAServerThatIsGoneIsBack) {
+  DispatchOptions options = Options();
+  options.num_servers = 2;
+  Dispatch dispatch(options, 1);
+  for (int id = 1; id <= 8; ++id) dispatch.Add(id, 1);
+  const auto first = Await(dispatch);
+  dispatch.Ended(first.id, Of(Kind::kGone), now_);
+  std::map<std::size_t, int> sent;
+  for (int i = 0; i < 3; ++i) ++sent[Await(dispatch).server];
+  EXPECT_EQ(sent[first.server], 0);
+  now_ += minutes(1);
+  EXPECT_EQ(dispatch.Next(now_)->server, first.server);  // it has the least under way
+  EXPECT_FALSE(dispatch.Next(now_));                     // four are under way
+}
+
+TEST_F(DispatchTest, ARowFailsOnlyAfterItsDeadlineOfFailingWhileOthersAreAnswered) {
+  Dispatch dispatch(Options(), 1);
+  dispatch.Add(1, 1);
+  int next = 2;
+  int tries = 0;
+  std::optional<Completion> end;
+  const Dispatch::Time start = now_;
+  while (!end && ++tries < 10'000) {
+    const auto sending = Await(dispatch);
+    if (sending.id != 1) {
+      EXPECT_TRUE(dispatch.Ended(sending.id, Of(Kind::kAnswer), now_));
+      continue;
+    }
+    dispatch.Add(next++, 1);
+    end = dispatch.Ended(1, Of(Kind::kAgain), now_);
+    now_ += seconds(1);
+  }
+  ASSERT_TRUE(end);
+  EXPECT_EQ(end->error_code, "fetch");
+  EXPECT_GE(now_ - start, minutes(30));
+  EXPECT_LE(now_ - start, minutes(40));
+}
+
+TEST_F(DispatchTest, AnOutageFailsNoRowAndEndsTheJobAfterALongTime) {
+  Dispatch dispatch(Options(), 1);
+  for (int id = 1; id <= 4; ++id) dispatch.Add(id, 1);
+  dispatch.Ended(Await(dispatch).id, Of(Kind::kAnswer), now_);
+  const Dispatch::Time start = now_;
+  for (int i = 0; dispatch.WhyStopped(now_).empty(); ++i) {
+    ASSERT_LT(i, 10'000);
+    EXPECT_FALSE(
+        dispatch.Ended(Await(dispatch).id, Of(i % 3 == 0 ? Kind::kAgain : Kind::kGone), now_)
+    );
+  }
+  EXPECT_GE(now_ - start, minutes(15));
+  EXPECT_LE(now_ - start, minutes(17));
+  EXPECT_NE(dispatch.WhyStopped(now_).find("900 s"), std::string::npos);
+}
+
+// A server that says that it has too much to do is there: nobody gives up on it.
+TEST_F(DispatchTest, ABusyServerIsWaitedForHoweverLong) {
+  Dispatch dispatch(Options(), 1);
+  dispatch.Add(1, 1);
+  const Dispatch::Time start = now_;
+  while (now_ - start < minutes(120)) {
+    Verdict busy = Of(Kind::kBusy);
+    busy.retry_after = seconds(20);
+    ASSERT_FALSE(dispatch.Ended(Await(dispatch).id, busy, now_));
+    ASSERT_EQ(dispatch.WhyStopped(now_), "");
+  }
+  EXPECT_TRUE(dispatch.Ended(Await(dispatch).id, Of(Kind::kAnswer), now_));
+}
+
+TEST_F(DispatchTest, ARowThatTimesOutThriceWhileOthersAreAnsweredFails) {
+  Dispatch dispatch(Options(), 1);
+  dispatch.Add(1, 1);
+  int timeouts = 0;
+  std::optional<Completion> end;
+  for (int next = 2; !end; ++next) {
+    dispatch.Add(next, 1);
+    std::set<std::int64_t> sent{Await(dispatch).id, Await(dispatch).id};
+    ASSERT_TRUE(sent.contains(1));
+    ASSERT_TRUE(dispatch.Ended(next, Of(Kind::kAnswer), now_));
+    now_ += minutes(1);
+    end = dispatch.Ended(1, Of(Kind::kTimeout), now_);
+    ASSERT_LE(++timeouts, 3);
+  }
+  EXPECT_EQ(timeouts, 3);
+  EXPECT_EQ(end->error_code, "timeout");
+}
+
+TEST_F(DispatchTest, ATimeoutWhileNobodyIsAnsweredIsAnOutage) {
+  Dispatch dispatch(Options(), 1);
+  dispatch.Add(1, 1);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_FALSE(dispatch.Ended(Await(dispatch).id, Of(Kind::kTimeout), now_));
+  }
+}
+
+// Whatever happens to requests, each ends once, and with an answer: none of it is its own fault.
+TEST_F(DispatchTest, EveryRequestEndsOnce) {
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937_64 random(seed);
+    DispatchOptions options;
+    options.num_servers = 1 + seed % 3;
+    Dispatch dispatch(options, seed);
+    constexpr int kCount = 500;
+    int added = 0, ended = 0;
+    std::vector<std::int64_t> under_way;
+    while (ended < kCount) {
+      while (added < kCount && dispatch.room() > 0) dispatch.Add(++added, 1 + random() % 100);
+      while (const auto sending = dispatch.Next(now_)) under_way.push_back(sending->id);
+      now_ += milliseconds(random() % 100);
+      if (under_way.empty()) {
+        ASSERT_TRUE(dispatch.NextTime());
+        now_ = std::max(now_, *dispatch.NextTime());
+        continue;
+      }
+      std::swap(under_way[random() % under_way.size()], under_way.back());
+      const std::uint64_t draw = random() % 10;
+      Verdict verdict =
+          Of(draw < 7    ? Kind::kAnswer
+             : draw == 7 ? Kind::kAgain
+             : draw == 8 ? Kind::kBusy
+                         : Kind::kGone);
+      if (random() % 3 == 0) verdict.retry_after = milliseconds(random() % 2000);
+      const auto completion = dispatch.Ended(under_way.back(), verdict, now_);
+      EXPECT_EQ(completion.has_value(), draw < 7);
+      EXPECT_EQ(completion ? completion->id : under_way.back(), under_way.back());
+      under_way.pop_back();
+      ended += completion ? 1 : 0;
+      ASSERT_EQ(dispatch.WhyStopped(now_), "");
+    }
+    EXPECT_TRUE(under_way.empty());
+    EXPECT_FALSE(dispatch.Next(now_));
+  }
+}
+
+// A server that does `rate_of` tokens a second with so many requests at a time.
+std::int64_t SettledWindow(const std::function<double(std::int64_t)>& rate_of) {
+  SendWindow window(0);
+  SendWindow::Time now{};
+  for (int i = 0; i < 200'000; ++i) {
+    now += std::chrono::duration_cast<SendWindow::Time::duration>(
+        std::chrono::duration<double>(100 / rate_of(window.size()))
+    );
+    window.Answered(now, 100, window.size());
+  }
+  return window.size();
+}
+
+TEST(SendWindowTest, GrowsWhileThatGetsMoreDoneAndThenHolds) {
+  const auto serves = [](double at_once) {
+    return [at_once](std::int64_t size) {
+      return 1000 * std::min(static_cast<double>(size), at_once);
+    };
+  };
+  EXPECT_GE(SettledWindow(serves(1000)), 1000);
+  EXPECT_LE(SettledWindow(serves(1000)), 3000);
+  EXPECT_LE(SettledWindow(serves(10)), 64);
+}
+
+TEST(SendWindowTest, ShrinksOnceForAllThatWereUnderWayAndStaysWhereItIsFixed) {
+  SendWindow window(0);
+  const std::int64_t before = window.size();
+  for (std::int64_t i = 0; i < before; ++i) window.Busy({});
+  EXPECT_LT(window.size(), before);
+  EXPECT_GT(window.size(), before / 2);
+  SendWindow fixed(7);
+  fixed.Busy({});
+  EXPECT_EQ(fixed.size(), 7);
+}
+
+}  // namespace
+}  // namespace millstream

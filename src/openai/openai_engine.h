@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// An engine that asks OpenAI-compatible servers: vLLM, SGLang, llama-server, hosted ones.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/engine.h"
+
+namespace millstream {
+
+struct OpenAiEngineOptions {
+  std::vector<std::string> base_urls;  // "http://gpu-1:8000/v1"; the load is shared
+  std::vector<std::string> headers;    // of each request, secrets among them: never logged
+  std::int64_t max_in_flight = 0;      // requests; 0: as many as get more done
+  std::chrono::milliseconds timeout{std::chrono::minutes(10)};       // of a request
+  std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};  // of failing, while others
+                                                                     // are answered
+  std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};    // without any answer
+};
+
+/// Serves requests with an `http_body`. A failed one is sent again until it is answered; Poll() is
+/// EngineBroken once the servers say that no request will be, or are gone for too long.
+std::unique_ptr<Engine> MakeOpenAiEngine(OpenAiEngineOptions options);
+
+}  // namespace millstream

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a server's answer to one request means: for its row, for the server, for the job.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "engine/engine.h"
+#include "http/http.h"
+
+namespace millstream {
+
+struct Verdict {
+  enum class Kind {
+    kAnswer,   // `completion` is the row's
+    kFailed,   // `completion` says why the row fails, now and whenever it is asked again
+    kAgain,    // nothing is known: ask again
+    kBusy,     // the server asks for fewer requests, or for time
+    kTimeout,  // it took longer than a request may
+    kGone,     // there is no connection to the server
+    kStop      // no row will fare better: `message` says what to do
+  };
+  Kind kind = Kind::kAgain;
+  Completion completion;
+  std::string message;                                   // unless kAnswer: what happened, in words
+  std::optional<std::chrono::milliseconds> retry_after;  // how long the server wants to be left
+};
+
+/// Judges a reply to a chat or text completion. `now_unix_seconds` is for a Retry-After that is a
+/// date. Trusts nothing in the reply; no message holds a header of the request.
+Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds);
+
+}  // namespace millstream

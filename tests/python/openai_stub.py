@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server with OpenAI's API on the loopback interface for tests: it answers with what it was asked, and has faults as
+a bad day brings them."""
+
+import collections
+import http.server
+import json
+import random
+import socket
+import struct
+import threading
+
+# What may happen to a request, with its weight. None says anything about the row: asked again, it is answered.
+FAULTS = {
+    "busy": 4,  # 429, with a Retry-After or without
+    "unavailable": 4,  # 500, 502 or 503
+    "reset": 3,  # the connection breaks before anything was done
+    "lost_answer": 3,  # it breaks after the answer was computed
+    "cut_body": 3,  # the answer ends before the length it gave
+    "garbled": 2,  # the answer is no JSON
+    "foreign": 1,  # 200 with another program's page
+}
+
+
+def text_of(body):
+    """What is asked: the last message, or the raw prompt."""
+    if "prompt" in body:
+        return body["prompt"]
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def answer_of(text):
+    return f"re: {text}"
+
+
+def completion(body, text, **changes):
+    """The completion object that an undisturbed server answers with."""
+    is_chat = "messages" in body
+    choice = {"index": 0, "finish_reason": "stop"} | changes
+    choice |= {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
+    usage = {"prompt_tokens": len(text_of(body).split()), "completion_tokens": len((text or "").split())}
+    kind = "chat.completion" if is_chat else "text_completion"
+    return {"id": "x", "object": kind, "model": body["model"], "choices": [choice], "usage": usage}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """`with Server() as server:` serves at `server.url` until the block ends. `script(body)` may answer a request
+    itself: with a (status, headers, body) of its own, or None."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, faults=0.0, seed=0, script=None, key=None, port=0):
+        super().__init__(("127.0.0.1", port), Handler)
+        self.faults, self.script, self.key = faults, script, key
+        self.random = random.Random(seed)
+        self.lock = threading.Lock()  # of all below
+        self.bodies = []  # of all requests, as they came
+        self.answered = collections.Counter()  # how often each text was answered in full
+        self.num_faults = dict.fromkeys(FAULTS, 0)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+    def draw_fault(self):
+        with self.lock:
+            if self.random.random() >= self.faults:
+                return None
+            fault = self.random.choices(list(FAULTS), list(FAULTS.values()))[0]
+            self.num_faults[fault] += 1
+            return fault
+
+    def handle_error(self, request, client_address):
+        pass  # a client that went away is what these tests are about
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+    wbufsize = 1 << 16  # head and body of an answer at once: a second packet would wait for the first
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with server.lock:
+            server.bodies.append((self.path, body))
+        if server.key and self.headers.get("authorization") != f"Bearer {server.key}":
+            return self.answer_error(401, "Incorrect API key provided")
+        fault = server.draw_fault()
+        if fault == "reset":
+            return self.reset()
+        if fault == "busy":
+            headers = server.random.choice([{}, {"Retry-After": "0"}, {"Retry-After": "0.1"}])
+            return self.answer_error(429, "Rate limit reached", headers)
+        if fault == "unavailable":
+            return self.answer_error(server.random.choice([500, 502, 503]), "try later")
+        if fault == "garbled":
+            return self.answer(200, {}, b'{"choices": [{"mess')
+        if fault == "foreign":
+            return self.answer(200, {"Content-Type": "text/html"}, b"<html>Welcome</html>")
+        scripted = server.script(body) if server.script else None
+        if scripted:
+            return self.answer(*scripted)
+        text = text_of(body)
+        reply = json.dumps(completion(body, answer_of(text))).encode()
+        if fault == "lost_answer":
+            return self.reset()
+        if fault != "cut_body":
+            with server.lock:
+                server.answered[text] += 1
+        self.answer(200, {}, reply, cut=fault == "cut_body")
+
+    def answer_error(self, status, message, headers=None):
+        self.answer(status, headers or {}, json.dumps({"error": {"message": message, "code": None}}).encode())
+
+    def answer(self, status, headers, body, cut=False):
+        self.send_response(status)
+        for name, value in ({"Content-Type": "application/json"} | headers).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        if cut:
+            self.reset()
+
+    def reset(self):
+        self.close_connection = True
+        self.wfile.flush()
+        # Closing without waiting sends a reset.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.shutdown(socket.SHUT_RDWR)
