@@ -13,7 +13,7 @@ namespace {
 using std::chrono::milliseconds;
 using Kind = Verdict::Kind;
 
-constexpr milliseconds kBackoffFirst{500}, kBackoffMax{30'000};
+constexpr milliseconds kBackoffMax{30'000};
 constexpr int kTimeoutsMax = 3;
 
 Completion FailedFor(std::int64_t id, std::string_view code, std::string message) {
@@ -109,8 +109,9 @@ void Dispatch::RunClock(Time now) {
 
 // Decorrelated jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 milliseconds Dispatch::NextBackoff(milliseconds last) {
-  const auto most = std::max<std::int64_t>(last.count() * 3, kBackoffFirst.count() * 2);
-  std::uniform_int_distribution<std::int64_t> draw(kBackoffFirst.count(), most);
+  const std::int64_t first = options_.backoff_first.count();
+  const std::int64_t most = std::max(last.count() * 3, first * 2);
+  std::uniform_int_distribution<std::int64_t> draw(first, most);
   return std::min(milliseconds(draw(random_)), kBackoffMax);
 }
 

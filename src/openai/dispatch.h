@@ -24,6 +24,7 @@ struct DispatchOptions {
   std::int64_t max_in_flight = 0;  // 0: as many as get more done
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};
   std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};
+  std::chrono::milliseconds backoff_first{500};  // before a request is sent again; then it grows
 };
 
 /// For one thread.

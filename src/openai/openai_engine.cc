@@ -37,6 +37,7 @@ DispatchOptions OptionsOfDispatch(const OpenAiEngineOptions& options) {
   dispatch.max_in_flight = options.max_in_flight;
   dispatch.row_deadline = options.row_deadline;
   dispatch.gone_limit = options.gone_limit;
+  dispatch.backoff_first = options.backoff_first;
   return dispatch;
 }
 

@@ -22,6 +22,7 @@ struct OpenAiEngineOptions {
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};  // of failing, while others
                                                                      // are answered
   std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};    // without any answer
+  std::chrono::milliseconds backoff_first{500};  // before a request is sent again; then it grows
 };
 
 /// Serves requests with an `http_body`. A failed one is sent again until it is answered; Poll() is

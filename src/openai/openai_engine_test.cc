@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "openai/openai_engine.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <latch>
+#include <map>
+
+#include "openai/testing.h"
+
+namespace millstream {
+namespace {
+
+using std::chrono::hours;
+
+Request Asking(RequestId id, std::string body) {
+  Request request;
+  request.id = id;
+  request.http_path = "/chat/completions";
+  request.http_body = std::move(body);
+  return request;
+}
+
+std::unique_ptr<Engine> EngineFor(const StubServer& server) {
+  OpenAiEngineOptions options;
+  options.base_urls = {server.url()};
+  options.backoff_first = std::chrono::milliseconds(1);
+  return MakeOpenAiEngine(std::move(options));
+}
+
+Deadline Never() {
+  return std::chrono::steady_clock::now() + hours(1);
+}
+
+// Completions until there are `count`, by id.
+std::map<RequestId, Completion> Await(Engine& engine, std::size_t count) {
+  std::map<RequestId, Completion> all;
+  while (all.size() < count) {
+    auto some = engine.Poll(Never(), {});
+    if (!some.ok()) {
+      ADD_FAILURE() << some.status();
+      break;
+    }
+    for (Completion& completion : *some) {
+      EXPECT_TRUE(all.emplace(completion.id, completion).second) << "twice: " << completion.id;
+    }
+  }
+  return all;
+}
+
+TEST(OpenAiEngineTest, EachRequestIsAnsweredOnceWhateverTheServerDoesFirst) {
+  std::atomic<int> count = 0;
+  const StubServer server([&](const std::string& body) -> std::string {
+    switch (count++ % 9) {
+      case 2:
+        return "";  // closes the connection
+      case 4:
+        return "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{\"ch";
+      case 6:
+        return StubServer::Reply(500, "");
+      default:
+        return StubServer::Completion("re: " + body);
+    }
+  });
+  const auto engine = EngineFor(server);
+  constexpr RequestId kCount = 60;
+  RequestId next = 1;
+  for (; next <= kCount; ++next) engine->Submit(Asking(next, std::to_string(next)));
+  const auto all = Await(*engine, kCount);
+  for (const auto& [id, completion] : all) {
+    EXPECT_EQ(completion.text, "re: " + std::to_string(id));
+    EXPECT_EQ(completion.reason, FinishReason::kStop);
+  }
+  EXPECT_EQ(engine->stats().requests_finished, kCount);
+}
+
+TEST(OpenAiEngineTest, WhatIsCancelledEndsThoughTheServerHangsAndSoDoesTheEngine) {
+  std::latch reached(2), goes_on(1);
+  const StubServer server([&](const std::string&) {
+    reached.count_down();
+    goes_on.wait();
+    return std::string();
+  });
+  auto engine = EngineFor(server);
+  engine->Submit(Asking(1, "x"));
+  engine->Submit(Asking(2, "x"));
+  reached.wait();
+  engine->Cancel(1);
+  engine->Cancel(7);  // there is none
+  const auto all = Await(*engine, 1);
+  EXPECT_EQ(all.at(1).reason, FinishReason::kCancelled);
+  engine.reset();  // with one under way
+  goes_on.count_down();
+}
+
+TEST(OpenAiEngineTest, AServerThatRefusesTheKeyBreaksTheEngineAfterTheAnswersThatCame) {
+  const StubServer server([&](const std::string& body) {
+    return body == "good" ? StubServer::Completion("yes")
+                          : StubServer::Reply(401, R"({"error":{"message":"no such key"}})");
+  });
+  const auto engine = EngineFor(server);
+  engine->Submit(Asking(1, "good"));
+  EXPECT_EQ(Await(*engine, 1).at(1).text, "yes");
+  engine->Submit(Asking(2, "bad"));
+  const Status broken = engine->Poll(Never(), {}).status();
+  EXPECT_TRUE(IsEngineBroken(broken)) << broken;
+  EXPECT_NE(broken.message().find("no such key"), std::string::npos) << broken;
+}
+
+TEST(OpenAiEngineTest, PollReturnsAtItsDeadlineAndWhenItIsStopped) {
+  const StubServer server([](const std::string&) { return std::string(); });
+  const auto engine = EngineFor(server);
+  EXPECT_TRUE(engine->Poll(std::chrono::steady_clock::now(), {})->empty());
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_TRUE(engine->Poll(Never(), stop.get_token())->empty());
+  EXPECT_GT(engine->room().requests, 0);
+}
+
+}  // namespace
+}  // namespace millstream
