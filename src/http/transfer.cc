@@ -77,6 +77,12 @@ Transfer::Transfer(CURL* handle, const HttpOptions& options, const HttpRequest& 
 HttpReply Transfer::Finish(CURLcode code) {
   curl_easy_getinfo(handle_, CURLINFO_RESPONSE_CODE, &reply_.status);
   reply_.end = is_too_large_ ? HttpReply::End::kTooLarge : EndOf(code);
+  long sent = 0;  // bytes of the request
+  curl_easy_getinfo(handle_, CURLINFO_REQUEST_SIZE, &sent);
+  // libcurl has one code for a connection that takes too long and for a request that does, and one
+  // for a URL of another protocol and for an answer in one.
+  if (code == CURLE_OPERATION_TIMEDOUT && sent == 0) reply_.end = HttpReply::End::kNotSent;
+  if (code == CURLE_UNSUPPORTED_PROTOCOL && sent > 0) reply_.end = HttpReply::End::kBroken;
   if (code != CURLE_OK) reply_.error = curl_easy_strerror(code);
   return std::move(reply_);
 }
@@ -158,6 +164,7 @@ void Transfer::SetMethod() {
 
 void Transfer::SetOptions(const HttpOptions& options) {
   curl_easy_setopt(handle_, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(handle_, CURLOPT_QUICK_EXIT, 1L);  // not to wait for a resolver at the end
   curl_easy_setopt(handle_, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(handle_, CURLOPT_FOLLOWLOCATION, 0L);
   curl_easy_setopt(handle_, CURLOPT_CONNECTTIMEOUT_MS, options.connect_timeout_ms);

@@ -29,7 +29,15 @@ Breaker::Breaker(const JobSpec& spec, const Snapshot& snapshot, std::set<RowId> 
 
 bool Breaker::IsOfModel(const std::string& code) {
   static const std::set<std::string> codes{
-      "engine_failed", "bad_logits", "crash", "hang", "oom", "out_of_kv_memory", "fetch"
+      "engine_failed",
+      "bad_logits",
+      "crash",
+      "hang",
+      "oom",
+      "out_of_kv_memory",
+      "fetch",
+      "timeout",
+      "bad_request"
   };
   return codes.contains(code);
 }

@@ -25,7 +25,18 @@ using Json = nlohmann::ordered_json;
 // What may be otherwise when it is tried once more.
 bool MayPass(const std::string& code) {
   static const std::set<std::string> codes{
-      "engine_failed", "crash", "hang", "oom", "out_of_kv_memory", "bad_logits"
+      "engine_failed",
+      "crash",
+      "hang",
+      "oom",
+      "out_of_kv_memory",
+      "bad_logits",
+      "fetch",
+      "timeout",
+      // A server may have been started anew with other settings.
+      "bad_request",
+      "prompt_too_long",
+      "empty_choice"
   };
   return codes.contains(code);
 }

@@ -42,11 +42,10 @@ void Dispatch::Add(std::int64_t id, std::int64_t work) {
   ready_.push_back(id);
 }
 
-void Dispatch::Cancel(std::int64_t id, Time now) {
+void Dispatch::Cancel(std::int64_t id) {
   const auto found = tasks_.find(id);
   if (found == tasks_.end()) return;
   if (const auto server = found->second.server) {
-    RunClock(now);
     servers_[*server].work -= found->second.work;
     --servers_[*server].requests;
     --under_way_;
@@ -59,7 +58,7 @@ std::optional<std::size_t> Dispatch::ChooseServer(Time now) const {
   std::optional<std::size_t> best;
   for (std::size_t i = 0; i < servers_.size(); ++i) {
     const Server& server = servers_[i];
-    if (now < server.not_before || (server.is_gone && server.requests > 0)) continue;
+    if (now < server.not_before || (server.is_doubtful() && server.requests > 0)) continue;
     if (!best || server.work < servers_[*best].work) best = i;
   }
   return best;
@@ -71,14 +70,18 @@ std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
     later_.erase(later_.begin());
   }
   while (!ready_.empty() && !tasks_.contains(ready_.front())) ready_.pop_front();
-  if (ready_.empty() || under_way_ >= window_.size()) return std::nullopt;
+  const bool is_stopped = !why_stopped_.empty();
+  if (is_stopped || ready_.empty() || under_way_ >= window_.size()) return std::nullopt;
   const std::optional<std::size_t> server = ChooseServer(now);
   if (!server) return std::nullopt;
   const std::int64_t id = ready_.front();
   ready_.pop_front();
   Task& task = tasks_.at(id);
   task.server = server;
+  if (task.timed_out_alone && num_timeouts_ == task.timeouts_when_sent + 1) ++task.timeouts;
+  task.timed_out_alone = false;
   task.answers_when_sent = num_answers_;
+  task.timeouts_when_sent = num_timeouts_;
   servers_[*server].work += task.work;
   ++servers_[*server].requests;
   ++under_way_;
@@ -91,20 +94,18 @@ std::optional<Dispatch::Time> Dispatch::NextTime() const {
     if (!next || time < *next) next = time;
   };
   if (!later_.empty()) take(later_.begin()->first);
-  if (!ready_.empty()) {
+  if (!ready_.empty() && under_way_ < window_.size()) {
     for (const Server& server : servers_) {
-      if (!server.is_gone || server.requests == 0) take(server.not_before);
+      if (!server.is_doubtful() || server.requests == 0) take(server.not_before);
     }
   }
-  if (failing_since_) take(*failing_since_ + options_.gone_limit);
   return next;
 }
 
-// It runs from an answer to what shows that there may be none: an outage, or a server that wants
-// to be left.
-void Dispatch::RunClock(Time now) {
-  if (clock_runs_) clock_ += std::chrono::duration_cast<milliseconds>(now - clock_at_);
-  clock_at_ = now;
+bool Dispatch::AllAreDoubtful() const {
+  return std::all_of(servers_.begin(), servers_.end(), [](const Server& server) {
+    return server.is_doubtful();
+  });
 }
 
 // Decorrelated jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
@@ -116,39 +117,50 @@ milliseconds Dispatch::NextBackoff(milliseconds last) {
 }
 
 void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
-  server.is_gone = verdict.kind == Kind::kGone;
-  if (server.is_gone) {
-    server.backoff = NextBackoff(server.backoff);
-    server.not_before = now + server.backoff;
-  } else {
-    server.backoff = milliseconds(0);
-    if (verdict.retry_after) {
-      server.not_before = std::max(server.not_before, now + *verdict.retry_after);
-    }
+  if (verdict.retry_after) {
+    server.not_before = std::max(server.not_before, now + *verdict.retry_after);
   }
+  server.is_gone = verdict.kind == Kind::kGone;
   switch (verdict.kind) {
     case Kind::kAnswer:
     case Kind::kFailed:
       ++num_answers_;
+      server.failures = 0;
+      server.backoff = milliseconds(0);
+      if (last_answer_ && !had_outage_) {
+        clock_ += std::chrono::duration_cast<milliseconds>(now - *last_answer_);
+      }
+      last_answer_ = now;
+      had_outage_ = false;
       failing_since_.reset();
-      clock_runs_ = true;
       return;
     case Kind::kBusy:
       window_.Busy(now);
+      had_outage_ = true;
       failing_since_.reset();  // it is there
-      clock_runs_ = false;
-      return;
-    case Kind::kGone:
-    case Kind::kAgain:
-    case Kind::kTimeout:
-      if (!failing_since_) failing_since_ = now;
-      last_failure_ = verdict.message;
-      if (verdict.kind == Kind::kGone) clock_runs_ = false;
       return;
     case Kind::kStop:
       why_stopped_ = verdict.message;
       return;
+    case Kind::kUnavailable:
+    case Kind::kTimeout:
+      window_.Busy(now);
+      break;
+    case Kind::kGone:
+    case Kind::kAgain:
+      break;
   }
+  ++server.failures;
+  if (verdict.kind == Kind::kTimeout) ++num_timeouts_;
+  // Once for all that failed at the same time.
+  if (server.is_doubtful() && now >= server.not_before) {
+    server.backoff = NextBackoff(server.backoff);
+    server.not_before = now + server.backoff;
+  }
+  last_failure_ = verdict.message;
+  if (!AllAreDoubtful()) return;
+  had_outage_ = true;
+  if (!failing_since_) failing_since_ = now;
 }
 
 std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time now) {
@@ -156,7 +168,6 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
   if (found == tasks_.end()) return std::nullopt;  // cancelled
   Task& task = found->second;
   MS_CHECK(task.server.has_value());
-  RunClock(now);
   Server& server = servers_[*task.server];
   task.server.reset();
   server.work -= task.work;
@@ -180,8 +191,11 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
 std::optional<Completion> Dispatch::TryAgain(
     std::int64_t id, Task& task, const Verdict& verdict, Time now
 ) {
-  const bool others_were_answered = num_answers_ > task.answers_when_sent;
-  if (verdict.kind == Kind::kTimeout && others_were_answered && ++task.timeouts == kTimeoutsMax) {
+  // One of many that time out is not to blame: the server has too much to do. Whether it was one of
+  // many is known once it is sent again.
+  task.timed_out_alone = verdict.kind == Kind::kTimeout && num_answers_ > task.answers_when_sent &&
+                         num_timeouts_ == task.timeouts_when_sent + 1;
+  if (task.timed_out_alone && task.timeouts == kTimeoutsMax - 1) {
     return FailedFor(
         id,
         "timeout",
@@ -201,7 +215,7 @@ std::optional<Completion> Dispatch::TryAgain(
   }
   ++num_retries_;
   if (verdict.kind == Kind::kGone) {
-    ready_.push_front(id);  // the server's own wait is enough
+    ready_.push_back(id);  // the server's own wait is enough
     return std::nullopt;
   }
   task.backoff = NextBackoff(task.backoff);
@@ -220,7 +234,11 @@ std::string Dispatch::WhyStopped(Time now) const {
 }
 
 std::int64_t Dispatch::room() const {
-  return std::max<std::int64_t>(window_.size() - static_cast<std::int64_t>(tasks_.size()), 0);
+  // Those that wait to be asked again hold nobody up, and more than fit wait for those that end.
+  const auto active = static_cast<std::int64_t>(ready_.size()) + under_way_;
+  const std::int64_t most = window_.size() + window_.size() / 4 + 1;
+  if (static_cast<std::int64_t>(tasks_.size()) > 4 * most) return 0;
+  return std::max<std::int64_t>(most - active, 0);
 }
 
 }  // namespace millstream

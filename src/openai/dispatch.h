@@ -37,7 +37,7 @@ class Dispatch {
   /// A request to be sent; `work` is its size in tokens, about.
   void Add(std::int64_t id, std::int64_t work);
   /// Forgets a request, sent or not.
-  void Cancel(std::int64_t id, Time now);
+  void Cancel(std::int64_t id);
 
   /// The next request to send now, and to which server; nothing if none is to be sent now.
   struct Sending {
@@ -55,6 +55,9 @@ class Dispatch {
   /// long. Empty: nothing of the kind.
   std::string WhyStopped(Time now) const;
 
+  /// Since when requests fail and none is answered, and of what the last did.
+  std::optional<Time> failing_since() const { return failing_since_; }
+  const std::string& last_failure() const { return last_failure_; }
   /// How many more requests are worth adding.
   std::int64_t room() const;
   std::int64_t num_retries() const { return num_retries_; }
@@ -63,17 +66,22 @@ class Dispatch {
   struct Task {
     std::int64_t work = 0;
     std::optional<std::size_t> server;  // under way there
-    std::int64_t answers_when_sent = 0;
+    std::int64_t answers_when_sent = 0, timeouts_when_sent = 0;
     std::chrono::milliseconds backoff{0};                    // its last
     std::optional<std::chrono::milliseconds> failing_since;  // on the clock of answers
-    int timeouts = 0;
-    std::string last_failure;
+    int timeouts = 0;  // while others were answered and none timed out
+    bool timed_out_alone = false;
   };
+  static constexpr int kFailuresMax = 3;
   struct Server {
     std::int64_t work = 0;  // under way
     std::int64_t requests = 0;
-    Time not_before{};     // it wants to be left, or is not there
-    bool is_gone = false;  // one request at a time looks whether it is back
+    Time not_before{};  // it wants to be left, or is not there
+    int failures = 0;   // since its last answer
+    bool is_gone = false;
+    // One that is gone, or fails each time, gets one request at a time, which looks whether it is
+    // back.
+    bool is_doubtful() const { return is_gone || failures >= kFailuresMax; }
     std::chrono::milliseconds backoff{0};
   };
 
@@ -81,7 +89,7 @@ class Dispatch {
   void TakeReply(Server& server, const Verdict& verdict, Time now);
   std::optional<Completion> TryAgain(std::int64_t id, Task& task, const Verdict& verdict, Time now);
   std::chrono::milliseconds NextBackoff(std::chrono::milliseconds last);
-  void RunClock(Time now);
+  bool AllAreDoubtful() const;
 
   const DispatchOptions options_;
   SendWindow window_;
@@ -94,10 +102,11 @@ class Dispatch {
   std::int64_t num_retries_ = 0;
   std::int64_t num_answers_ = 0;
   std::string why_stopped_;
-  // Time that passed while servers answered.
+  std::int64_t num_timeouts_ = 0;
+  // Time that passed from answer to answer, without what lay in between of outages.
   std::chrono::milliseconds clock_{0};
-  bool clock_runs_ = false;
-  Time clock_at_{};
+  std::optional<Time> last_answer_;
+  bool had_outage_ = false;            // since
   std::optional<Time> failing_since_;  // no answer since, but failures
   std::string last_failure_;
 };

@@ -48,11 +48,12 @@ TEST_F(DispatchTest, SendsNoMoreThanFitAndOneMoreForEachThatEnds) {
   for (int id = 1; id <= 6; ++id) dispatch.Add(id, 10);
   for (int id = 1; id <= 4; ++id) EXPECT_EQ(dispatch.Next(now_)->id, id);
   EXPECT_FALSE(dispatch.Next(now_));
+  EXPECT_FALSE(dispatch.NextTime());  // nothing but an end gives another
   EXPECT_EQ(dispatch.room(), 0);
   EXPECT_TRUE(dispatch.Ended(2, Of(Kind::kAnswer), now_));
   EXPECT_EQ(dispatch.Next(now_)->id, 5);
   EXPECT_FALSE(dispatch.Next(now_));
-  dispatch.Cancel(1, now_);
+  dispatch.Cancel(1);
   EXPECT_FALSE(dispatch.Ended(1, Of(Kind::kAnswer), now_));  // nobody waits for it
   EXPECT_EQ(dispatch.Next(now_)->id, 6);
 }
@@ -163,6 +164,50 @@ TEST_F(DispatchTest, ARowThatTimesOutThriceWhileOthersAreAnsweredFails) {
   }
   EXPECT_EQ(timeouts, 3);
   EXPECT_EQ(end->error_code, "timeout");
+}
+
+// A server that fails at once always has the least under way.
+TEST_F(DispatchTest, AServerThatFailsEachTimeGetsOneRequestAtATime) {
+  DispatchOptions options = Options();
+  options.num_servers = 2;
+  Dispatch dispatch(options, 1);
+  std::map<std::size_t, int> sent;
+  for (int id = 1; id <= 2000; ++id) {
+    dispatch.Add(id, 1);
+    const auto sending = Await(dispatch);
+    ++sent[sending.server];
+    now_ += milliseconds(10);
+    dispatch.Ended(sending.id, Of(sending.server == 0 ? Kind::kAgain : Kind::kAnswer), now_);
+  }
+  EXPECT_LE(sent[0], 60);
+  EXPECT_EQ(dispatch.WhyStopped(now_), "");
+}
+
+TEST_F(DispatchTest, RowsThatWaitToBeAskedAgainHoldNoOtherUp) {
+  Dispatch dispatch(Options(), 1);
+  int next = 0;
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_GT(dispatch.room(), 0) << i;
+    dispatch.Add(++next, 1);
+    const auto sending = dispatch.Next(now_);
+    ASSERT_TRUE(sending);
+    dispatch.Ended(sending->id, Of(i % 2 == 0 ? Kind::kAgain : Kind::kAnswer), now_);
+  }
+}
+
+TEST_F(DispatchTest, TimeoutsOfManyAreTheServersAndNotTheirs) {
+  DispatchOptions options = Options();
+  options.row_deadline = minutes(1000);
+  Dispatch dispatch(options, 1);
+  for (int round = 0; round < 10; ++round) {
+    while (dispatch.room() > 0) dispatch.Add(1000 * round + dispatch.room(), 1);
+    const auto answered = Await(dispatch), first = Await(dispatch), second = Await(dispatch);
+    dispatch.Ended(answered.id, Of(Kind::kAnswer), now_);
+    now_ += minutes(10);
+    EXPECT_FALSE(dispatch.Ended(first.id, Of(Kind::kTimeout), now_));
+    dispatch.Ended(second.id, Of(Kind::kTimeout), now_);
+    dispatch.Cancel(second.id);
+  }
 }
 
 TEST_F(DispatchTest, ATimeoutWhileNobodyIsAnsweredIsAnOutage) {

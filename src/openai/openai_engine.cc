@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "openai/openai_engine.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <ctime>
+#include <exception>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -13,6 +16,8 @@
 
 #include "base/mutex.h"
 #include "base/task_scope.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "http/http_loop.h"
 #include "openai/dispatch.h"
 
@@ -23,6 +28,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kAnswerBytesMax = 64 << 20;
 constexpr std::chrono::milliseconds kIdleWait{1000};
+constexpr std::chrono::seconds kSilence{5};
 constexpr std::size_t kBytesPerToken = 4;  // about
 
 HttpOptions LoopOptions() {
@@ -48,7 +54,16 @@ class OpenAiEngine final : public Engine {
         loop_(LoopOptions()),
         dispatch_(OptionsOfDispatch(options_), std::random_device()()),
         room_(dispatch_.room()) {
-    thread_.Spawn([this](std::stop_token stop) { return Work(std::move(stop)); });
+    thread_.Spawn([this](std::stop_token stop) {
+      try {
+        return Work(std::move(stop));
+      } catch (const std::exception& failure) {  // whoever polls is to hear of it
+        MutexLock lock(mutex_);
+        why_stopped_ = fmt::format("the requests to the servers failed: {}", failure.what());
+        ended_.notify_all();
+        throw;
+      }
+    });
   }
   ~OpenAiEngine() override {
     thread_.RequestStop();
@@ -100,14 +115,47 @@ class OpenAiEngine final : public Engine {
       while (const auto sending = dispatch_.Next(Clock::now())) Send(*sending);
       for (HttpLoop::Ended& ended : loop_.Run(done.empty() ? WaitTime() : kNone)) {
         Verdict verdict = JudgeReply(ended.reply, std::time(nullptr));
+        Redact(verdict.message);
+        Redact(verdict.completion.error_message);
         auto completion = dispatch_.Ended(ended.id, std::move(verdict), Clock::now());
         if (!completion) continue;
         requests_.erase(ended.id);
         done.push_back(*std::move(completion));
       }
       Publish(std::move(done));
+      SayOutage();
     }
     return Status::OK();
+  }
+
+  // A server may repeat the key that it refuses.
+  void Redact(std::string& message) const {
+    for (const std::string& secret : options_.secrets) {
+      std::size_t at = 0;
+      while ((at = message.find(secret, at)) != message.npos)
+        message.replace(at, secret.size(), "***");
+    }
+  }
+
+  // A person who sees no row end wants to know what it waits for.
+  void SayOutage() {
+    const auto since = dispatch_.failing_since();
+    if (!options_.say || since.has_value() == was_said_) return;
+    if (!since) {
+      options_.say("the servers answer again");
+    } else if (Clock::now() - *since < kSilence) {
+      return;
+    } else {
+      options_.say(fmt::format(
+          "no answer from {} for {} s ({}): waiting for {} minutes, then the job stops and can be "
+          "resumed",
+          fmt::join(options_.base_urls, ", "),
+          std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - *since).count(),
+          dispatch_.last_failure(),
+          std::chrono::ceil<std::chrono::minutes>(options_.gone_limit).count()
+      ));
+    }
+    was_said_ = since.has_value();
   }
 
   // Returns those that were cancelled.
@@ -128,9 +176,10 @@ class OpenAiEngine final : public Engine {
     }
     std::vector<Completion> done;
     for (const RequestId id : cancelled) {
-      if (requests_.erase(id) == 0) continue;  // it has ended
+      if (!requests_.contains(id)) continue;  // it has ended
       loop_.Cancel(id);
-      dispatch_.Cancel(id, Clock::now());
+      requests_.erase(id);
+      dispatch_.Cancel(id);
       done.emplace_back().id = id;
       done.back().reason = FinishReason::kCancelled;
     }
@@ -178,6 +227,7 @@ class OpenAiEngine final : public Engine {
   HttpLoop loop_;
   Dispatch dispatch_;
   std::unordered_map<RequestId, Request> requests_;  // not yet completed
+  bool was_said_ = false;                            // that no server answers
 
   mutable Mutex mutex_;
   std::condition_variable_any ended_;
@@ -193,6 +243,12 @@ class OpenAiEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> MakeOpenAiEngine(OpenAiEngineOptions options) {
+  // A connection a request.
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files);  // else there are fewer at a time
+  }
   return std::make_unique<OpenAiEngine>(std::move(options));
 }
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,11 +18,15 @@ namespace millstream {
 struct OpenAiEngineOptions {
   std::vector<std::string> base_urls;  // "http://gpu-1:8000/v1"; the load is shared
   std::vector<std::string> headers;    // of each request, secrets among them: never logged
+  std::vector<std::string> secrets;    // texts that no message may hold, whoever wrote it
   std::int64_t max_in_flight = 0;      // requests; 0: as many as get more done
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};       // of a request
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};  // of failing, while others
                                                                      // are answered
   std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};    // without any answer
+  // Told when the servers have not answered for a while, and when they do again; from the engine's
+  // thread.
+  std::function<void(const std::string&)> say;
   std::chrono::milliseconds backoff_first{500};  // before a request is sent again; then it grows
 };
 

@@ -49,7 +49,9 @@ const Json& Member(const Json& json, const char* key) {
 
 std::int64_t Count(const Json& usage, const char* key) {
   const Json& count = Member(usage, key);
-  return count.is_number_integer() ? std::max<std::int64_t>(count.get<std::int64_t>(), 0) : 0;
+  constexpr std::int64_t kMost = std::int64_t{1} << 40;
+  return count.is_number_integer() ? std::clamp<std::int64_t>(count.get<std::int64_t>(), 0, kMost)
+                                   : 0;
 }
 
 std::string Clipped(std::string text) {
@@ -147,7 +149,11 @@ Verdict JudgeStatus(const HttpReply& reply, std::int64_t now) {
       }
       return again(Kind::kBusy);
     case 503:
-      return again(Kind::kBusy);
+      return again(Kind::kUnavailable);
+    case 409:
+    case 423:
+    case 425:
+      return again(Kind::kAgain);
     default:
       break;
   }

@@ -15,13 +15,14 @@ namespace millstream {
 
 struct Verdict {
   enum class Kind {
-    kAnswer,   // `completion` is the row's
-    kFailed,   // `completion` says why the row fails, now and whenever it is asked again
-    kAgain,    // nothing is known: ask again
-    kBusy,     // the server asks for fewer requests, or for time
-    kTimeout,  // it took longer than a request may
-    kGone,     // there is no connection to the server
-    kStop      // no row will fare better: `message` says what to do
+    kAnswer,       // `completion` is the row's
+    kFailed,       // `completion` says why the row fails, now and whenever it is asked again
+    kAgain,        // nothing is known: ask again
+    kBusy,         // the server is there, and asks for fewer requests or for time
+    kUnavailable,  // it says that it cannot serve now
+    kTimeout,      // it took longer than a request may
+    kGone,         // there is no connection to the server
+    kStop          // no row will fare better: `message` says what to do
   };
   Kind kind = Kind::kAgain;
   Completion completion;

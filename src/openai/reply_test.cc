@@ -70,7 +70,7 @@ TEST(ReplyTest, EachStatusIsTheRowsTheServersOrTheJobs) {
       {500, Kind::kAgain},
       {501, Kind::kFailed},
       {502, Kind::kAgain},
-      {503, Kind::kBusy},
+      {503, Kind::kUnavailable},
       {504, Kind::kAgain},
       {301, Kind::kStop},
   };

@@ -9,6 +9,7 @@ namespace {
 constexpr std::int64_t kFirst = 32, kMax = 16384;
 constexpr double kGrowth = 1.5;  // of the window
 constexpr double kGain = 1.05;   // in the rate that is worth a larger one
+constexpr double kFull = 0.9;    // of the window, on average
 constexpr double kBackOff = 0.7;
 
 }  // namespace
@@ -19,8 +20,7 @@ SendWindow::SendWindow(std::int64_t fixed)
 void SendWindow::Begin(Time now) {
   has_begun_ = true;
   since_ = now;
-  ended_ = work_ = 0;
-  was_full_ = true;
+  ended_ = work_ = under_way_ = 0;
 }
 
 void SendWindow::Answered(Time now, std::int64_t work, std::int64_t under_way) {
@@ -29,11 +29,13 @@ void SendWindow::Answered(Time now, std::int64_t work, std::int64_t under_way) {
   if (!has_begun_) return Begin(now);
   ++ended_;
   work_ += work;
-  was_full_ = was_full_ && under_way >= size_;
+  under_way_ += under_way;
   if (ended_ < 2 * size_) return;
+  const bool was_full = static_cast<double>(under_way_) >=
+                        kFull * static_cast<double>(size_) * static_cast<double>(ended_);
   const double seconds = std::max(std::chrono::duration<double>(now - since_).count(), 1e-6);
   const double rate = static_cast<double>(work_) / seconds;
-  if (was_full_ && rate > best_rate_ * kGain) {
+  if (was_full && rate > best_rate_ * kGain) {
     best_rate_ = rate;
     size_ = std::min(static_cast<std::int64_t>(static_cast<double>(size_) * kGrowth) + 1, kMax);
   }

@@ -32,9 +32,9 @@ class SendWindow {
   Time since_;              // of this measurement
   std::int64_t ended_ = 0;  // requests in it
   std::int64_t work_ = 0;
-  bool was_full_ = true;   // the window, all the time
-  double best_rate_ = 0;   // work a second, of the measurement before
-  std::int64_t left_ = 0;  // replies until another Busy() counts
+  std::int64_t under_way_ = 0;  // summed up over them
+  double best_rate_ = 0;        // work a second, of the measurement before
+  std::int64_t left_ = 0;       // replies until another Busy() counts
 };
 
 }  // namespace millstream
