@@ -70,7 +70,23 @@ Result<std::unique_ptr<Engine>> StartNative(
   });
 }
 
-Result<std::unique_ptr<Engine>> StartOpenAi(const ModelSpec& spec) {
+// A secret, which no message names.
+Result<std::string> FromEnvironment(const std::string& variable, const std::string& place) {
+  const char* const value = std::getenv(variable.c_str());
+  if (value == nullptr || *value == '\0') {
+    return Status::Invalid(place, ": the environment variable ", variable, " is not set");
+  }
+  std::string text = value;
+  text.erase(text.find_last_not_of(" \t\r\n") + 1);
+  if (text.find_first_of("\r\n") != text.npos) {
+    return Status::Invalid(
+        place, ": the environment variable ", variable, " holds more than one line"
+    );
+  }
+  return text;
+}
+
+Result<std::unique_ptr<Engine>> StartOpenAi(const ModelSpec& spec, const Say& say) {
   const auto millis = [](double seconds) {
     return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
   };
@@ -78,19 +94,25 @@ Result<std::unique_ptr<Engine>> StartOpenAi(const ModelSpec& spec) {
   options.base_urls = spec.base_urls;
   options.headers.emplace_back("Content-Type: application/json");
   options.max_in_flight = spec.max_in_flight;
+  options.say = say;
   options.timeout = millis(spec.timeout_seconds);
   options.row_deadline = millis(spec.row_deadline_seconds);
   if (!spec.api_key_variable.empty()) {
-    const char* const key = std::getenv(spec.api_key_variable.c_str());
-    if (key == nullptr || *key == '\0') {
-      return Status::Invalid(
-          spec.place.path,
-          ".api_key: the environment variable ",
-          spec.api_key_variable,
-          " is not set"
+    MS_ASSIGN_OR_RETURN(
+        const std::string key, FromEnvironment(spec.api_key_variable, spec.place.path + ".api_key")
+    );
+    options.headers.push_back("Authorization: Bearer " + key);
+    options.secrets.push_back(key);
+  }
+  for (const HeaderSpec& header : spec.headers) {
+    std::string value = header.value;
+    if (!header.variable.empty()) {
+      MS_ASSIGN_OR_RETURN(
+          value, FromEnvironment(header.variable, spec.place.path + ".headers." + header.name)
       );
+      options.secrets.push_back(value);
     }
-    options.headers.push_back(std::string("Authorization: Bearer ") + key);
+    options.headers.push_back(header.name + ": " + value);
   }
   return MakeOpenAiEngine(std::move(options));
 }
@@ -110,7 +132,7 @@ Result<JobEngines> StartEngines(
   for (const auto& [key, model] : job.models) {
     const ModelSpec& spec = job.model_specs.at(key);
     if (!spec.is_native && !make_engine) {
-      MS_ASSIGN_OR_RETURN(engines.owned.emplace_back(), StartOpenAi(spec));
+      MS_ASSIGN_OR_RETURN(engines.owned.emplace_back(), StartOpenAi(spec, say));
       engines.by_key[key] = engines.owned.back().get();
       continue;
     }

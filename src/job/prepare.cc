@@ -31,8 +31,9 @@ constexpr std::int64_t kSampleRows = 1000;
 BoundModel BindServed(const ModelSpec& spec) {
   BoundModel bound;
   bound.model = std::make_shared<LanguageModel>();
-  bound.served =
-      ServedModel{spec.served_model, DialectFromName(spec.dialect).value_or(Dialect::kOpenAi)};
+  bound.served = ServedModel{
+      spec.served_model, DialectFromName(spec.dialect).value_or(Dialect::kOpenAi), spec.extra_body
+  };
   bound.identity = fmt::format("openai {} {}", spec.dialect, spec.served_model);
   return bound;
 }

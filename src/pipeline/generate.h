@@ -24,6 +24,7 @@ namespace millstream {
 struct ServedModel {
   std::string name;  // as they know it
   Dialect dialect = Dialect::kOpenAi;
+  nlohmann::ordered_json extra_body = nlohmann::ordered_json::object();
 };
 
 /// A model as bound for a job: what steps share that use it.
@@ -130,6 +131,8 @@ class GenerateStep {
       std::vector<std::optional<RowError>> errors
   ) const;
   nlohmann::ordered_json ServedBody(const RowSettings& settings) const;
+  // A body in the server's words.
+  Status ToServer(nlohmann::ordered_json& body) const;
   std::optional<RowError> Judge(const AnsweredRow& answer) const;
 
   std::string id_;

@@ -54,9 +54,22 @@ Status GenerateStep::CheckServed() const {
     return Status::Invalid("structured_outputs: is not served over HTTP in this version");
   }
   Json body = ServedBody({});
-  return TranslateBody(
+  return ToServer(body);
+}
+
+Status GenerateStep::ToServer(Json& body) const {
+  MS_RETURN_NOT_OK(TranslateBody(
       model_.served->dialect, spec_.raw_prompt ? Endpoint::kCompletions : Endpoint::kChat, body
-  );
+  ));
+  for (const auto& [key, value] : model_.served->extra_body.items()) {
+    if (body.contains(key)) {
+      return Status::Invalid(
+          "model: its extra_body has `", key, "`, which this step sets as well: give it once"
+      );
+    }
+    body[key] = value;
+  }
+  return Status::OK();
 }
 
 Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
@@ -96,7 +109,7 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
       const RandomKey key = SampleKey(settings[row].seed, id, id_, sample);
       Json asked = body;
       if (is_drawn) asked["seed"] = key.low & kSeedMask;
-      MS_RETURN_NOT_OK(TranslateBody(model_.served->dialect, endpoint, asked));
+      MS_RETURN_NOT_OK(ToServer(asked));
       request.http_body = Dump(asked);
       request.name = fmt::format("{}:{} {} {}", id.file, id.record, id_, sample);
       out.requests.push_back(request);

@@ -180,7 +180,9 @@ nlohmann::ordered_json SamplingSettings::Given(const RowSettings& row) const {
     if (number.source != "job file" || name == "seed") continue;
     const double value = Load(name, row.sampling);
     if (number.key->is_integer) {
-      given[name] = static_cast<std::int64_t>(value);
+      // Of all: 0 is refused by some servers.
+      const bool is_all = name == "top_k" && value == 0;
+      given[name] = is_all ? -1 : static_cast<std::int64_t>(value);
     } else {
       given[name] = value;
     }

@@ -27,6 +27,13 @@ struct NumberSetting {
   SpecPlace place;
 };
 
+/// An HTTP header of each request to a server.
+struct HeaderSpec {
+  std::string name;
+  std::string value;     // as given, or
+  std::string variable;  // of the environment, which holds a secret
+};
+
 struct ModelSpec {
   bool is_native = true;                // engine: native; else openai
   std::string path;                     // native: name, path or Hugging Face id
@@ -41,6 +48,8 @@ struct ModelSpec {
   std::string served_model;  // the name that they know it by
   std::string dialect;
   std::string api_key_variable;  // of the environment; empty: no key
+  std::vector<HeaderSpec> headers;
+  nlohmann::ordered_json extra_body = nlohmann::ordered_json::object();
   std::int64_t max_in_flight = 0;
   double timeout_seconds = 600, row_deadline_seconds = 1800;
   SpecPlace place;

@@ -25,8 +25,16 @@ void CheckEngineKeys(
   constexpr std::array<std::string_view, 7> kNativeKeys{
       "path", "context", "memory", "threads", "compute", "isolate", "hang_seconds"
   };
-  constexpr std::array<std::string_view, 7> kServerKeys{
-      "base_url", "model", "dialect", "api_key", "max_in_flight", "timeout", "row_deadline"
+  constexpr std::array<std::string_view, 9> kServerKeys{
+      "base_url",
+      "model",
+      "dialect",
+      "api_key",
+      "headers",
+      "extra_body",
+      "max_in_flight",
+      "timeout",
+      "row_deadline"
   };
   bool has_unknown = false;  // a name from elsewhere may mean what is missing
   for (const YamlNode& node : entry.children) {
@@ -57,18 +65,64 @@ void CheckEngineKeys(
   }
 }
 
+void BuildHeaders(
+    const YamlNode& headers, const std::string& path, ModelSpec& model, SpecMistakes& mistakes
+) {
+  constexpr std::array<std::string_view, 3> kSecrets{"authorization", "api-key", "x-api-key"};
+  for (const YamlNode& entry : headers.children) {
+    HeaderSpec header;
+    header.name = entry.key;
+    const bool is_name = !header.name.empty() &&
+                         header.name.find_first_not_of(
+                             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+                         ) == std::string::npos;
+    const std::string place = PathOf(path, entry.key);
+    if (!is_name) mistakes.Add(entry, place, "is no name of an HTTP header");
+    std::string lower = header.name;
+    for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    if (entry.IsMap()) {
+      header.variable = TextAt(entry, "env").value_or("");
+    } else if (std::find(kSecrets.begin(), kSecrets.end(), lower) != kSecrets.end()) {
+      mistakes.Add(
+          entry, place, "holds a secret: name the variable of the environment, {env: NAME}"
+      );
+    } else if (entry.text.find_first_of("\r\n") != std::string::npos) {
+      mistakes.Add(entry, place, "must be one line");
+    } else {
+      header.value = entry.text;
+    }
+    model.headers.push_back(std::move(header));
+  }
+}
+
+void BuildExtraBody(
+    const YamlNode& node, const std::string& path, ModelSpec& model, SpecMistakes& mistakes
+) {
+  constexpr std::array<std::string_view, 6> kOurs{
+      "model", "messages", "prompt", "n", "stream", "stream_options"
+  };
+  for (const YamlNode& entry : node.children) {
+    if (std::find(kOurs.begin(), kOurs.end(), entry.key) == kOurs.end()) continue;
+    mistakes.Add(entry, PathOf(path, entry.key), "is Millstream's to set");
+  }
+  model.extra_body = ToJson(node);
+}
+
 void BuildServer(
     const YamlNode& entry, const std::string& path, ModelSpec& model, SpecMistakes& mistakes
 ) {
   model.base_urls = TextsAt(entry, "base_url");
+  if (const YamlNode* node = entry.Find("base_url"); node != nullptr && model.base_urls.empty()) {
+    mistakes.Add(*node, PathOf(path, "base_url"), "must name at least one server");
+  }
   for (std::string& url : model.base_urls) {
     while (url.ends_with('/')) url.pop_back();
-    const bool has_password = url.find('@') != url.npos;
+    const bool has_password = url.find_first_of("@?#") != url.npos;
     if (!has_password && (url.starts_with("http://") || url.starts_with("https://"))) continue;
     mistakes.Add(
         *entry.Find("base_url"),
         PathOf(path, "base_url"),
-        has_password ? "must hold no user or password: a key comes from `api_key`"
+        has_password ? "must hold no user, password or query: a key comes from `api_key`"
                      : "must begin with http:// or https://"
     );
   }
@@ -76,6 +130,12 @@ void BuildServer(
   model.dialect = TextAt(entry, "dialect").value_or("openai");
   if (const YamlNode* key = entry.Find("api_key")) {
     model.api_key_variable = TextAt(*key, "env").value_or("");
+  }
+  if (const YamlNode* headers = entry.Find("headers")) {
+    BuildHeaders(*headers, PathOf(path, "headers"), model, mistakes);
+  }
+  if (const YamlNode* extra = entry.Find("extra_body"); extra != nullptr && extra->IsMap()) {
+    BuildExtraBody(*extra, PathOf(path, "extra_body"), model, mistakes);
   }
   const auto number = [&](std::string_view key, double otherwise) {
     const YamlNode* node = entry.Find(key);

@@ -117,7 +117,9 @@ void CheckSection(
               "must be a mapping, such as `{}: {}`, not {}",
               key->name,
               key->example,
-              entry.IsList() ? "a list" : Clip(entry.text)
+              entry.IsList()   ? "a list"
+              : key->is_secret ? "a text"
+                               : Clip(entry.text)
           )
       );
     } else {

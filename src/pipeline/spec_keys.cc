@@ -33,10 +33,12 @@ constexpr SpecKey kEnvironmentKeys[] = {
      .required = true},
 };
 constexpr SpecSection kEnvironment{
-    .name = "models.NAME.api_key",
+    .name = "models.NAME.api_key, models.NAME.headers.NAME",
     .doc = "A secret, by the name of the environment variable that holds it.",
     .keys = kEnvironmentKeys
 };
+
+constexpr ValueShape kHeaderValue{.scalar = kText, .section = &kEnvironment};
 
 constexpr SpecKey kModelKeys[] = {
     {.name = "path",
@@ -74,7 +76,19 @@ constexpr SpecKey kModelKeys[] = {
      .default_note = "none",
      .doc = "The key that the server wants, as a variable of the environment.",
      .example = "{env: OPENAI_API_KEY}",
+     .changes_rows = false,
+     .is_secret = true},
+    {.name = "headers",
+     .shape = {.values = &kHeaderValue},
+     .default_note = "none",
+     .doc = "HTTP headers of each request. Secrets as variables of the environment.",
+     .example = "{x-team: search, x-token: {env: GATEWAY_TOKEN}}",
      .changes_rows = false},
+    {.name = "extra_body",
+     .shape = kAnyMapping,
+     .default_value = "{}",
+     .doc = "Further keys of each request's body, sent as they are.",
+     .example = "{service_tier: flex}"},
     {.name = "max_in_flight",
      .shape = {.scalar = kInteger, .range = Between(1, 100000)},
      .default_note = "as many as get more done",
@@ -82,13 +96,13 @@ constexpr SpecKey kModelKeys[] = {
      .example = "256",
      .changes_rows = false},
     {.name = "timeout",
-     .shape = {.scalar = kNumber, .range = AboveUpTo(0, 86400)},
+     .shape = {.scalar = kNumber, .range = Between(0.01, 86400)},
      .default_value = "600",
      .doc = "Seconds that a request may take.",
      .example = "120",
      .changes_rows = false},
     {.name = "row_deadline",
-     .shape = {.scalar = kNumber, .range = AboveUpTo(0, 604800)},
+     .shape = {.scalar = kNumber, .range = Between(0.01, 604800)},
      .default_value = "1800",
      .doc = "Seconds after which a row fails that is not answered while others are.",
      .example = "600",

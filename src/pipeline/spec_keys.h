@@ -63,6 +63,7 @@ struct SpecKey {
   std::string_view example;
   bool required = false;
   bool changes_rows = true;  // false: a rerun with another value may continue
+  bool is_secret = false;    // what is written there is in no message
 };
 
 /// A name from elsewhere, with what to say about it.

@@ -56,7 +56,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.faults, self.script, self.key = faults, script, key
         self.random = random.Random(seed)
         self.lock = threading.Lock()  # of all below
-        self.bodies = []  # of all requests, as they came
+        self.bodies, self.headers = [], []  # of all requests, as they came
         self.answered = collections.Counter()  # how often each text was answered in full
         self.num_faults = dict.fromkeys(FAULTS, 0)
 
@@ -97,6 +97,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with server.lock:
             server.bodies.append((self.path, body))
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
         if server.key and self.headers.get("authorization") != f"Bearer {server.key}":
             return self.answer_error(401, "Incorrect API key provided")
         fault = server.draw_fault()

@@ -159,6 +159,7 @@ def test_a_refusal_and_reasoning_are_read(run_rows):
 
 STOPS = {
     "key": ({"key": "other"}, None, "check the key"),
+    "key, which it repeats": ({}, lambda _: error(401, "Incorrect API key: canary-key"), "API key: ***"),
     "model": ({}, lambda _: error(404, "The model does not exist", "model_not_found"), "check `model`"),
     "money": ({}, lambda _: error(402, "pay"), "no money left"),
     "quota": ({}, lambda _: error(429, "used up", "insufficient_quota"), "quota is used up"),
@@ -185,13 +186,42 @@ def test_what_no_row_survives_stops_the_job_at_once_and_it_goes_on(millstream, t
     assert "canary-key" not in stopped.stderr + stopped.stdout
 
 
-def test_a_key_that_is_not_set_is_said(millstream, tmp_path):
+def test_headers_and_more_of_the_body_are_sent(run_rows, monkeypatch, tmp_path):
+    monkeypatch.setenv("GATEWAY", "canary-gate")
+    settings = ", headers: {x-team: search, X-Token: {env: GATEWAY}}, extra_body: {tier: flex, deep: {a: [1]}}"
+    with Server() as server:
+        run_rows(texts(1), job_of(server, settings))
+    (headers,) = server.headers
+    assert headers["x-team"] == "search"
+    assert headers["x-token"] == "canary-gate"
+    ((_, body),) = server.bodies
+    assert body["tier"] == "flex" and body["deep"] == {"a": [1]}
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or b"canary-gate" not in file.read_bytes(), file
+
+
+MISTAKES = {
+    "headers: {Authorization: Bearer x}": "models.big.headers.Authorization: holds a secret",
+    "headers: {'a b': x}": "is no name of an HTTP header",
+    "extra_body: {stream: true}": "models.big.extra_body.stream: is Millstream's to set",
+    "extra_body: {temperature: 1}": "generate.model: its extra_body has `temperature`",
+    "api_key: {env: NO_SUCH_KEY}": "the environment variable NO_SUCH_KEY is not set",
+    "api_key: canary": "models.big.api_key: must be a mapping",
+    "threads: 2": "models.big.threads: goes with `engine: native`",
+}
+
+
+@pytest.mark.parametrize("settings", MISTAKES)
+def test_a_mistake_in_a_servers_settings_is_said(millstream, tmp_path, settings):
     (tmp_path / "rows.jsonl").write_text('{"text": "x"}\n')
     with Server() as server:
         (tmp_path / "job.yaml").write_text(
-            job_of(server, ", api_key: {env: NO_SUCH_KEY}") + "input: {path: rows.jsonl}\noutput: {path: out}\n"
+            job_of(server, ", " + settings, ", temperature: 0") + "input: {path: rows.jsonl}\noutput: {path: out}\n"
         )
-        assert "NO_SUCH_KEY is not set" in millstream("run", tmp_path / "job.yaml", exit_code=1).stderr
+        failed = millstream("run", tmp_path / "job.yaml", exit_code=1)
+    assert MISTAKES[settings] in failed.stderr
+    assert "canary" not in failed.stderr
+    assert not server.bodies
 
 
 def test_ten_thousand_requests_at_twenty_percent_faults_are_all_answered(run_rows):
