@@ -95,6 +95,18 @@ Result<std::unique_ptr<Engine>> StartOpenAi(const ModelSpec& spec, const Say& sa
   options.headers.emplace_back("Content-Type: application/json");
   options.max_in_flight = spec.max_in_flight;
   options.say = say;
+  const Dialect dialect = DialectFromName(spec.dialect).value_or(Dialect::kOpenAi);
+  for (const Endpoint endpoint : {Endpoint::kChat, Endpoint::kCompletions}) {
+    nlohmann::ordered_json body = {{"model", spec.served_model}, {"max_tokens", 1}};
+    if (endpoint == Endpoint::kChat) {
+      body["messages"] = {{{"role", "user"}, {"content", "Hi"}}};
+    } else {
+      body["prompt"] = "Hi";
+    }
+    MS_RETURN_NOT_OK(TranslateBody(dialect, endpoint, body));
+    body.update(spec.extra_body);
+    options.probes[std::string(EndpointPath(endpoint))] = body.dump();
+  }
   options.timeout = millis(spec.timeout_seconds);
   options.row_deadline = millis(spec.row_deadline_seconds);
   if (!spec.api_key_variable.empty()) {

@@ -14,6 +14,7 @@ using std::chrono::milliseconds;
 using Kind = Verdict::Kind;
 
 constexpr milliseconds kBackoffMax{30'000};
+constexpr milliseconds kProbeInterval{10'000};
 constexpr int kTimeoutsMax = 3;
 
 Completion FailedFor(std::int64_t id, std::string_view code, std::string message) {
@@ -88,6 +89,26 @@ std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
   return Sending{id, *server};
 }
 
+std::optional<std::size_t> Dispatch::NextProbe(Time now) {
+  for (std::size_t i = 0; i < servers_.size() && why_stopped_.empty(); ++i) {
+    Server& server = servers_[i];
+    const bool fails = server.is_doubtful() && !server.is_gone && !tasks_.empty();
+    if (!fails || server.is_probed || now < server.probe_at) continue;
+    server.is_probed = true;
+    return i;
+  }
+  return std::nullopt;
+}
+
+void Dispatch::Probed(std::size_t number, const Verdict& verdict, Time now) {
+  Server& server = servers_[number];
+  server.is_probed = false;
+  server.probe_at = now + kProbeInterval;
+  const bool answers = verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed;
+  had_outage_ = had_outage_ || !answers;
+  if (answers) TakeReply(server, verdict, now);
+}
+
 std::optional<Dispatch::Time> Dispatch::NextTime() const {
   std::optional<Time> next;
   const auto take = [&](Time time) {
@@ -98,6 +119,10 @@ std::optional<Dispatch::Time> Dispatch::NextTime() const {
     for (const Server& server : servers_) {
       if (!server.is_doubtful() || server.requests == 0) take(server.not_before);
     }
+  }
+  for (const Server& server : servers_) {
+    const bool fails = server.is_doubtful() && !server.is_gone && !tasks_.empty();
+    if (fails && !server.is_probed) take(server.probe_at);
   }
   return next;
 }
@@ -158,8 +183,9 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
     server.not_before = now + server.backoff;
   }
   last_failure_ = verdict.message;
+  if (server.failures == kFailuresMax) server.probe_at = now;
   if (!AllAreDoubtful()) return;
-  had_outage_ = true;
+  had_outage_ = had_outage_ || server.is_gone;  // of those that only fail, a probe tells
   if (!failing_since_) failing_since_ = now;
 }
 

@@ -48,6 +48,11 @@ class Dispatch {
   /// When Next() may give one though nothing has ended.
   std::optional<Time> NextTime() const;
 
+  /// A server that fails each request is to be asked something that harms none: is it the server,
+  /// or the rows that are left? Nothing if none is to be asked now.
+  std::optional<std::size_t> NextProbe(Time now);
+  void Probed(std::size_t server, const Verdict& verdict, Time now);
+
   /// What came of a request that was sent. Returns its completion if that is the row's; if not, it
   /// will be sent again.
   std::optional<Completion> Ended(std::int64_t id, Verdict verdict, Time now);
@@ -83,6 +88,8 @@ class Dispatch {
     // back.
     bool is_doubtful() const { return is_gone || failures >= kFailuresMax; }
     std::chrono::milliseconds backoff{0};
+    bool is_probed = false;  // a probe is under way
+    Time probe_at{};         // the next
   };
 
   std::optional<std::size_t> ChooseServer(Time now) const;

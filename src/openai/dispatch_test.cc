@@ -33,6 +33,9 @@ class DispatchTest : public testing::Test {
   // Lets time pass until a request is to be sent.
   Dispatch::Sending Await(Dispatch& dispatch) {
     for (int i = 0; i < 1000; ++i) {
+      if (const auto server = dispatch.NextProbe(now_)) {
+        dispatch.Probed(*server, Of(Kind::kAgain), now_);
+      }
       if (const auto sending = dispatch.Next(now_)) return *sending;
       now_ = std::max(now_ + milliseconds(1), dispatch.NextTime().value_or(now_));
     }
@@ -181,6 +184,34 @@ TEST_F(DispatchTest, AServerThatFailsEachTimeGetsOneRequestAtATime) {
   }
   EXPECT_LE(sent[0], 60);
   EXPECT_EQ(dispatch.WhyStopped(now_), "");
+}
+
+// A probe tells whether the rows that are left fail or the server.
+TEST_F(DispatchTest, ARowThatFailsAloneFailsIfTheServerAnswersProbesAndElseTheJobStops) {
+  for (const bool answers : {true, false}) {
+    Dispatch dispatch(Options(), 1);
+    dispatch.Add(1, 1);
+    const Dispatch::Time start = now_;
+    std::optional<Completion> end;
+    int probes = 0;
+    while (!end && dispatch.WhyStopped(now_).empty() && now_ - start < minutes(100)) {
+      if (const auto server = dispatch.NextProbe(now_)) {
+        dispatch.Probed(*server, Of(answers ? Kind::kAnswer : Kind::kAgain), now_);
+        ++probes;
+      }
+      if (const auto sending = dispatch.Next(now_)) {
+        end = dispatch.Ended(1, Of(Kind::kAgain), now_ + milliseconds(5));
+      }
+      now_ = std::max(now_ + milliseconds(5), dispatch.NextTime().value_or(now_));
+    }
+    EXPECT_GT(probes, 5);
+    EXPECT_EQ(
+        end ? end->error_code : dispatch.WhyStopped(now_).substr(0, 9),
+        answers ? "fetch" : "no server"
+    );
+    EXPECT_GE(now_ - start, answers ? minutes(30) : minutes(15));
+    EXPECT_LE(now_ - start, answers ? minutes(40) : minutes(18));
+  }
 }
 
 TEST_F(DispatchTest, RowsThatWaitToBeAskedAgainHoldNoOtherUp) {

@@ -113,10 +113,15 @@ class OpenAiEngine final : public Engine {
     while (!stop.stop_requested()) {
       std::vector<Completion> done = TakeSubmitted();
       while (const auto sending = dispatch_.Next(Clock::now())) Send(*sending);
+      while (const auto server = dispatch_.NextProbe(Clock::now())) Probe(*server);
       for (HttpLoop::Ended& ended : loop_.Run(done.empty() ? WaitTime() : kNone)) {
         Verdict verdict = JudgeReply(ended.reply, std::time(nullptr));
         Redact(verdict.message);
         Redact(verdict.completion.error_message);
+        if (ended.id < 0) {
+          dispatch_.Probed(static_cast<std::size_t>(-1 - ended.id), verdict, Clock::now());
+          continue;
+        }
         auto completion = dispatch_.Ended(ended.id, std::move(verdict), Clock::now());
         if (!completion) continue;
         requests_.erase(ended.id);
@@ -188,14 +193,25 @@ class OpenAiEngine final : public Engine {
 
   void Send(const Dispatch::Sending& sending) {
     const Request& request = requests_.at(sending.id);
+    Post(sending.id, sending.server, request.http_path, request.http_body);
+  }
+
+  // Probes have the ids below 0.
+  void Probe(std::size_t server) {
+    const auto probe = options_.probes.find(requests_.begin()->second.http_path);
+    if (probe == options_.probes.end()) return;
+    Post(-1 - static_cast<RequestId>(server), server, probe->first, probe->second);
+  }
+
+  void Post(RequestId id, std::size_t server, const std::string& path, std::string_view body) {
     HttpRequest http;
     http.method = "POST";
-    http.url = options_.base_urls[sending.server] + request.http_path;
+    http.url = options_.base_urls[server] + path;
     http.headers = options_.headers;
-    http.body = request.http_body;
+    http.body = body;
     http.body_bytes_max = kAnswerBytesMax;
     http.timeout_ms = options_.timeout.count();
-    loop_.Start(sending.id, std::move(http));
+    loop_.Start(id, std::move(http));
   }
 
   std::chrono::milliseconds WaitTime() const {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,7 +20,9 @@ struct OpenAiEngineOptions {
   std::vector<std::string> base_urls;  // "http://gpu-1:8000/v1"; the load is shared
   std::vector<std::string> headers;    // of each request, secrets among them: never logged
   std::vector<std::string> secrets;    // texts that no message may hold, whoever wrote it
-  std::int64_t max_in_flight = 0;      // requests; 0: as many as get more done
+  // What a server is asked to see whether it answers at all: a small body for each endpoint's path.
+  std::map<std::string, std::string> probes;
+  std::int64_t max_in_flight = 0;  // requests; 0: as many as get more done
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};       // of a request
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};  // of failing, while others
                                                                      // are answered

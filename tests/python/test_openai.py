@@ -200,6 +200,18 @@ def test_headers_and_more_of_the_body_are_sent(run_rows, monkeypatch, tmp_path):
         assert not file.is_file() or b"canary-gate" not in file.read_bytes(), file
 
 
+def test_a_row_that_the_server_always_fails_on_fails_alone_and_last(run_rows):
+    def script(body):
+        return error(500, "as always") if body["messages"][0]["content"] == "Say row 3" else None
+
+    with Server(script=script) as server:
+        found = run_rows(texts(20), job_of(server, ", row_deadline: 1"))
+    assert found[2]["_error"]["code"] == "fetch"
+    assert "as always" in found[2]["_error"]["message"]
+    assert [row["answer"] for row in found if row["_status"] == "ok"] == expected(texts(2) + texts(20)[3:])
+    assert "Say row 3" not in server.answered
+
+
 MISTAKES = {
     "headers: {Authorization: Bearer x}": "models.big.headers.Authorization: holds a secret",
     "headers: {'a b': x}": "is no name of an HTTP header",
