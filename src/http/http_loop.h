@@ -35,7 +35,6 @@ class HttpLoop {
   std::vector<Ended> Run(std::chrono::milliseconds at_most);
   /// Lets Run() return. Thread-safe.
   void Wake();
-  std::size_t num_under_way() const { return under_way_.size(); }
 
  private:
   struct UnderWay;

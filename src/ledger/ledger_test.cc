@@ -20,9 +20,15 @@ class LedgerTest : public testing::Test {
         std::filesystem::path(testing::TempDir()) /
         (std::string("ledger_") + testing::UnitTest::GetInstance()->current_test_info()->name());
     std::filesystem::remove_all(folder_);
+    UseFolder(folder_);
+    storage_ = MakeLocalStorage();
+  }
+
+  // The job's from now on.
+  void UseFolder(const std::filesystem::path& folder) {
+    folder_ = folder;
     std::filesystem::create_directories(folder_);
     layout_ = OutputLayout::Of((folder_ / "out").string(), ".jsonl");
-    storage_ = MakeLocalStorage();
   }
 
   std::unique_ptr<Ledger> Create() {
@@ -143,8 +149,7 @@ TEST_F(LedgerTest, APruneThatWasTakenOverLeavesWhatItsSuccessorsPartsName) {
   const std::filesystem::path base = folder_;
   for (int n = 1;; ++n) {
     SCOPED_TRACE(n);
-    folder_ = base / std::to_string(n);
-    layout_ = OutputLayout::Of((folder_ / "out").string(), ".jsonl");
+    UseFolder(base / std::to_string(n));
     const auto first = Create();
     ASSERT_TRUE(first->PublishParts({WithErrors(*first, 0, "old 0\n")}).ok());
     const auto retry = Load();
@@ -177,8 +182,7 @@ TEST_F(LedgerTest, APruneBesideARunLeavesTheFailedRowsOfPartsToCome) {
   const std::filesystem::path base = folder_;
   for (int n = 1;; ++n) {
     SCOPED_TRACE(n);
-    folder_ = base / std::to_string(n);
-    layout_ = OutputLayout::Of((folder_ / "out").string(), ".jsonl");
+    UseFolder(base / std::to_string(n));
     Create();
     FaultyStorage slow(*storage_);
     const auto run = Ledger::Load(slow, layout_);

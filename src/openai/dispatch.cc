@@ -239,7 +239,6 @@ std::optional<Completion> Dispatch::TryAgain(
       );
     }
   }
-  ++num_retries_;
   if (verdict.kind == Kind::kGone) {
     ready_.push_back(id);  // the server's own wait is enough
     return std::nullopt;

@@ -65,7 +65,6 @@ class Dispatch {
   const std::string& last_failure() const { return last_failure_; }
   /// How many more requests are worth adding.
   std::int64_t room() const;
-  std::int64_t num_retries() const { return num_retries_; }
 
  private:
   struct Task {
@@ -106,7 +105,6 @@ class Dispatch {
   std::deque<std::int64_t> ready_;
   std::multimap<Time, std::int64_t> later_;
   std::int64_t under_way_ = 0;
-  std::int64_t num_retries_ = 0;
   std::int64_t num_answers_ = 0;
   std::string why_stopped_;
   std::int64_t num_timeouts_ = 0;
