@@ -3,12 +3,11 @@
 a bad day brings them."""
 
 import collections
-import http.server
 import json
 import random
-import socket
-import struct
 import threading
+
+from stub_server import StubHandler, StubServer
 
 # What may happen to a request, with its weight. None says anything about the row: asked again, it is answered.
 FAULTS = {
@@ -44,12 +43,9 @@ def completion(body, text, **changes):
     return {"id": "x", "object": kind, "model": body["model"], "choices": [choice], "usage": usage}
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(StubServer):
     """`with Server() as server:` serves at `server.url` until the block ends. `script(body)` may answer a request
     itself: with a (status, headers, body) of its own, or None."""
-
-    daemon_threads = True
-    request_queue_size = 1024
 
     def __init__(self, faults=0.0, seed=0, script=None, key=None, port=0):
         super().__init__(("127.0.0.1", port), Handler)
@@ -80,18 +76,8 @@ class Server(http.server.ThreadingHTTPServer):
             self.num_faults[fault] += 1
             return fault
 
-    def handle_error(self, request, client_address):
-        pass  # a client that went away is what these tests are about
 
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-    wbufsize = 1 << 16  # head and body of an answer at once: a second packet would wait for the first
-
-    def log_message(self, *_):
-        pass
-
+class Handler(StubHandler):
     def do_POST(self):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -136,10 +122,3 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2] if cut else body)
         if cut:
             self.reset()
-
-    def reset(self):
-        self.close_connection = True
-        self.wfile.flush()
-        # Closing without waiting sends a reset.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.shutdown(socket.SHUT_RDWR)

@@ -6,15 +6,14 @@ import base64
 import email.utils
 import hashlib
 import hmac
-import http.server
 import random
 import re
-import socket
-import struct
 import threading
 import time
 import urllib.parse
 from xml.sax.saxutils import escape
+
+from stub_server import StubHandler, StubServer
 
 KEY_ID, SECRET, REGION = "test-key-id", "test/secret+key", "eu-test-1"
 
@@ -42,10 +41,8 @@ class Object:
         self.modified = time.time()
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(StubServer):
     """`with Server(...) as server:` serves at `server.url` until the block ends."""
-
-    daemon_threads = True
 
     def __init__(
         self, buckets=("bucket",), faults=0.0, seed=0, late_s=4, honours_conditions=True, tls=None, without=()
@@ -106,9 +103,6 @@ class Server(http.server.ThreadingHTTPServer):
             self.num_faults[fault] += 1
             return fault
 
-    def handle_error(self, request, client_address):
-        pass  # a client that went away is what these tests are about
-
 
 def signature(secret, date, region, to_sign):
     key = ("AWS4" + secret).encode()
@@ -117,14 +111,7 @@ def signature(secret, date, region, to_sign):
     return hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-    wbufsize = 1 << 16  # head and body of an answer at once: a second packet would wait for the first
-
-    def log_message(self, *_):
-        pass
-
+class Handler(StubHandler):
     def do_GET(self):
         self.serve()
 
@@ -293,10 +280,3 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2] if cut or no_length else body)
         if cut:
             self.reset()
-
-    def reset(self):
-        self.close_connection = True
-        self.wfile.flush()
-        # Closing without waiting sends a reset.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.shutdown(socket.SHUT_RDWR)
