@@ -139,4 +139,10 @@ bool ms_matcher_accept(void* matcher, int32_t token, MsBytes* error);
 bool ms_matcher_is_complete(void* matcher);
 bool ms_matcher_is_stopped(void* matcher);
 
+// Checks of whole answers. Thread-safe.
+
+void* ms_check_new(uint8_t kind, MsView source, MsBytes* error);
+void ms_check_free(void* check);
+bool ms_check_answer(const void* check, MsView answer, MsBytes* error);
+
 }  // extern "C"

@@ -16,6 +16,12 @@ const MAX_SOURCE_BYTES: usize = 4 << 20;
 const MAX_CHOICES: usize = 10_000;
 const MAX_DEPTH: usize = 128;
 
+// Kinds of constraints, as ../grammar.h numbers them.
+pub const JSON: u8 = 0;
+const REGEX: u8 = 1;
+const LARK: u8 = 2;
+pub const CHOICE: u8 = 3;
+
 pub struct Compiler {
     factory: ParserFactory,
     stop_tokens: Vec<u32>,
@@ -63,12 +69,7 @@ impl Compiler {
             .collect();
         let trie = TokTrie::from(&TokRxInfo::new(size as u32, first), &words);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie.with_eos_tokens(&stops)));
-        let slices = llguidance::earley::SlicedBiasComputer::general_slices();
-        let mut factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices).map_err(short)?;
-        factory.quiet();
-        factory.limits_mut().verbose_errors = false;
-        factory.limits_mut().precompute_large_lexemes = false;
-        Ok(Compiler { factory, stop_tokens: stops, cache: Mutex::new(Cache::default()) })
+        Ok(Compiler { factory: factory(&env)?, stop_tokens: stops, cache: Mutex::new(Cache::default()) })
     }
 
     pub fn compile(&self, kind: u8, source: &str) -> Result<Grammar, String> {
@@ -76,23 +77,13 @@ impl Compiler {
         if let Some(fresh) = self.lock().get(&key) {
             return Ok(Grammar { fresh, stop_tokens: self.stop_tokens.clone() });
         }
-        if source.len() > MAX_SOURCE_BYTES {
-            return Err("the constraint is too long".into());
-        }
+        check_size(source)?;
         let grammar = match kind {
-            0 => TopLevelGrammar::from_json_schema(schema(source)?),
-            1 => TopLevelGrammar::from_regex(source),
-            2 if source.trim().is_empty() => return Err("the grammar is empty".into()),
-            2 => TopLevelGrammar::from_lark(source.to_string()),
-            3 => TopLevelGrammar::from_lark(choice(source)?),
-            _ => return Err("there is no such kind of constraint".into()),
+            JSON => TopLevelGrammar::from_json_schema(compact(schema(source)?)?),
+            CHOICE => TopLevelGrammar::from_lark(alternatives(&choices(source)?)),
+            _ => of_text(kind, source)?,
         };
-        let mut matcher = Matcher::new(self.factory.create_parser(grammar));
-        if let Some(error) = matcher.get_error() {
-            return Err(short(error));
-        }
-        matcher.compute_mask().map_err(short)?; // what cannot give a first token in bounded time is refused here
-        let fresh = Arc::new(Mutex::new(matcher));
+        let fresh = Arc::new(Mutex::new(start(&self.factory, grammar)?));
         self.lock().put(key, fresh.clone());
         Ok(Grammar { fresh, stop_tokens: self.stop_tokens.clone() })
     }
@@ -177,8 +168,44 @@ impl Answer {
     }
 }
 
+pub fn factory(env: &TokEnv) -> Result<ParserFactory, String> {
+    let slices = llguidance::earley::SlicedBiasComputer::general_slices();
+    let mut factory = ParserFactory::new(env, InferenceCapabilities::default(), &slices).map_err(short)?;
+    factory.quiet();
+    factory.limits_mut().verbose_errors = false;
+    factory.limits_mut().precompute_large_lexemes = false;
+    Ok(factory)
+}
+
+/// A matcher at the beginning of an answer. What cannot give a first token in bounded time is refused.
+pub fn start(factory: &ParserFactory, grammar: TopLevelGrammar) -> Result<Matcher, String> {
+    let mut matcher = Matcher::new(factory.create_parser(grammar));
+    if let Some(error) = matcher.get_error() {
+        return Err(short(error));
+    }
+    matcher.compute_mask().map_err(short)?;
+    Ok(matcher)
+}
+
+/// A regular expression or a Lark grammar.
+pub fn of_text(kind: u8, source: &str) -> Result<TopLevelGrammar, String> {
+    match kind {
+        REGEX => Ok(TopLevelGrammar::from_regex(source)),
+        LARK if source.trim().is_empty() => Err("the grammar is empty".into()),
+        LARK => Ok(TopLevelGrammar::from_lark(source.to_string())),
+        _ => Err("there is no such kind of constraint".into()),
+    }
+}
+
+pub fn check_size(source: &str) -> Result<(), String> {
+    if source.len() > MAX_SOURCE_BYTES {
+        return Err("the constraint is too long".into());
+    }
+    Ok(())
+}
+
 /// The first line of what the crate says, and the reason of a regular expression's; the rest is about its insides.
-fn short(error: impl ToString) -> String {
+pub fn short(error: impl ToString) -> String {
     let text = error.to_string();
     let mut short = text.lines().next().unwrap_or_default().to_string();
     if let Some(reason) = text.lines().find_map(|line| line.trim().strip_prefix("error: ")) {
@@ -187,10 +214,15 @@ fn short(error: impl ToString) -> String {
     short.chars().take(300).collect()
 }
 
-/// A schema as the crate takes it: compact JSON, and nothing from elsewhere.
-fn schema(source: &str) -> Result<Value, String> {
-    let mut schema: Value = serde_json::from_str(source).map_err(|e| format!("the schema is not JSON: {e}"))?;
+/// A schema that asks for nothing from elsewhere.
+pub fn schema(source: &str) -> Result<Value, String> {
+    let schema: Value = serde_json::from_str(source).map_err(|e| format!("the schema is not JSON: {e}"))?;
     check_schema(&schema, 0)?;
+    Ok(schema)
+}
+
+/// A schema as the crate takes it, of compact JSON.
+fn compact(mut schema: Value) -> Result<Value, String> {
     let options = json!({"whitespace_flexible": false, "item_separator": ",", "key_separator": ":"});
     match &mut schema {
         Value::Object(map) => drop(map.insert("x-guidance".into(), options)),
@@ -218,8 +250,7 @@ fn check_schema(schema: &Value, depth: usize) -> Result<(), String> {
     }
 }
 
-/// A list of strings as alternatives of literals.
-fn choice(source: &str) -> Result<String, String> {
+pub fn choices(source: &str) -> Result<Vec<String>, String> {
     let choices: Vec<String> =
         serde_json::from_str(source).map_err(|_| "a choice is a list of strings".to_string())?;
     if choices.is_empty() || choices.len() > MAX_CHOICES {
@@ -228,6 +259,11 @@ fn choice(source: &str) -> Result<String, String> {
     if choices.iter().any(String::is_empty) {
         return Err("a choice cannot be an empty string".into());
     }
+    Ok(choices)
+}
+
+/// Strings as alternatives of literals.
+fn alternatives(choices: &[String]) -> String {
     let literals: Vec<String> = choices.iter().map(|text| Value::from(text.as_str()).to_string()).collect();
-    Ok(format!("start: {}", literals.join(" | ")))
+    format!("start: {}", literals.join(" | "))
 }

@@ -6,6 +6,7 @@
 mod bounded;
 mod calendar;
 mod chat;
+mod check;
 mod env;
 mod expression;
 mod ffi;
@@ -18,6 +19,7 @@ mod rows;
 mod tokenizer;
 
 use chat::Chat;
+use check::Check;
 use expression::{Expression, Output};
 use ffi::{boxed, guard, slice, unbox, Bytes, Owned, View};
 use grammar::{Answer, Compiler, Grammar};
@@ -339,4 +341,19 @@ pub unsafe extern "C" fn ms_matcher_is_complete(matcher: *mut Answer) -> bool {
 #[no_mangle]
 pub unsafe extern "C" fn ms_matcher_is_stopped(matcher: *mut Answer) -> bool {
     ask(matcher, |answer| answer.must_stop())
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn ms_check_new(kind: u8, source: View, error: *mut Bytes) -> *mut Check {
+    boxed(guard(error, || Check::new(kind, source.text()?)))
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn ms_check_free(check: *mut Check) {
+    unbox(check);
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn ms_check_answer(check: *const Check, answer: View, error: *mut Bytes) -> bool {
+    guard(error, || (*check).check(answer.text()?)).is_some()
 }
