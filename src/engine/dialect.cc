@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/dialect_constraint.h"
 #include "fmt/format.h"
 
 namespace millstream {
@@ -73,6 +74,10 @@ std::string_view EndpointPath(Endpoint endpoint) {
 Status TranslateBody(Dialect dialect, Endpoint endpoint, Json& body) {
   Json translated = Json::object();
   for (auto& [name, value] : body.items()) {
+    if (name == "structured_outputs") {
+      MS_RETURN_NOT_OK(AddConstraint(dialect, endpoint, value, translated));
+      continue;
+    }
     const Key* const key = Find(name);
     std::string_view theirs =
         key == nullptr ? std::string_view() : key->theirs[static_cast<std::size_t>(dialect)];

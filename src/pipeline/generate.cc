@@ -110,10 +110,8 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
           job_seed
       )
   );
-  if (is_served) {
-    MS_RETURN_NOT_OK(step->CheckServed());
-  } else if (std::string problem = step->sampling_.ContextProblem(model.context);
-             !problem.empty()) {
+  if (std::string problem = step->sampling_.ContextProblem(model.context);
+      !is_served && !problem.empty()) {
     return Status::Invalid(problem);
   }
   step->expressions_ = step->sampling_.expressions();
@@ -125,6 +123,7 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
   }
   MS_RETURN_NOT_OK(step->CompilePrompt());
   MS_RETURN_NOT_OK(step->CompileConstraint());
+  if (is_served) MS_RETURN_NOT_OK(step->CheckServed());
 
   const auto shaped = [&](std::shared_ptr<arrow::DataType> type) {
     return spec.n > 1 ? arrow::list(std::move(type)) : type;
@@ -210,6 +209,14 @@ Status GenerateStep::CompileConstraint() {
   if (!spec_.structured) return Status::OK();
   const StructuredSpec& constraint = *spec_.structured;
   const auto compile = [&](Grammar::Kind kind, const std::string& source) -> Status {
+    if (model_.served) {  // its server enforces the constraint, or does not
+      auto check = AnswerCheck::Make(kind, source);
+      if (!check.ok()) {
+        return check.status().WithMessage("structured_outputs: ", check.status().message());
+      }
+      check_ = *std::move(check);
+      return Status::OK();
+    }
     auto grammar = model_.grammars->Compile(kind, source);
     if (!grammar.ok()) {
       return grammar.status().WithMessage("structured_outputs: ", grammar.status().message());
@@ -228,10 +235,13 @@ Status GenerateStep::CompileConstraint() {
         );
         return Status::OK();
       }
+      constraint_ = {{"choice", constraint.choices}};
       return compile(Grammar::Kind::kChoice, Json(constraint.choices).dump());
     case StructuredSpec::Kind::kRegex:
+      constraint_ = {{"regex", constraint.text}};
       return compile(Grammar::Kind::kRegex, constraint.text);
     case StructuredSpec::Kind::kGrammar:
+      constraint_ = {{"grammar", constraint.text}};
       return compile(Grammar::Kind::kLark, constraint.text);
     case StructuredSpec::Kind::kJson:
       break;
@@ -241,6 +251,7 @@ Status GenerateStep::CompileConstraint() {
   answer_type_ = output.type;
   answer_is_json_ = true;
   note_ = output.why_text;
+  constraint_ = {{"json", schema}};
   return compile(Grammar::Kind::kJsonSchema, schema.dump());
 }
 
@@ -368,15 +379,13 @@ Result<std::vector<std::int32_t>> GenerateStep::Encode(const std::string& marked
   );
 }
 
-Result<std::shared_ptr<const Grammar>> GenerateStep::RowGrammar(
-    const Values& choices, std::size_t row, RowError* error
-) const {
+Json GenerateStep::RowChoices(const Values& choices, std::size_t row, RowError* error) const {
+  Json texts = Json::array();
   if (choices.kinds[row] == Values::Kind::kError) {
     *error = {id_, std::string(choices.ErrorCode(row)), std::string(choices.Text(row))};
-    return std::shared_ptr<const Grammar>();
+    return texts;
   }
   const Json list = Json::parse(choices.Text(row), nullptr, /*allow_exceptions=*/false);
-  Json texts = Json::array();
   if (choices.kinds[row] == Values::Kind::kJson && list.is_array()) {
     for (const Json& choice : list) {
       texts.push_back(choice.is_string() ? choice : Json(choice.dump()));
@@ -384,8 +393,15 @@ Result<std::shared_ptr<const Grammar>> GenerateStep::RowGrammar(
   }
   if (texts.empty()) {
     *error = {id_, "bad_parameter", "structured_outputs.choice must give a non-empty list"};
-    return std::shared_ptr<const Grammar>();
   }
+  return texts;
+}
+
+Result<std::shared_ptr<const Grammar>> GenerateStep::RowGrammar(
+    const Values& choices, std::size_t row, RowError* error
+) const {
+  const Json texts = RowChoices(choices, row, error);
+  if (texts.empty()) return std::shared_ptr<const Grammar>();
   auto grammar = model_.grammars->Compile(Grammar::Kind::kChoice, texts.dump());
   if (grammar.ok()) return grammar;
   *error = {id_, "bad_parameter", "structured_outputs.choice: " + grammar.status().message()};

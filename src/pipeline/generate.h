@@ -14,9 +14,11 @@
 #include "engine/dialect.h"
 #include "engine/engine.h"
 #include "engine/language_model.h"
+#include "pipeline/reasoning.h"
 #include "pipeline/row_batch.h"
 #include "pipeline/sampling_settings.h"
 #include "pipeline/spec.h"
+#include "text/answer_check.h"
 
 namespace millstream {
 
@@ -44,7 +46,8 @@ struct PreparedRow {
   std::vector<Request> requests;   // n of them; ids not yet given
   std::int64_t prompt_tokens = 0;  // before any cut; 0 if it was not rendered
   bool truncated = false;
-  std::string prompt;  // as a person reads it, after the chat template
+  std::string prompt;                        // as a person reads it, after the chat template
+  std::shared_ptr<const AnswerCheck> check;  // of this row's answers alone
 };
 
 /// A row's completions, in order of samples.
@@ -53,6 +56,7 @@ struct AnsweredRow {
   bool truncated = false;
   std::string prompt;
   std::vector<Completion> samples;
+  std::shared_ptr<const AnswerCheck> check;
 };
 
 /// Immutable once bound; thread-safe.
@@ -117,6 +121,8 @@ class GenerateStep {
       std::vector<std::int32_t>* tokens
   ) const;
   Result<std::vector<std::int32_t>> Encode(const std::string& marked) const;
+  // A row's own choices, a JSON list of texts.
+  nlohmann::ordered_json RowChoices(const Values& choices, std::size_t row, RowError* error) const;
   Result<std::shared_ptr<const Grammar>> RowGrammar(
       const Values& choices, std::size_t row, RowError* error
   ) const;
@@ -131,9 +137,17 @@ class GenerateStep {
       std::vector<std::optional<RowError>> errors
   ) const;
   nlohmann::ordered_json ServedBody(const RowSettings& settings) const;
+  // Adds a row's own choices to its body, and their check.
+  std::optional<RowError> AddRowChoices(
+      const Values& choices, std::size_t row, nlohmann::ordered_json& body, PreparedRow& out
+  ) const;
   // A body in the server's words.
   Status ToServer(nlohmann::ordered_json& body) const;
+  // An answer and, apart from it, its reasoning.
+  SplitText Parts(const AnsweredRow& answer, const Completion& sample) const;
   std::optional<RowError> Judge(const AnsweredRow& answer) const;
+  std::optional<RowError> JudgeConstrained(const AnsweredRow& answer, const Completion& sample)
+      const;
 
   std::string id_;
   GenerateSpec spec_;
@@ -148,6 +162,8 @@ class GenerateStep {
   std::shared_ptr<const Expression> raw_prompt_;
   std::shared_ptr<const Expression> choices_;  // structured_outputs.choice of an expression
   std::shared_ptr<const Grammar> grammar_;
+  nlohmann::ordered_json constraint_;         // for a served model; null: none that all rows share
+  std::shared_ptr<const AnswerCheck> check_;  // of its answers
   arrow::FieldVector fields_;
   std::shared_ptr<arrow::DataType> answer_type_;
   bool answer_is_json_ = false;

@@ -44,38 +44,51 @@ Status AppendMeta(arrow::ArrayBuilder& builder, const Completion& sample, bool t
 
 }  // namespace
 
+// A server may tell reasoning from the answer unasked: only the answer is constrained.
+SplitText GenerateStep::Parts(const AnsweredRow& answer, const Completion& sample) const {
+  const bool has_parts = spec_.split_reasoning || (model_.served && spec_.structured);
+  return has_parts ? SplitReasoning(answer.prompt, sample.text) : SplitText{{}, sample.text};
+}
+
+std::optional<RowError> GenerateStep::JudgeConstrained(
+    const AnsweredRow& answer, const Completion& sample
+) const {
+  const auto invalid = [&](std::string message) {
+    return RowError{id_, "invalid_output", std::move(message)};
+  };
+  if (sample.reason == FinishReason::kLength) {
+    return invalid("the answer reached max_tokens before it was complete");
+  }
+  if (!model_.served && spec_.split_reasoning && !AnswerHasBegun(answer.prompt, sample.text)) {
+    return invalid("the model ended before </think>, where the constraint begins");
+  }
+  const std::string_view text = Parts(answer, sample).answer;
+  const AnswerCheck* const check = answer.check ? answer.check.get() : check_.get();
+  if (check != nullptr) {
+    if (const Status fits = check->Check(text); !fits.ok()) {
+      return invalid("the server's answer is not what structured_outputs asks: " + fits.message());
+    }
+  }
+  const bool has_columns =
+      answer_is_json_ && !(answer_type_->id() == arrow::Type::STRING && !note_.empty());
+  if (!has_columns) return std::nullopt;
+  auto builder = arrow::MakeBuilder(answer_type_);
+  if (!builder.ok()) return std::nullopt;
+  if (const Status fits = AppendJson(text, **builder); !fits.ok()) {
+    return invalid("the answer does not fit the schema: " + fits.message());
+  }
+  return std::nullopt;
+}
+
 std::optional<RowError> GenerateStep::Judge(const AnsweredRow& answer) const {
   for (const Completion& sample : answer.samples) {
     if (sample.reason == FinishReason::kError) {
       return RowError{id_, sample.error_code, sample.error_message};
     }
-    if (sample.reason == FinishReason::kLength) {
-      if (spec_.structured) {
-        return RowError{
-            id_, "invalid_output", "the answer reached max_tokens before it was complete"
-        };
-      }
-      if (spec_.length_error) {
-        return RowError{id_, "max_tokens_reached", "the answer reached max_tokens"};
-      }
-    }
-    if (spec_.structured && spec_.split_reasoning && !AnswerHasBegun(answer.prompt, sample.text)) {
-      return RowError{
-          id_, "invalid_output", "the model ended before </think>, where the constraint begins"
-      };
-    }
-    if (answer_is_json_) {
-      const std::string_view text = spec_.split_reasoning
-                                        ? SplitReasoning(answer.prompt, sample.text).answer
-                                        : std::string_view(sample.text);
-      if (!note_.empty() && answer_type_->id() == arrow::Type::STRING) continue;
-      auto builder = arrow::MakeBuilder(answer_type_);
-      if (!builder.ok()) continue;
-      if (const Status fits = AppendJson(text, **builder); !fits.ok()) {
-        return RowError{
-            id_, "invalid_output", "the answer does not fit the schema: " + fits.message()
-        };
-      }
+    if (spec_.structured) {
+      if (auto error = JudgeConstrained(answer, sample)) return error;
+    } else if (sample.reason == FinishReason::kLength && spec_.length_error) {
+      return RowError{id_, "max_tokens_reached", "the answer reached max_tokens"};
     }
   }
   return std::nullopt;
@@ -103,8 +116,7 @@ Status GenerateStep::Collect(RowBatch batch, const std::vector<AnsweredRow>& ans
       return [this, &answer, reasoning, as_text](
                  arrow::ArrayBuilder& builder, const Completion& sample
              ) -> Status {
-        const SplitText parts = spec_.split_reasoning ? SplitReasoning(answer.prompt, sample.text)
-                                                      : SplitText{{}, sample.text};
+        const SplitText parts = Parts(answer, sample);
         if (reasoning) return static_cast<arrow::StringBuilder&>(builder).Append(parts.reasoning);
         if (as_text) return static_cast<arrow::StringBuilder&>(builder).Append(parts.answer);
         return AppendJson(parts.answer, builder);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "pipeline/expression_columns.h"
 #include "pipeline/generate.h"
 #include "pipeline/request_key.h"
 
@@ -28,7 +29,23 @@ Json GenerateStep::ServedBody(const RowSettings& settings) const {
   if (!spec_.chat_template_kwargs.empty()) {
     body["chat_template_kwargs"] = spec_.chat_template_kwargs;
   }
+  if (!constraint_.is_null()) body["structured_outputs"] = constraint_;
   return body;
+}
+
+std::optional<RowError> GenerateStep::AddRowChoices(
+    const Values& choices, std::size_t row, Json& body, PreparedRow& out
+) const {
+  RowError error;
+  Json texts = RowChoices(choices, row, &error);
+  if (texts.empty()) return error;
+  auto check = AnswerCheck::Make(Grammar::Kind::kChoice, texts.dump());
+  if (!check.ok()) {
+    return RowError{id_, "bad_parameter", "structured_outputs.choice: " + check.status().message()};
+  }
+  out.check = *std::move(check);
+  body["structured_outputs"] = {{"choice", std::move(texts)}};
+  return std::nullopt;
 }
 
 Status GenerateStep::CheckServed() const {
@@ -50,10 +67,8 @@ Status GenerateStep::CheckServed() const {
         "fit; use `on_overflow: error`"
     );
   }
-  if (spec_.structured) {
-    return Status::Invalid("structured_outputs: is not served over HTTP in this version");
-  }
   Json body = ServedBody({});
+  if (choices_) body["structured_outputs"] = {{"choice", {"a"}}};  // as rows do
   return ToServer(body);
 }
 
@@ -91,6 +106,10 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
       }
     }
   }
+  Values choices;
+  if (choices_) {
+    MS_ASSIGN_OR_RETURN(choices, EvaluateOver(*choices_, *slice.columns));
+  }
   std::vector<PreparedRow> prepared(slice.rows.size());
   for (std::size_t row = 0; row < prepared.size(); ++row) {
     PreparedRow& out = prepared[row];
@@ -99,6 +118,8 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
     if (out.error) continue;
     out.prompt = raw_prompt_ ? prompts[row].get<std::string>() : Dump(prompts[row]);
     Json body = ServedBody(settings[row]);
+    if (choices_) out.error = AddRowChoices(choices, row, body, out);
+    if (out.error) continue;
     body[raw_prompt_ ? "prompt" : "messages"] = std::move(prompts[row]);
     const bool is_drawn = !body.contains("temperature") || body["temperature"] != 0.0;
     Request request;

@@ -338,7 +338,8 @@ class Run {
           row.row,
           row.truncated,
           std::move(row.prompt),
-          std::vector<Completion>(row.requests.size())
+          std::vector<Completion>(row.requests.size()),
+          std::move(row.check)
       };
       std::vector<Request> requests = TakeKnown(state, std::move(row.requests), pending);
       if (requests.empty()) {
