@@ -3,7 +3,6 @@
 // child.
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <utility>
 
 #include "engine/engine_host.h"
@@ -13,7 +12,7 @@
 #include "engine/recorded_engine.h"
 #include "fmt/format.h"
 #include "job/job.h"
-#include "openai/openai_engine.h"
+#include "job/served.h"
 #include "storage/path.h"
 
 namespace millstream {
@@ -70,65 +69,6 @@ Result<std::unique_ptr<Engine>> StartNative(
   });
 }
 
-// A secret, which no message names.
-Result<std::string> FromEnvironment(const std::string& variable, const std::string& place) {
-  const char* const value = std::getenv(variable.c_str());
-  if (value == nullptr || *value == '\0') {
-    return Status::Invalid(place, ": the environment variable ", variable, " is not set");
-  }
-  std::string text = value;
-  text.erase(text.find_last_not_of(" \t\r\n") + 1);
-  if (text.find_first_of("\r\n") != text.npos) {
-    return Status::Invalid(
-        place, ": the environment variable ", variable, " holds more than one line"
-    );
-  }
-  return text;
-}
-
-Result<std::unique_ptr<Engine>> StartOpenAi(const ModelSpec& spec, const Say& say) {
-  const auto millis = [](double seconds) {
-    return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-  };
-  OpenAiEngineOptions options;
-  options.base_urls = spec.base_urls;
-  options.headers.emplace_back("Content-Type: application/json");
-  options.max_in_flight = spec.max_in_flight;
-  options.say = say;
-  const Dialect dialect = DialectFromName(spec.dialect).value_or(Dialect::kOpenAi);
-  for (const Endpoint endpoint : {Endpoint::kChat, Endpoint::kCompletions}) {
-    nlohmann::ordered_json body = {{"model", spec.served_model}, {"max_tokens", 1}};
-    if (endpoint == Endpoint::kChat) {
-      body["messages"] = {{{"role", "user"}, {"content", "Hi"}}};
-    } else {
-      body["prompt"] = "Hi";
-    }
-    MS_RETURN_NOT_OK(TranslateBody(dialect, endpoint, body));
-    body.update(spec.extra_body);
-    options.probes[std::string(EndpointPath(endpoint))] = body.dump();
-  }
-  options.timeout = millis(spec.timeout_seconds);
-  options.row_deadline = millis(spec.row_deadline_seconds);
-  if (!spec.api_key_variable.empty()) {
-    MS_ASSIGN_OR_RETURN(
-        const std::string key, FromEnvironment(spec.api_key_variable, spec.place.path + ".api_key")
-    );
-    options.headers.push_back("Authorization: Bearer " + key);
-    options.secrets.push_back(key);
-  }
-  for (const HeaderSpec& header : spec.headers) {
-    std::string value = header.value;
-    if (!header.variable.empty()) {
-      MS_ASSIGN_OR_RETURN(
-          value, FromEnvironment(header.variable, spec.place.path + ".headers." + header.name)
-      );
-      options.secrets.push_back(value);
-    }
-    options.headers.push_back(header.name + ": " + value);
-  }
-  return MakeOpenAiEngine(std::move(options));
-}
-
 }  // namespace
 
 Result<JobEngines> StartEngines(
@@ -144,7 +84,7 @@ Result<JobEngines> StartEngines(
   for (const auto& [key, model] : job.models) {
     const ModelSpec& spec = job.model_specs.at(key);
     if (!spec.is_native && !make_engine) {
-      MS_ASSIGN_OR_RETURN(engines.owned.emplace_back(), StartOpenAi(spec, say));
+      MS_ASSIGN_OR_RETURN(engines.owned.emplace_back(), StartServed(spec, *model.served, say));
       engines.by_key[key] = engines.owned.back().get();
       continue;
     }

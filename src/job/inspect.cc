@@ -105,7 +105,7 @@ void DescribePlan(const PreparedJob& job, std::string& out) {
                                 "model {}: {}, dialect {}, at {}\n",
                                 key,
                                 model.path,
-                                spec.dialect,
+                                model.dialect,
                                 fmt::join(spec.base_urls, ", ")
                             );
   }

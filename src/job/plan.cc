@@ -91,9 +91,7 @@ Result<Plan> FromJson(const Json& json) {
   plan.snapshot.is_job_output = json.at("is_job_output");
   for (const Json& ranges : json.at("splits")) AddSplit(ranges, plan.splits);
   MS_ASSIGN_OR_RETURN(plan.output, SchemaFromText(json.at("output_schema")));
-  for (const auto& [key, model] : json.at("models").items()) {
-    plan.models[key] = {model.at("path"), model.at("compute"), model.at("hash")};
-  }
+  MS_ASSIGN_OR_RETURN(plan.models, ModelsFromJson(json.at("models")));
   plan.instruction_set = json.at("instruction_set");
   plan.now_unix_seconds = json.at("now");
   for (const Json& setting : json.at("settings")) {
@@ -105,6 +103,32 @@ Result<Plan> FromJson(const Json& json) {
 }
 
 }  // namespace
+
+Json ModelsToJson(const std::map<std::string, PlannedModel>& models) {
+  Json json = Json::object();
+  for (const auto& [key, model] : models) {
+    json[key] = {{"path", model.path}, {"compute", model.compute}, {"hash", model.hash}};
+    if (model.dialect.empty()) continue;
+    json[key]["dialect"] = model.dialect;
+    json[key]["context"] = model.context;
+  }
+  return json;
+}
+
+Result<std::map<std::string, PlannedModel>> ModelsFromJson(const Json& json) try {
+  std::map<std::string, PlannedModel> models;
+  for (const auto& [key, model] : json.items()) {
+    PlannedModel& planned = models[key];
+    planned.path = model.at("path");
+    planned.compute = model.at("compute");
+    planned.hash = model.at("hash");
+    planned.dialect = model.value("dialect", "");
+    planned.context = model.value("context", std::int64_t{0});
+  }
+  return models;
+} catch (const Json::exception& error) {
+  return Status::Invalid("the plan's models are damaged: ", error.what());
+}
 
 Result<Json> PlanToJson(const Plan& plan) {
   Json json = {
@@ -118,10 +142,7 @@ Result<Json> PlanToJson(const Plan& plan) {
   MS_ASSIGN_OR_RETURN(json["input_schema"], SchemaToText(*plan.snapshot.schema));
   MS_ASSIGN_OR_RETURN(json["output_schema"], SchemaToText(*plan.output));
   json["is_job_output"] = plan.snapshot.is_job_output;
-  json["models"] = Json::object();
-  for (const auto& [key, model] : plan.models) {
-    json["models"][key] = {{"path", model.path}, {"compute", model.compute}, {"hash", model.hash}};
-  }
+  json["models"] = ModelsToJson(plan.models);
   json["instruction_set"] = plan.instruction_set;
   json["now"] = plan.now_unix_seconds;
   json["settings"] = Json::array();

@@ -27,9 +27,11 @@ inline constexpr std::uint64_t kSplitBytes = 64ULL << 20;
 
 /// A model as the plan pins it.
 struct PlannedModel {
-  std::string path;
+  std::string path;  // of one that servers run: its name there
   std::string compute;
   std::uint64_t hash = 0;
+  std::string dialect;       // of its servers
+  std::int64_t context = 0;  // theirs, in tokens; 0: not asked for
 };
 
 struct Plan {
@@ -55,6 +57,8 @@ Status Grow(const nlohmann::ordered_json& json, Plan& plan);
 /// The plan with all its generations.
 Result<Plan> PlanOf(const Ledger& ledger);
 
+nlohmann::ordered_json ModelsToJson(const std::map<std::string, PlannedModel>& models);
+Result<std::map<std::string, PlannedModel>> ModelsFromJson(const nlohmann::ordered_json& json);
 Result<nlohmann::ordered_json> PlanToJson(const Plan& plan);
 Result<Plan> PlanFromJson(const nlohmann::ordered_json& json);
 

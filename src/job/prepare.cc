@@ -18,6 +18,7 @@
 #include "fmt/ranges.h"
 #include "job/job.h"
 #include "job/resume.h"
+#include "job/served.h"
 #include "job/status.h"
 #include "model/locate.h"
 #include "storage/path.h"
@@ -26,20 +27,18 @@ namespace millstream {
 namespace {
 
 constexpr std::int64_t kSampleRows = 1000;
-
-// A model of which only servers know more.
-BoundModel BindServed(const ModelSpec& spec) {
-  BoundModel bound;
-  bound.model = std::make_shared<LanguageModel>();
-  bound.served = ServedModel{
-      spec.served_model, DialectFromName(spec.dialect).value_or(Dialect::kOpenAi), spec.extra_body
-  };
-  bound.identity = fmt::format("openai {} {}", spec.dialect, spec.served_model);
-  return bound;
-}
+// For a server that is not there yet when the job begins.
+constexpr std::chrono::milliseconds kServerPatience = std::chrono::minutes(15);
 
 // Opens the models that generate steps use: headers, tokenizer and template, not yet the weights.
-Status OpenModels(PreparedJob& job) {
+// `pinned` are a plan's.
+Status OpenModels(
+    PreparedJob& job,
+    const std::map<std::string, PlannedModel>& pinned,
+    std::chrono::milliseconds patience,
+    const Say& say,
+    std::stop_token stop
+) {
   std::map<std::string, std::shared_ptr<const LanguageModel>> opened;  // by path
   for (const StepSpec& step : job.spec.steps) {
     const auto* generate = std::get_if<GenerateSpec>(&step.body);
@@ -55,9 +54,19 @@ Status OpenModels(PreparedJob& job) {
       return Status::Invalid(MistakeLine(job.spec, spec.place, status.message()));
     };
     if (!spec.is_native) {
-      job.models[generate->model] = BindServed(spec);
+      const auto known = pinned.find(generate->model);
+      auto bound = BindServed(
+          spec,
+          known == pinned.end() ? nullptr : &known->second,
+          patience,
+          say,
+          stop,
+          job.plan.models[generate->model]
+      );
+      if (IsEngineBroken(bound.status())) return bound.status();
+      if (!bound.ok()) return wrong(bound.status());
+      job.models[generate->model] = *std::move(bound);
       job.model_specs[generate->model] = spec;
-      job.plan.models[generate->model] = {spec.served_model, "", 0};
       continue;
     }
     auto path = LocateModel(spec.path, DefaultModelSearch(job.spec.folder));
@@ -89,9 +98,10 @@ Status OpenModels(PreparedJob& job) {
     if (!grammars.ok()) return wrong(grammars.status());
     bound.grammars = *std::move(grammars);
     const Compute compute = ResolveCompute(ComputeFromName(spec.compute));
-    job.plan.models[generate->model] = {
-        *path, std::string(ComputeName(compute)), model->checkpoint->hash
-    };
+    PlannedModel& planned = job.plan.models[generate->model];
+    planned.path = *path;
+    planned.compute = ComputeName(compute);
+    planned.hash = model->checkpoint->hash;
     bound.identity = fmt::format(
         "{:016x} {} {}", model->checkpoint->hash, ComputeName(compute), InstructionSet()
     );
@@ -232,9 +242,15 @@ Result<PreparedJob> PrepareJob(
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));
   if (use_output) MS_RETURN_NOT_OK(TakeOutput(storage, layout, options.restart, say, job));
-  MS_RETURN_NOT_OK(OpenModels(job));
+  std::optional<Plan> planned;
   if (job.ledger) {
-    MS_RETURN_NOT_OK(ResumePlan(job, options, say, stop));
+    MS_ASSIGN_OR_RETURN(planned, PlannedBefore(*job.ledger));
+  }
+  const auto patience = use_output ? kServerPatience : std::chrono::milliseconds(0);
+  const std::map<std::string, PlannedModel> none;
+  MS_RETURN_NOT_OK(OpenModels(job, planned ? planned->models : none, patience, say, stop));
+  if (planned) {
+    MS_RETURN_NOT_OK(ResumePlan(job, *std::move(planned), options, say, stop));
   } else {
     MS_RETURN_NOT_OK(PlanAnew(job, options, stop));
   }

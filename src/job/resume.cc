@@ -15,25 +15,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json ModelsToJson(const Plan& plan) {
-  Json models = Json::object();
-  for (const auto& [key, model] : plan.models) {
-    models[key] = {{"path", model.path}, {"compute", model.compute}, {"hash", model.hash}};
-  }
-  return models;
-}
-
 // What the accepted spec says of models replaces what the plan says.
-void TakeModels(const Json& record, Plan& plan) {
+Status TakeModels(const Json& record, Plan& plan) {
   const auto models = record.find("models");
-  if (models == record.end() || !models->is_object()) return;
-  plan.models.clear();
-  for (const auto& [key, model] : models->items()) {
-    plan.models[key] = {
-        model.value("path", ""), model.value("compute", ""), model.value("hash", std::uint64_t{0})
-    };
-  }
+  if (models == record.end()) return Status::OK();
+  MS_ASSIGN_OR_RETURN(plan.models, ModelsFromJson(*models));
   plan.instruction_set = record.value("instruction_set", "");
+  return Status::OK();
 }
 
 std::vector<SpecDifference> Differences(const PreparedJob& job, const Plan& planned) {
@@ -270,16 +258,20 @@ Json SpecRecord(const PreparedJob& job, const SpecOverrides& overrides) {
   return {
       {"spec", job.spec.canonical},
       {"file", SpecSource(job.spec, overrides)},
-      {"models", ModelsToJson(job.plan)},
+      {"models", ModelsToJson(job.plan.models)},
       {"instruction_set", job.plan.instruction_set}
   };
 }
 
+Result<Plan> PlannedBefore(const Ledger& ledger) {
+  MS_ASSIGN_OR_RETURN(Plan planned, PlanOf(ledger));
+  MS_RETURN_NOT_OK(TakeModels(ledger.current_spec(), planned));
+  return planned;
+}
+
 Status ResumePlan(
-    PreparedJob& job, const JobOptions& options, const Say& say, std::stop_token stop
+    PreparedJob& job, Plan planned, const JobOptions& options, const Say& say, std::stop_token stop
 ) {
-  MS_ASSIGN_OR_RETURN(Plan planned, PlanOf(*job.ledger));
-  TakeModels(job.ledger->current_spec(), planned);
   MS_RETURN_NOT_OK(CompareSpec(job, options, planned, say));
   MS_ASSIGN_OR_RETURN(const NewInput found, FindNewInput(job, planned));
   for (std::size_t i = 0; i < planned.snapshot.files.size(); ++i) {

@@ -11,10 +11,13 @@
 
 namespace millstream {
 
-/// Loads the plan of a job whose ledger stands, and compares. Invalid if the spec changed and that
-/// was not accepted; a Conflict if the input changed.
+/// The plan of a job whose ledger stands, its models those of the current spec.
+Result<Plan> PlannedBefore(const Ledger& ledger);
+
+/// Compares the job with what was planned, and goes on with it. Invalid if the spec changed and
+/// that was not accepted; a Conflict if the input changed.
 Status ResumePlan(
-    PreparedJob& job, const JobOptions& options, const Say& say, std::stop_token stop
+    PreparedJob& job, Plan planned, const JobOptions& options, const Say& say, std::stop_token stop
 );
 
 /// Invalid if the bound job's rows have other columns than those that stand.

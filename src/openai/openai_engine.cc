@@ -31,15 +31,9 @@ constexpr std::chrono::milliseconds kIdleWait{1000};
 constexpr std::chrono::seconds kSilence{5};
 constexpr std::size_t kBytesPerToken = 4;  // about
 
-HttpOptions LoopOptions() {
-  HttpOptions options;
-  options.stall_timeout_s = 0;  // a server says nothing until the whole answer is there
-  return options;
-}
-
 DispatchOptions OptionsOfDispatch(const OpenAiEngineOptions& options) {
   DispatchOptions dispatch;
-  dispatch.num_servers = options.base_urls.size();
+  dispatch.num_servers = options.access.base_urls.size();
   dispatch.max_in_flight = options.max_in_flight;
   dispatch.row_deadline = options.row_deadline;
   dispatch.gone_limit = options.gone_limit;
@@ -51,7 +45,7 @@ class OpenAiEngine final : public Engine {
  public:
   explicit OpenAiEngine(OpenAiEngineOptions options)
       : options_(std::move(options)),
-        loop_(LoopOptions()),
+        loop_(options_.access.http_options()),
         dispatch_(OptionsOfDispatch(options_), std::random_device()()),
         room_(dispatch_.room()) {
     thread_.Spawn([this](std::stop_token stop) {
@@ -133,13 +127,8 @@ class OpenAiEngine final : public Engine {
     return Status::OK();
   }
 
-  // A server may repeat the key that it refuses.
   void Redact(std::string& message) const {
-    for (const std::string& secret : options_.secrets) {
-      std::size_t at = 0;
-      while ((at = message.find(secret, at)) != message.npos)
-        message.replace(at, secret.size(), "***");
-    }
+    message = options_.access.Redacted(std::move(message));
   }
 
   // A person who sees no row end wants to know what it waits for.
@@ -154,7 +143,7 @@ class OpenAiEngine final : public Engine {
       options_.say(fmt::format(
           "no answer from {} for {} s ({}): waiting for {} minutes, then the job stops and can be "
           "resumed",
-          fmt::join(options_.base_urls, ", "),
+          fmt::join(options_.access.base_urls, ", "),
           std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - *since).count(),
           dispatch_.last_failure(),
           std::chrono::ceil<std::chrono::minutes>(options_.gone_limit).count()
@@ -206,8 +195,8 @@ class OpenAiEngine final : public Engine {
   void Post(RequestId id, std::size_t server, const std::string& path, std::string_view body) {
     HttpRequest http;
     http.method = "POST";
-    http.url = options_.base_urls[server] + path;
-    http.headers = options_.headers;
+    http.url = options_.access.base_urls[server] + path;
+    http.headers = options_.access.headers;
     http.body = body;
     http.body_bytes_max = kAnswerBytesMax;
     http.timeout_ms = options_.timeout.count();

@@ -9,17 +9,15 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "base/status.h"
 #include "engine/engine.h"
+#include "openai/servers.h"
 
 namespace millstream {
 
 struct OpenAiEngineOptions {
-  std::vector<std::string> base_urls;  // "http://gpu-1:8000/v1"; the load is shared
-  std::vector<std::string> headers;    // of each request, secrets among them: never logged
-  std::vector<std::string> secrets;    // texts that no message may hold, whoever wrote it
+  ServerAccess access;  // the load is shared
   // What a server is asked to see whether it answers at all: a small body for each endpoint's path.
   std::map<std::string, std::string> probes;
   std::int64_t max_in_flight = 0;  // requests; 0: as many as get more done

@@ -24,7 +24,7 @@ Request Asking(RequestId id, std::string body) {
 
 std::unique_ptr<Engine> EngineFor(const StubServer& server) {
   OpenAiEngineOptions options;
-  options.base_urls = {server.url()};
+  options.access.base_urls = {server.url()};
   options.backoff_first = std::chrono::milliseconds(1);
   return MakeOpenAiEngine(std::move(options));
 }

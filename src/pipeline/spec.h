@@ -45,8 +45,9 @@ struct ModelSpec {
   std::int64_t hang_seconds = 60;
   // Of servers:
   std::vector<std::string> base_urls;
-  std::string served_model;  // the name that they know it by
-  std::string dialect;
+  std::string served_model;      // the name that they know it by
+  std::string dialect;           // "auto": as they say
+  std::string ca_file;           // absolute
   std::string api_key_variable;  // of the environment; empty: no key
   std::vector<HeaderSpec> headers;
   nlohmann::ordered_json extra_body = nlohmann::ordered_json::object();

@@ -14,6 +14,7 @@
 #include "fmt/format.h"
 #include "pipeline/spec_overrides.h"
 #include "pipeline/spec_values.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -25,12 +26,13 @@ void CheckEngineKeys(
   constexpr std::array<std::string_view, 7> kNativeKeys{
       "path", "context", "memory", "threads", "compute", "isolate", "hang_seconds"
   };
-  constexpr std::array<std::string_view, 9> kServerKeys{
+  constexpr std::array<std::string_view, 10> kServerKeys{
       "base_url",
       "model",
       "dialect",
       "api_key",
       "headers",
+      "ca_file",
       "extra_body",
       "max_in_flight",
       "timeout",
@@ -127,7 +129,7 @@ void BuildServer(
     );
   }
   model.served_model = TextAt(entry, "model").value_or("");
-  model.dialect = TextAt(entry, "dialect").value_or("openai");
+  model.dialect = TextAt(entry, "dialect").value_or("auto");
   if (const YamlNode* key = entry.Find("api_key")) {
     model.api_key_variable = TextAt(*key, "env").value_or("");
   }
@@ -151,6 +153,9 @@ void BuildModels(const YamlNode& models, JobSpec& spec, SpecMistakes& mistakes) 
     ModelSpec& model = spec.models[entry.key];
     const std::string place = PathOf("models", entry.key);
     model.is_native = TextAt(entry, "engine").value_or("native") == "native";
+    if (const auto file = TextAt(entry, "ca_file")) {
+      model.ca_file = CleanPath(spec.folder, *file);
+    }
     if (entry.IsMap()) CheckEngineKeys(entry, place, model.is_native, mistakes);
     if (!model.is_native) BuildServer(entry, place, model, mistakes);
     model.path = TextAt(entry, "path").value_or("");

@@ -19,7 +19,9 @@ constexpr std::array<std::string_view, 4> kOutputFormats{"parquet", "jsonl", "cs
 constexpr std::array<std::string_view, 3> kRowKinds{"ok", "error", "skipped"};
 constexpr std::array<std::string_view, 3> kComputes{"auto", "f32", "bf16"};
 constexpr std::array<std::string_view, 2> kEngines{"native", "openai"};
-constexpr std::array<std::string_view, 4> kDialects{"openai", "vllm", "sglang", "llama-server"};
+constexpr std::array<std::string_view, 5> kDialects{
+    "auto", "openai", "vllm", "sglang", "llama-server"
+};
 constexpr std::array<std::string_view, 7> kStepKinds{
     "set", "filter", "generate", "check", "select", "drop", "rename"
 };
@@ -68,8 +70,9 @@ constexpr SpecKey kModelKeys[] = {
      .example = "Qwen/Qwen3-8B"},
     {.name = "dialect",
      .shape = {.scalar = kWord, .words = kDialects},
-     .default_value = "openai",
-     .doc = "What kind of server it is: which settings it takes, and under which names.",
+     .default_value = "auto",
+     .doc = "What kind of server it is: which settings it takes, and under which names. `auto` is "
+            "what it says itself.",
      .example = "vllm"},
     {.name = "api_key",
      .shape = {.section = &kEnvironment},
@@ -83,6 +86,12 @@ constexpr SpecKey kModelKeys[] = {
      .default_note = "none",
      .doc = "HTTP headers of each request. Secrets as variables of the environment.",
      .example = "{x-team: search, x-token: {env: GATEWAY_TOKEN}}",
+     .changes_rows = false},
+    {.name = "ca_file",
+     .shape = kTextValue,
+     .default_note = "the system's certificates",
+     .doc = "A file of certificates (PEM) to trust, for servers with a private one.",
+     .example = "company-ca.pem",
      .changes_rows = false},
     {.name = "extra_body",
      .shape = kAnyMapping,

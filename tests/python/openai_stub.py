@@ -47,18 +47,23 @@ class Server(StubServer):
     """`with Server() as server:` serves at `server.url` until the block ends. `script(body)` may answer a request
     itself: with a (status, headers, body) of its own, or None."""
 
-    def __init__(self, faults=0.0, seed=0, script=None, key=None, port=0):
+    def __init__(self, faults=0.0, seed=0, script=None, key=None, port=0, owner="openai", context=None, tls=None):
         super().__init__(("127.0.0.1", port), Handler)
+        self.tls = tls
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.faults, self.script, self.key = faults, script, key
+        self.owner, self.context = owner, context  # what it says of itself
         self.random = random.Random(seed)
         self.lock = threading.Lock()  # of all below
-        self.bodies, self.headers = [], []  # of all requests, as they came
+        self.bodies, self.headers = [], []  # of all POSTs, as they came
+        self.looks = []  # paths of all GETs
         self.answered = collections.Counter()  # how often each text was answered in full
         self.num_faults = dict.fromkeys(FAULTS, 0)
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server_address[1]}/v1"
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -78,6 +83,21 @@ class Server(StubServer):
 
 
 class Handler(StubHandler):
+    def do_GET(self):
+        server = self.server
+        with server.lock:
+            server.looks.append(self.path)
+        if server.key and self.headers.get("authorization") != f"Bearer {server.key}":
+            return self.answer_error(401, "Incorrect API key provided")
+        if self.path == "/v1/models" and server.owner:
+            entry = {"id": "m/1", "object": "model", "owned_by": server.owner}
+            entry |= {"max_model_len": server.context} if server.owner != "llamacpp" else {}
+            return self.answer(200, {}, json.dumps({"object": "list", "data": [entry]}).encode())
+        if self.path == "/props" and server.owner == "llamacpp":
+            settings = {"n_ctx": server.context}
+            return self.answer(200, {}, json.dumps({"default_generation_settings": settings}).encode())
+        self.answer_error(404, "Not Found")
+
     def do_POST(self):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -3,7 +3,22 @@
 
 import http.server
 import socket
+import ssl
 import struct
+import subprocess
+
+
+def own_certificate(folder):
+    """For a server on the loopback interface: its TLS, with a certificate that nobody vouches for, and that one's
+    file."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", key, "-out", certificate]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *files]
+    subprocess.run(make, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    return tls, certificate
 
 
 class StubServer(http.server.ThreadingHTTPServer):

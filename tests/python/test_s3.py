@@ -7,7 +7,6 @@ import http.server
 import json
 import os
 import socket
-import ssl
 import subprocess
 import threading
 import urllib.request
@@ -15,6 +14,7 @@ import urllib.request
 import pytest
 from conftest import ROOT
 from s3_stub import KEY_ID, REGION, SECRET, Server
+from stub_server import own_certificate
 from torture import SEED, Clock, report
 
 DRIVER = ROOT / "build/release/bin/s3_driver"
@@ -159,17 +159,12 @@ def test_credentials_of_a_role_are_used_while_they_are_good_though_no_newer_ones
 
 
 def test_a_server_needs_a_certificate_that_is_trusted(tmp_path):
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "certificate.pem"]
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *files]
-    subprocess.run(make, check=True, capture_output=True)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    tls, certificate = own_certificate(tmp_path)
     with Server(tls=tls) as server:
         done = drive(server.environment, "exercise", "s3://bucket/x", 8, 1)
         assert done.returncode == 1
         assert "certificate" in done.stderr
-        trusted = server.environment | {"AWS_CA_BUNDLE": str(tmp_path / "certificate.pem")}
+        trusted = server.environment | {"AWS_CA_BUNDLE": str(certificate)}
         done = drive(trusted, "exercise", "s3://bucket/x", 80, 1)
         assert done.returncode == 0, done.stderr
         assert server.num_requests > 100

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "openai/servers.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "base/mutex.h"
+#include "engine/engine.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "http/http_client.h"
+#include "nlohmann/json.hpp"
+
+namespace millstream {
+namespace {
+
+using Json = nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t kListBytesMax = 16 << 20;
+constexpr long kTimeoutMs = 30'000;
+constexpr std::chrono::milliseconds kInterval{1000};  // between two tries
+constexpr std::int64_t kContextMax = std::int64_t{1} << 31;
+
+HttpReply Get(HttpClient& client, const ServerAccess& access, const std::string& url) {
+  HttpRequest request;
+  request.url = url;
+  request.headers = access.headers;
+  request.body_bytes_max = kListBytesMax;
+  request.timeout_ms = kTimeoutMs;
+  return client.Send(request);
+}
+
+Json Parsed(const HttpReply& reply) {
+  const bool is_good = reply.end == HttpReply::End::kDone && reply.status == 200;
+  return is_good ? Json::parse(reply.body, nullptr, /*allow_exceptions=*/false) : Json();
+}
+
+std::int64_t Context(const Json& json, const char* key) {
+  const auto found = json.is_object() ? json.find(key) : json.end();
+  if (found == json.end() || !found->is_number_integer()) return 0;
+  return std::clamp<std::int64_t>(found->get<std::int64_t>(), 0, kContextMax);
+}
+
+// The entry of a list of models that is `model`'s, or its first.
+Json EntryOf(const Json& list, const std::string& model) {
+  const auto data = list.is_object() ? list.find("data") : list.end();
+  if (data == list.end() || !data->is_array() || data->empty()) return nullptr;
+  for (const Json& entry : *data) {
+    if (entry.is_object() && entry.value("id", Json()) == model) return entry;
+  }
+  return data->front();
+}
+
+Dialect DialectOf(const Json& entry) {
+  const Json owner = entry.is_object() ? entry.value("owned_by", Json()) : Json();
+  if (owner == "vllm") return Dialect::kVllm;
+  if (owner == "sglang") return Dialect::kSglang;
+  if (owner == "llamacpp") return Dialect::kLlamaServer;
+  return Dialect::kOpenAi;
+}
+
+// llama-server tells its context elsewhere: what one of its slots holds.
+std::int64_t ContextOfSlots(HttpClient& client, const ServerAccess& access, std::string url) {
+  constexpr std::string_view kVersion = "/v1";
+  if (url.ends_with(kVersion)) url.resize(url.size() - kVersion.size());
+  const Json props = Parsed(Get(client, access, url + "/props"));
+  const auto settings = props.is_object() ? props.find("default_generation_settings") : props.end();
+  return settings == props.end() ? 0 : Context(*settings, "n_ctx");
+}
+
+// Nothing if the server is not there, or not ready: `why` says so.
+std::optional<Result<ServerFacts>> AskOne(
+    HttpClient& client,
+    const ServerAccess& access,
+    const std::string& url,
+    const std::string& model,
+    std::string& why
+) {
+  const HttpReply reply = Get(client, access, url + "/models");
+  if (reply.end == HttpReply::End::kWrong) {
+    return Status::Invalid("cannot ask ", url, ": ", reply.error);
+  }
+  if (reply.end != HttpReply::End::kDone) {
+    why = fmt::format("{}: {}", url, reply.error);
+    return std::nullopt;
+  }
+  if (reply.status == 401 || reply.status == 403) {
+    return EngineBroken(
+        fmt::format("{} answers {}: check the key that `api_key` names", url, reply.status)
+    );
+  }
+  if (reply.status == 429 || reply.status >= 500) {
+    why = fmt::format("{} answers {}", url, reply.status);
+    return std::nullopt;
+  }
+  const Json entry = EntryOf(Parsed(reply), model);
+  ServerFacts facts;
+  facts.dialect = DialectOf(entry);
+  facts.context = facts.dialect == Dialect::kLlamaServer ? ContextOfSlots(client, access, url)
+                                                         : Context(entry, "max_model_len");
+  return facts;
+}
+
+// Whether the time passed without a stop.
+bool Wait(std::chrono::milliseconds time, std::stop_token stop) {
+  Mutex mutex;
+  std::condition_variable_any never;
+  MutexLock lock(mutex);
+  never.wait_for(lock, stop, time, [] { return false; });
+  return !stop.stop_requested();
+}
+
+}  // namespace
+
+HttpOptions ServerAccess::http_options() const {
+  HttpOptions options;
+  options.ca_bundle = ca_file;
+  options.stall_timeout_s = 0;  // a server says nothing until the whole answer is there
+  return options;
+}
+
+std::string ServerAccess::Redacted(std::string message) const {
+  for (const std::string& secret : secrets) {
+    std::size_t at = 0;
+    while ((at = message.find(secret, at)) != message.npos) {
+      message.replace(at, secret.size(), "***");
+    }
+  }
+  return message;
+}
+
+Result<ServerFacts> AskServers(
+    const ServerAccess& access,
+    const std::string& model,
+    std::chrono::milliseconds patience,
+    const std::function<void(const std::string&)>& say,
+    std::stop_token stop
+) {
+  HttpClient client(access.http_options());
+  const Clock::time_point until = Clock::now() + patience;
+  bool was_said = false;
+  while (true) {
+    std::vector<std::string> reasons;
+    for (const std::string& url : access.base_urls) {
+      std::string why;
+      if (auto facts = AskOne(client, access, url, model, why)) return *std::move(facts);
+      reasons.push_back(access.Redacted(std::move(why)));
+    }
+    const std::string why = fmt::format("{}", fmt::join(reasons, "; "));
+    if (Clock::now() + kInterval > until) {
+      return EngineBroken(fmt::format(
+          "no server answers that could say what it is ({}): start it, or give its `dialect`", why
+      ));
+    }
+    if (say && !std::exchange(was_said, true)) {
+      say(fmt::format("waiting for a server to say what it is ({})", why));
+    }
+    if (!Wait(kInterval, stop)) return Status::Cancelled("stopped while waiting for a server");
+  }
+}
+
+}  // namespace millstream
