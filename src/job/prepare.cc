@@ -30,8 +30,42 @@ constexpr std::int64_t kSampleRows = 1000;
 // For a server that is not there yet when the job begins.
 constexpr std::chrono::milliseconds kServerPatience = std::chrono::minutes(15);
 
-// Opens the models that generate steps use: headers, tokenizer and template, not yet the weights.
-// `pinned` are a plan's.
+using OpenedModels = std::map<std::string, std::shared_ptr<const LanguageModel>>;  // by path
+
+// What a name that is no model may have meant.
+std::string NearModel(const JobSpec& spec, const std::string& name) {
+  std::vector<std::string> keys;
+  keys.reserve(spec.models.size());
+  for (const auto& [key, unused] : spec.models) keys.push_back(key);
+  const std::string hint = keys.empty() || spec.models.contains(name) ? "" : DidYouMean(name, keys);
+  return hint.empty() ? "" : "; of the names in `models`" + hint;
+}
+
+// Opens headers, tokenizer and template, not yet the weights.
+Result<BoundModel> BindNative(
+    const ModelSpec& spec, const std::string& folder, OpenedModels& opened, PlannedModel& planned
+) {
+  MS_ASSIGN_OR_RETURN(planned.path, LocateModel(spec.path, DefaultModelSearch(folder)));
+  auto& model = opened[planned.path];
+  if (!model) {
+    MS_ASSIGN_OR_RETURN(model, OpenLanguageModel(planned.path, ""));
+  }
+  BoundModel bound;
+  bound.model = model;
+  bound.context = spec.context.value_or(model->context);
+  if (bound.context < 1 || bound.context > model->context) {
+    return Status::Invalid(
+        fmt::format("context {} is beyond the model's {}", bound.context, model->context)
+    );
+  }
+  MS_ASSIGN_OR_RETURN(bound.grammars, GrammarCompiler::Make(model->tokenizer, model->stop_tokens));
+  planned.compute = ComputeName(ResolveCompute(ComputeFromName(spec.compute)));
+  planned.hash = model->checkpoint->hash;
+  bound.identity = fmt::format("{:016x} {} {}", planned.hash, planned.compute, InstructionSet());
+  return bound;
+}
+
+// Binds the models that generate steps use. `pinned` are a plan's.
 Status OpenModels(
     PreparedJob& job,
     const std::map<std::string, PlannedModel>& pinned,
@@ -39,75 +73,39 @@ Status OpenModels(
     const Say& say,
     std::stop_token stop
 ) {
-  std::map<std::string, std::shared_ptr<const LanguageModel>> opened;  // by path
+  OpenedModels opened;
   for (const StepSpec& step : job.spec.steps) {
     const auto* generate = std::get_if<GenerateSpec>(&step.body);
     if (generate == nullptr || job.models.contains(generate->model)) continue;
+    const std::string& name = generate->model;
     ModelSpec spec;
-    spec.path = generate->model;
+    spec.path = name;
     const auto place = generate->places.find("model");
     spec.place = place == generate->places.end() ? step.place : place->second;
-    if (const auto found = job.spec.models.find(generate->model); found != job.spec.models.end()) {
+    if (const auto found = job.spec.models.find(name); found != job.spec.models.end()) {
       spec = found->second;
     }
-    const auto wrong = [&](const Status& status) {
-      return Status::Invalid(MistakeLine(job.spec, spec.place, status.message()));
-    };
-    if (!spec.is_native) {
-      const auto known = pinned.find(generate->model);
-      auto bound = BindServed(
-          spec,
-          known == pinned.end() ? nullptr : &known->second,
-          patience,
-          say,
-          stop,
-          job.plan.models[generate->model]
-      );
-      if (IsEngineBroken(bound.status())) return bound.status();
-      if (!bound.ok()) return wrong(bound.status());
-      job.models[generate->model] = *std::move(bound);
-      job.model_specs[generate->model] = spec;
-      continue;
+    PlannedModel planned;
+    const auto known = pinned.find(name);
+    auto bound = spec.is_native ? BindNative(spec, job.spec.folder, opened, planned)
+                                : BindServed(
+                                      spec,
+                                      known == pinned.end() ? nullptr : &known->second,
+                                      patience,
+                                      say,
+                                      stop,
+                                      planned
+                                  );
+    if (IsEngineBroken(bound.status())) return bound.status();
+    if (!bound.ok()) {
+      const std::string hint = planned.path.empty() ? NearModel(job.spec, name) : "";
+      return Status::Invalid(MistakeLine(job.spec, spec.place, bound.status().message() + hint));
     }
-    auto path = LocateModel(spec.path, DefaultModelSearch(job.spec.folder));
-    if (!path.ok()) {
-      std::vector<std::string> keys;
-      keys.reserve(job.spec.models.size());
-      for (const auto& [key, unused] : job.spec.models) keys.push_back(key);
-      const bool is_key = job.spec.models.contains(generate->model);
-      const std::string hint = is_key || keys.empty() ? "" : DidYouMean(generate->model, keys);
-      return wrong(path.status().WithMessage(
-          path.status().message(), hint.empty() ? "" : "; of the names in `models`" + hint
-      ));
-    }
-    auto& model = opened[*path];
-    if (!model) {
-      auto open = OpenLanguageModel(*path, "");
-      if (!open.ok()) return wrong(open.status());
-      model = *std::move(open);
-    }
-    BoundModel bound;
-    bound.model = model;
-    bound.context = spec.context.value_or(model->context);
-    if (bound.context < 1 || bound.context > model->context) {
-      return wrong(Status::Invalid(
-          fmt::format("context {} is beyond the model's {}", bound.context, model->context)
-      ));
-    }
-    auto grammars = GrammarCompiler::Make(model->tokenizer, model->stop_tokens);
-    if (!grammars.ok()) return wrong(grammars.status());
-    bound.grammars = *std::move(grammars);
-    const Compute compute = ResolveCompute(ComputeFromName(spec.compute));
-    PlannedModel& planned = job.plan.models[generate->model];
-    planned.path = *path;
-    planned.compute = ComputeName(compute);
-    planned.hash = model->checkpoint->hash;
-    bound.identity = fmt::format(
-        "{:016x} {} {}", model->checkpoint->hash, ComputeName(compute), InstructionSet()
-    );
-    job.models[generate->model] = std::move(bound);
-    job.model_specs[generate->model] = spec;
-    job.plan.instruction_set = InstructionSet();  // its answers are those of one kind of machine
+    // Its answers are those of one kind of machine.
+    if (spec.is_native) job.plan.instruction_set = InstructionSet();
+    job.models[name] = *std::move(bound);
+    job.model_specs[name] = spec;
+    job.plan.models[name] = std::move(planned);
   }
   return Status::OK();
 }

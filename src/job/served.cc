@@ -2,7 +2,7 @@
 #include "job/served.h"
 
 #include <cstdlib>
-#include <fstream>
+#include <filesystem>
 #include <string>
 #include <utility>
 
@@ -32,7 +32,8 @@ Result<ServerAccess> AccessOf(const ModelSpec& spec) {
   ServerAccess access;
   access.base_urls = spec.base_urls;
   access.ca_file = spec.ca_file;
-  if (!spec.ca_file.empty() && !std::ifstream(spec.ca_file).good()) {
+  std::error_code ignored;
+  if (!spec.ca_file.empty() && !std::filesystem::is_regular_file(spec.ca_file, ignored)) {
     return Status::Invalid("ca_file: cannot read ", spec.ca_file);
   }
   if (!spec.api_key_variable.empty()) {
