@@ -123,6 +123,9 @@ void PrintSummary(const JobReport& report) {
     );
   }
   const EngineStats& engine = report.tokens;
+  if (engine.cost > 0) {
+    fmt::print(stderr, "cost: {:.{}f}, by `price`\n", engine.cost, engine.cost < 1 ? 5 : 2);
+  }
   if (engine.restarts > 0) {
     fmt::print(
         stderr,

@@ -120,6 +120,7 @@ void PrintSummaryEvent(const JobReport& report) {
        {"skipped", report.rows.skipped},
        {"prompt_tokens", report.tokens.prompt_tokens},
        {"completion_tokens", report.tokens.completion_tokens},
+       {"cost", report.tokens.cost},
        {"cut_answers", report.cut_answers},
        {"engine_restarts", report.tokens.restarts},
        {"workers_lost", report.tokens.workers_lost},

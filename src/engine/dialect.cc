@@ -71,6 +71,11 @@ std::string_view EndpointPath(Endpoint endpoint) {
   return endpoint == Endpoint::kChat ? "/chat/completions" : "/completions";
 }
 
+bool CountsTokens(Dialect dialect, Endpoint endpoint) {
+  return dialect == Dialect::kVllm || dialect == Dialect::kLlamaServer ||
+         (dialect == Dialect::kSglang && endpoint == Endpoint::kCompletions);
+}
+
 Status TranslateBody(Dialect dialect, Endpoint endpoint, Json& body) {
   Json translated = Json::object();
   for (auto& [name, value] : body.items()) {

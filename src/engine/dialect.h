@@ -21,6 +21,9 @@ std::optional<Dialect> DialectFromName(std::string_view name);
 enum class Endpoint { kChat, kCompletions };
 std::string_view EndpointPath(Endpoint endpoint);  // below the base URL: "/chat/completions"
 
+/// Whether servers of the dialect say how many tokens such a prompt has.
+bool CountsTokens(Dialect dialect, Endpoint endpoint);
+
 /// Renames the keys of a request's body, which has the job file's names (those of vLLM), to what a
 /// server of this dialect takes. Invalid, naming the key and what can be done, if it has one that
 /// the server lacks: it would drop it silently.

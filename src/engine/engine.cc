@@ -36,6 +36,7 @@ EngineStats& EngineStats::operator+=(const EngineStats& other) {
   steps += other.steps;
   requests_finished += other.requests_finished;
   preemptions += other.preemptions;
+  cost += other.cost;
   restarts += other.restarts;
   workers_lost += other.workers_lost;
   requests_crashed += other.requests_crashed;

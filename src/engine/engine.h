@@ -82,6 +82,7 @@ struct EngineStats {
   std::int64_t steps = 0;
   std::int64_t requests_finished = 0;
   std::int64_t preemptions = 0;
+  double cost = 0;  // of these tokens, where they have a price
   // Of an engine in a child process (hosted_engine.h):
   std::int64_t restarts = 0;
   std::int64_t workers_lost = 0;  // restarts that no request is to blame for: killed from outside

@@ -29,19 +29,18 @@ Status Because(const std::string& what, const Status& status) {
   return status.WithMessage(what, ": ", status.message());
 }
 
-}  // namespace
-
-Result<std::shared_ptr<const LanguageModel>> OpenLanguageModel(
-    const std::string& path, const std::string& chat_template_override
+// What a checkpoint says of its tokens and chats.
+Result<std::shared_ptr<const LanguageModel>> OfCheckpoint(
+    std::shared_ptr<const Checkpoint> opened, const std::string& chat_template_override
 ) {
   auto model = std::make_shared<LanguageModel>();
-  MS_ASSIGN_OR_RETURN(model->checkpoint, Checkpoint::Open(path));
+  model->checkpoint = std::move(opened);
   const Checkpoint& checkpoint = *model->checkpoint;
-  model->path = path;
+  model->path = checkpoint.path;
   model->context = checkpoint.config().context;
   model->stop_tokens = checkpoint.stop_tokens;
   auto tokenizer = MakeTokenizer(checkpoint);
-  if (!tokenizer.ok()) return Because(path + ": tokenizer", tokenizer.status());
+  if (!tokenizer.ok()) return Because(model->path + ": tokenizer", tokenizer.status());
   model->tokenizer = tokenizer.MoveValueUnsafe();
   model->special_tokens = model->tokenizer->special_tokens();
 
@@ -50,11 +49,25 @@ Result<std::shared_ptr<const LanguageModel>> OpenLanguageModel(
   if (!source.empty()) {
     auto compiled = ChatTemplate::Compile(source, checkpoint.bos_token, checkpoint.eos_token);
     if (!compiled.ok()) {
-      return Because(is_own ? path + ": chat template" : "chat_template", compiled.status());
+      return Because(is_own ? model->path + ": chat template" : "chat_template", compiled.status());
     }
     model->chat_template = compiled.MoveValueUnsafe();
   }
   return std::shared_ptr<const LanguageModel>(std::move(model));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const LanguageModel>> OpenLanguageModel(
+    const std::string& path, const std::string& chat_template_override
+) {
+  MS_ASSIGN_OR_RETURN(auto checkpoint, Checkpoint::Open(path));
+  return OfCheckpoint(std::move(checkpoint), chat_template_override);
+}
+
+Result<std::shared_ptr<const LanguageModel>> OpenTokenizerOf(const std::string& path) {
+  MS_ASSIGN_OR_RETURN(auto checkpoint, Checkpoint::OpenTokenizer(path));
+  return OfCheckpoint(std::move(checkpoint), "");
 }
 
 }  // namespace millstream

@@ -34,4 +34,8 @@ Result<std::shared_ptr<const LanguageModel>> OpenLanguageModel(
     const std::string& path, const std::string& chat_template_override
 );
 
+/// The same of the tokenizer and chat template alone, for a model that runs elsewhere: a folder may
+/// lack weights.
+Result<std::shared_ptr<const LanguageModel>> OpenTokenizerOf(const std::string& path);
+
 }  // namespace millstream

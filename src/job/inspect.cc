@@ -102,10 +102,11 @@ void DescribePlan(const PreparedJob& job, std::string& out) {
                                 job.plan.instruction_set
                             )
                           : fmt::format(
-                                "model {}: {}, dialect {}, at {}\n",
+                                "model {}: {}, dialect {}{}, at {}\n",
                                 key,
                                 model.path,
                                 model.dialect,
+                                model.context > 0 ? fmt::format(", context {}", model.context) : "",
                                 fmt::join(spec.base_urls, ", ")
                             );
   }
@@ -117,17 +118,99 @@ void DescribePlan(const PreparedJob& job, std::string& out) {
   }
 }
 
-Status DescribePrompts(const GenerateStep& step, const Collect& collect, std::string& out) {
-  std::vector<std::int64_t> lengths;
+// What is known of the prompts of a sample of rows.
+struct PromptSample {
+  std::vector<std::int64_t> lengths;  // tokens
+  bool is_guess = false;              // of bytes
+  std::int64_t over = 0, truncated = 0;
+};
+
+// A server that must be asked for the number is asked for some rows alone.
+Status AddLength(const GenerateStep& step, const PreparedRow& row, PromptSample& sample) {
+  constexpr std::size_t kAsked = 100;
+  constexpr std::size_t kBytesPerToken = 4;
+  if (row.prompt_tokens > 0) {
+    sample.lengths.push_back(row.prompt_tokens);
+  } else if (!row.error && !row.requests.empty() && sample.lengths.size() < kAsked) {
+    MS_ASSIGN_OR_RETURN(std::optional<std::int64_t> tokens, step.CountPrompt(row));
+    sample.is_guess = sample.is_guess || !tokens;
+    const std::size_t guess = (row.prompt.size() + kBytesPerToken - 1) / kBytesPerToken;
+    sample.lengths.push_back(tokens.value_or(static_cast<std::int64_t>(guess)));
+  }
+  return Status::OK();
+}
+
+void DescribeLengths(PromptSample& sample, bool has_context, std::string& out) {
+  std::vector<std::int64_t>& lengths = sample.lengths;
+  if (lengths.empty()) return;
+  std::sort(lengths.begin(), lengths.end());
+  const auto at = [&](double share) {
+    return lengths[static_cast<std::size_t>(share * static_cast<double>(lengths.size() - 1))];
+  };
+  out += fmt::format(
+      "prompt tokens over {} sampled rows: p50 {}, p95 {}, max {}{}\n",
+      lengths.size(),
+      at(0.5),
+      at(0.95),
+      lengths.back(),
+      sample.is_guess ? " (a guess: 4 bytes a token, as no tokenizer is known)" : ""
+  );
+  if (!has_context) return;
+  out += fmt::format(
+      "over the context with max_tokens: {} of them ({:.1f} %)\n",
+      sample.over,
+      100.0 * static_cast<double>(sample.over) / static_cast<double>(lengths.size())
+  );
+}
+
+// What all rows' tokens of the step cost, by those of the sample.
+void DescribeCost(
+    const PriceSpec& price,
+    const GenerateStep& step,
+    const PromptSample& sample,
+    double requests,
+    std::string& out
+) {
+  if (sample.lengths.empty()) return;
+  double tokens = 0;
+  for (const std::int64_t length : sample.lengths) tokens += static_cast<double>(length);
+  const double mean = tokens / static_cast<double>(sample.lengths.size());
+  const auto cost = [&](double per_request, double per_million) {
+    const double total = requests * per_request * per_million / 1e6;
+    return fmt::format("{:.{}f}", total, total < 1 ? 5 : 2);
+  };
+  out += fmt::format(
+      "cost of step {}: about {} for the prompts ({:.0f} requests, {:.0f} tokens each)",
+      step.id(),
+      cost(mean, price.input),
+      requests,
+      mean
+  );
+  const auto most = step.max_tokens();
+  out += most ? fmt::format(
+                    ", at most {} for the answers (max_tokens {})\n",
+                    cost(static_cast<double>(*most), price.output),
+                    *most
+                )
+              : ", the answers not counted, as max_tokens is not one number\n";
+}
+
+Status DescribePrompts(
+    const PreparedJob& job, const GenerateStep& step, const Collect& collect, std::string& out
+) {
+  PromptSample sample;
   std::map<std::string, std::int64_t> errors = collect.errors;
-  std::int64_t shown = 0, over = 0, truncated = 0;
+  std::int64_t shown = 0, asked = 0, sampled = collect.skipped;
+  for (const auto& [code, count] : collect.errors) sampled += count;
   for (const RowBatch& batch : collect.batches) {
     MS_ASSIGN_OR_RETURN(const auto rows, step.Prepare(batch, 0, batch.num_rows()));
     for (const PreparedRow& row : rows) {
-      if (row.prompt_tokens > 0) lengths.push_back(row.prompt_tokens);
+      ++sampled;
+      asked += static_cast<std::int64_t>(row.requests.size());
+      MS_RETURN_NOT_OK(AddLength(step, row, sample));
       const bool overflows = row.error && row.error->code == "context_overflow";
-      over += row.truncated || overflows ? 1 : 0;
-      truncated += row.truncated ? 1 : 0;
+      sample.over += row.truncated || overflows ? 1 : 0;
+      sample.truncated += row.truncated ? 1 : 0;
       if (row.error) {
         ++errors[row.error->code];
         continue;
@@ -137,26 +220,16 @@ Status DescribePrompts(const GenerateStep& step, const Collect& collect, std::st
       }
     }
   }
-  std::sort(lengths.begin(), lengths.end());
-  const auto at = [&](double share) {
-    return lengths[static_cast<std::size_t>(share * static_cast<double>(lengths.size() - 1))];
-  };
-  if (!lengths.empty()) {
-    out += fmt::format(
-        "prompt tokens over {} sampled rows: p50 {}, p95 {}, max {}\n",
-        lengths.size(),
-        at(0.5),
-        at(0.95),
-        lengths.back()
-    );
-    out += fmt::format(
-        "over the context with max_tokens: {} of them ({:.1f} %)\n",
-        over,
-        100.0 * static_cast<double>(over) / static_cast<double>(lengths.size())
-    );
+  const BoundModel& model = job.models.at(step.model_key());
+  const bool counts_all = !model.served || model.served->counts_every_row;
+  DescribeLengths(sample, counts_all && model.context > 0, out);
+  if (const auto& price = job.model_specs.at(step.model_key()).price; price && sampled > 0) {
+    const double share = static_cast<double>(asked) / static_cast<double>(sampled);
+    const auto rows = static_cast<double>(job.plan.snapshot.num_rows);
+    DescribeCost(*price, step, sample, share * rows, out);
   }
-  if (truncated > 0) {
-    out += fmt::format("truncated to fit the context: {} rows of the sample\n", truncated);
+  if (sample.truncated > 0) {
+    out += fmt::format("truncated to fit the context: {} rows of the sample\n", sample.truncated);
   }
   for (const auto& [code, count] : errors) {
     out += fmt::format("errors to expect: {} x {} in the sample\n", count, code);
@@ -180,7 +253,7 @@ Result<std::string> DescribeJob(
   );
   if (collect.skipped > 0) out += fmt::format("skipped: {} rows of the sample\n", collect.skipped);
   if (const GenerateStep* step = job.bound.segments.front().generate.get()) {
-    MS_RETURN_NOT_OK(DescribePrompts(*step, collect, out));
+    MS_RETURN_NOT_OK(DescribePrompts(job, *step, collect, out));
   } else {
     for (const auto& [code, count] : collect.errors) {
       out += fmt::format("errors to expect: {} x {} in the sample\n", count, code);

@@ -2,6 +2,7 @@
 // From a job file to a job that is ready to run. Writes nothing.
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <ctime>
@@ -65,13 +66,18 @@ Result<BoundModel> BindNative(
   return bound;
 }
 
-// Binds the models that generate steps use. `pinned` are a plan's.
+// Whether a step cuts the model's prompts.
+bool Truncates(const JobSpec& spec, const std::string& model) {
+  return std::any_of(spec.steps.begin(), spec.steps.end(), [&](const StepSpec& step) {
+    const auto* generate = std::get_if<GenerateSpec>(&step.body);
+    return generate != nullptr && generate->model == model && !generate->overflow_error;
+  });
+}
+
+// Binds the models that generate steps use. `pinned` are a plan's; `served` is for those that
+// servers run.
 Status OpenModels(
-    PreparedJob& job,
-    const std::map<std::string, PlannedModel>& pinned,
-    std::chrono::milliseconds patience,
-    const Say& say,
-    std::stop_token stop
+    PreparedJob& job, const std::map<std::string, PlannedModel>& pinned, ServedBinding served
 ) {
   OpenedModels opened;
   for (const StepSpec& step : job.spec.steps) {
@@ -85,17 +91,12 @@ Status OpenModels(
     if (const auto found = job.spec.models.find(name); found != job.spec.models.end()) {
       spec = found->second;
     }
-    PlannedModel planned;
     const auto known = pinned.find(name);
+    served.pinned = known == pinned.end() ? nullptr : &known->second;
+    served.truncates = Truncates(job.spec, name);
+    PlannedModel planned;
     auto bound = spec.is_native ? BindNative(spec, job.spec.folder, opened, planned)
-                                : BindServed(
-                                      spec,
-                                      known == pinned.end() ? nullptr : &known->second,
-                                      patience,
-                                      say,
-                                      stop,
-                                      planned
-                                  );
+                                : BindServed(spec, served, planned);
     if (IsEngineBroken(bound.status())) return bound.status();
     if (!bound.ok()) {
       const std::string hint = planned.path.empty() ? NearModel(job.spec, name) : "";
@@ -164,6 +165,11 @@ Status CheckOutputIsNoInput(const JobSpec& spec, const OutputLayout& layout) {
   return Status::OK();
 }
 
+std::int64_t UnixSeconds() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
 Status PlanAnew(PreparedJob& job, const JobOptions& options, std::stop_token stop) {
   MS_ASSIGN_OR_RETURN(job.plan.snapshot, TakeSnapshot(job.input, stop));
   job.plan.splits = CutSplits(job.plan.snapshot, job.spec.split_rows, kSplitBytes);
@@ -172,10 +178,6 @@ Status PlanAnew(PreparedJob& job, const JobOptions& options, std::stop_token sto
   }
   // An input without rows still gives a part, which shows its columns.
   if (job.plan.splits.empty()) job.plan.splits.emplace_back();
-  job.plan.now_unix_seconds = std::chrono::duration_cast<std::chrono::seconds>(
-                                  std::chrono::system_clock::now().time_since_epoch()
-  )
-                                  .count();
   return Status::OK();
 }
 
@@ -244,9 +246,15 @@ Result<PreparedJob> PrepareJob(
   if (job.ledger) {
     MS_ASSIGN_OR_RETURN(planned, PlannedBefore(*job.ledger));
   }
-  const auto patience = use_output ? kServerPatience : std::chrono::milliseconds(0);
+  job.plan.now_unix_seconds = planned ? planned->now_unix_seconds : UnixSeconds();
+  ServedBinding served;
+  served.folder = job.spec.folder;
+  served.now_unix_seconds = job.plan.now_unix_seconds;
+  if (use_output) served.patience = kServerPatience;
+  served.say = say;
+  served.stop = stop;
   const std::map<std::string, PlannedModel> none;
-  MS_RETURN_NOT_OK(OpenModels(job, planned ? planned->models : none, patience, say, stop));
+  MS_RETURN_NOT_OK(OpenModels(job, planned ? planned->models : none, std::move(served)));
   if (planned) {
     MS_RETURN_NOT_OK(ResumePlan(job, *std::move(planned), options, say, stop));
   } else {

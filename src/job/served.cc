@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "model/locate.h"
 #include "openai/openai_engine.h"
+#include "openai/token_counter.h"
 
 namespace millstream {
 namespace {
@@ -78,29 +80,42 @@ Result<std::map<std::string, std::string>> ProbesOf(
 }  // namespace
 
 Result<BoundModel> BindServed(
-    const ModelSpec& spec,
-    const PlannedModel* pinned,
-    std::chrono::milliseconds patience,
-    const Say& say,
-    std::stop_token stop,
-    PlannedModel& planned
+    const ModelSpec& spec, const ServedBinding& binding, PlannedModel& planned
 ) {
   planned = PlannedModel{};
+  if (binding.pinned != nullptr) planned = *binding.pinned;
   planned.path = spec.served_model;
-  std::optional<Dialect> dialect = DialectFromName(spec.dialect);
-  if (!dialect && pinned != nullptr) dialect = DialectFromName(pinned->dialect);
-  if (!dialect) {
+  if (spec.dialect != "auto") planned.dialect = spec.dialect;
+  if (spec.context) planned.context = *spec.context;
+  const bool needs_context = binding.truncates || !spec.tokenizer.empty();
+  if (planned.dialect.empty() || (needs_context && planned.context == 0)) {
     MS_ASSIGN_OR_RETURN(const ServerAccess access, AccessOf(spec));
     MS_ASSIGN_OR_RETURN(
         const ServerFacts facts,
-        AskServers(access, spec.served_model, patience, say, std::move(stop))
+        AskServers(access, spec.served_model, binding.patience, binding.say, binding.stop)
     );
-    dialect = facts.dialect;
+    if (planned.dialect.empty()) planned.dialect = DialectName(facts.dialect);
+    if (planned.context == 0) planned.context = facts.context;
   }
-  planned.dialect = DialectName(*dialect);
   BoundModel bound;
   bound.model = std::make_shared<LanguageModel>();
-  bound.served = ServedModel{spec.served_model, *dialect, spec.extra_body};
+  bound.context = planned.context;
+  ServedModel& served = bound.served.emplace();
+  served.name = spec.served_model;
+  served.dialect = DialectFromName(planned.dialect).value_or(Dialect::kOpenAi);
+  served.extra_body = spec.extra_body;
+  if (!spec.tokenizer.empty()) {
+    auto path = LocateModel(spec.tokenizer, DefaultModelSearch(binding.folder));
+    if (!path.ok()) return path.status().WithMessage("tokenizer: ", path.status().message());
+    MS_ASSIGN_OR_RETURN(auto model, OpenTokenizerOf(*path));
+    served.count_tokens = CountHere(std::move(model), binding.now_unix_seconds);
+    served.counts_every_row = true;
+  } else if (auto access = AccessOf(spec); access.ok()) {
+    served.count_tokens =
+        CountAtServers(*std::move(access), served.dialect, served.name, binding.stop);
+  } else if (binding.truncates) {
+    return access.status();
+  }
   bound.identity = fmt::format("openai {} {}", planned.dialect, spec.served_model);
   return bound;
 }
@@ -115,6 +130,7 @@ Result<std::unique_ptr<Engine>> StartServed(
   MS_ASSIGN_OR_RETURN(options.access, AccessOf(spec));
   options.access.headers.emplace_back("Content-Type: application/json");
   MS_ASSIGN_OR_RETURN(options.probes, ProbesOf(spec, served));
+  if (spec.price) options.price = {spec.price->input, spec.price->output};
   options.max_in_flight = spec.max_in_flight;
   options.timeout = millis(spec.timeout_seconds);
   options.row_deadline = millis(spec.row_deadline_seconds);

@@ -15,16 +15,21 @@
 
 namespace millstream {
 
-/// Binds a model of which only servers know more. They are asked what the job file leaves open,
-/// unless `pinned` has it, a plan's; waits up to `patience` for one that is not there. `planned`
-/// gets what a plan pins.
+/// What binding a served model takes.
+struct ServedBinding {
+  std::string folder;                    // of the job file
+  bool truncates = false;                // a step cuts its prompts to the context
+  const PlannedModel* pinned = nullptr;  // what a plan knows already
+  std::int64_t now_unix_seconds = 0;
+  std::chrono::milliseconds patience{0};  // for a server that is not there yet
+  Say say;
+  std::stop_token stop;
+};
+
+/// Binds a model of which only servers know more: they are asked what the job file and the plan
+/// leave open. `planned` gets what a plan pins.
 Result<BoundModel> BindServed(
-    const ModelSpec& spec,
-    const PlannedModel* pinned,
-    std::chrono::milliseconds patience,
-    const Say& say,
-    std::stop_token stop,
-    PlannedModel& planned
+    const ModelSpec& spec, const ServedBinding& binding, PlannedModel& planned
 );
 
 Result<std::unique_ptr<Engine>> StartServed(

@@ -18,11 +18,15 @@ constexpr std::array<std::string_view, 6> kPickleSuffixes = {
     ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle"
 };
 
-Result<std::shared_ptr<MappedCheckpoint>> OpenByKind(const std::string& path) {
+using FolderOpener = Result<std::shared_ptr<MappedCheckpoint>> (*)(const std::string& path);
+
+Result<std::shared_ptr<MappedCheckpoint>> OpenByKind(
+    const std::string& path, FolderOpener open_folder
+) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (!std::filesystem::exists(status)) return Status::IOError("no such file or folder");
-  if (std::filesystem::is_directory(status)) return OpenFolder(path);
+  if (std::filesystem::is_directory(status)) return open_folder(path);
   const std::string suffix = std::filesystem::path(path).extension().string();
   if (std::find(kPickleSuffixes.begin(), kPickleSuffixes.end(), suffix) != kPickleSuffixes.end()) {
     return Status::NotImplemented(
@@ -40,13 +44,23 @@ Result<std::shared_ptr<MappedCheckpoint>> OpenByKind(const std::string& path) {
   return OpenGguf(path);
 }
 
-}  // namespace
-
-Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& path) {
-  auto opened = OpenByKind(path);
+Result<std::shared_ptr<const Checkpoint>> OpenNamed(
+    const std::string& path, FolderOpener open_folder
+) {
+  auto opened = OpenByKind(path, open_folder);
   if (!opened.ok()) return InFile(path, opened.status());
   opened.ValueUnsafe()->path = path;
   return std::shared_ptr<const Checkpoint>(opened.MoveValueUnsafe());
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& path) {
+  return OpenNamed(path, OpenFolder);
+}
+
+Result<std::shared_ptr<const Checkpoint>> Checkpoint::OpenTokenizer(const std::string& path) {
+  return OpenNamed(path, OpenTokenizerFolder);
 }
 
 const TensorView* MappedCheckpoint::Find(std::string_view name) const {

@@ -93,6 +93,10 @@ class Checkpoint {
   /// (security.md 4.2); a Status says what is wrong and what is supported.
   static Result<std::shared_ptr<const Checkpoint>> Open(const std::string& path);
 
+  /// Opens only what the tokenizer and the chat template of a folder are made of: it may lack
+  /// weights, and be of any architecture. Of a GGUF file, all.
+  static Result<std::shared_ptr<const Checkpoint>> OpenTokenizer(const std::string& path);
+
   virtual const ModelConfig& config() const = 0;
   /// The tensor, by its name in the GGUF naming ("blk.0.attn_q.weight"; safetensors names are
   /// translated), or null.

@@ -76,6 +76,8 @@ class FolderReader {
   explicit FolderReader(std::string folder) : folder_(std::move(folder)) {}
 
   Result<std::shared_ptr<MappedCheckpoint>> Read();
+  /// The tokenizer's files alone.
+  Result<std::shared_ptr<MappedCheckpoint>> ReadTokenizerFiles();
 
  private:
   bool Has(const std::string& name) const {
@@ -93,6 +95,7 @@ class FolderReader {
   Status ReadShard(const std::string& name, const std::vector<std::string>* expected);
   Status AddTensor(const TensorEntry& entry, std::span<const std::byte> file);
   Status ReadTokenizer();
+  Result<JsonObject> ReadTokenizerConfig();
   Status ReadChatTemplate(const JsonObject& config);
   Status ReadGeneration();
   Status AddStopTokens(const JsonObject& json);
@@ -315,6 +318,24 @@ Status FolderReader::ReadGeneration() {
   return AddStopTokens(generation);
 }
 
+/// With the chat template and what it prints.
+Result<JsonObject> FolderReader::ReadTokenizerConfig() {
+  JsonObject config("tokenizer_config.json", json::object());
+  if (Has(config.name())) {
+    MS_ASSIGN_OR_RETURN(config, ReadJson(config.name()));
+  }
+  MS_RETURN_NOT_OK(ReadChatTemplate(config));
+  MS_ASSIGN_OR_RETURN(checkpoint_->bos_token, SpecialText(config, "bos_token"));
+  MS_ASSIGN_OR_RETURN(checkpoint_->eos_token, SpecialText(config, "eos_token"));
+  return config;
+}
+
+Result<std::shared_ptr<MappedCheckpoint>> FolderReader::ReadTokenizerFiles() {
+  MS_RETURN_NOT_OK(ReadTokenizer());
+  MS_RETURN_NOT_OK(ReadTokenizerConfig().status());
+  return checkpoint_;
+}
+
 Result<std::shared_ptr<MappedCheckpoint>> FolderReader::Read() {
   if (!Has("config.json")) {
     return Has(kSingle) || Has(kIndex) ? Status::Invalid("the folder has no config.json")
@@ -328,13 +349,7 @@ Result<std::shared_ptr<MappedCheckpoint>> FolderReader::Read() {
   MS_RETURN_NOT_OK(ReadTokenizer());
   MS_RETURN_NOT_OK(ReadGeneration());
   MS_RETURN_NOT_OK(AddStopTokens(config));
-  JsonObject tokenizer_config("tokenizer_config.json", json::object());
-  if (Has(tokenizer_config.name())) {
-    MS_ASSIGN_OR_RETURN(tokenizer_config, ReadJson(tokenizer_config.name()));
-  }
-  MS_RETURN_NOT_OK(ReadChatTemplate(tokenizer_config));
-  MS_ASSIGN_OR_RETURN(checkpoint_->bos_token, SpecialText(tokenizer_config, "bos_token"));
-  MS_ASSIGN_OR_RETURN(checkpoint_->eos_token, SpecialText(tokenizer_config, "eos_token"));
+  MS_ASSIGN_OR_RETURN(const JsonObject tokenizer_config, ReadTokenizerConfig());
   for (const auto& [text, id] : added_tokens_) {
     if (text == checkpoint_->eos_token || EndsTurn(text)) checkpoint_->AddStopToken(id);
   }
@@ -343,6 +358,10 @@ Result<std::shared_ptr<MappedCheckpoint>> FolderReader::Read() {
 }
 
 }  // namespace
+
+Result<std::shared_ptr<MappedCheckpoint>> OpenTokenizerFolder(const std::string& path) {
+  return FolderReader(path).ReadTokenizerFiles();
+}
 
 Result<std::shared_ptr<MappedCheckpoint>> OpenFolder(const std::string& path) {
   return FolderReader(path).Read();

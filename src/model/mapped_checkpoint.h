@@ -45,5 +45,6 @@ inline constexpr std::string_view kSupportedArchitectures =
 
 Result<std::shared_ptr<MappedCheckpoint>> OpenGguf(const std::string& path);
 Result<std::shared_ptr<MappedCheckpoint>> OpenFolder(const std::string& path);
+Result<std::shared_ptr<MappedCheckpoint>> OpenTokenizerFolder(const std::string& path);
 
 }  // namespace millstream

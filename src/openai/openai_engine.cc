@@ -218,6 +218,9 @@ class OpenAiEngine final : public Engine {
       stats_.prompt_tokens += completion.prompt_tokens;
       stats_.completion_tokens += completion.completion_tokens;
       ++stats_.requests_finished;
+      stats_.cost += (static_cast<double>(completion.prompt_tokens) * options_.price.input +
+                      static_cast<double>(completion.completion_tokens) * options_.price.output) /
+                     1e6;
     }
     completions_.insert(
         completions_.end(),

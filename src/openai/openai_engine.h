@@ -16,10 +16,16 @@
 
 namespace millstream {
 
+/// Of a million tokens.
+struct TokenPrice {
+  double input = 0, output = 0;
+};
+
 struct OpenAiEngineOptions {
   ServerAccess access;  // the load is shared
   // What a server is asked to see whether it answers at all: a small body for each endpoint's path.
   std::map<std::string, std::string> probes;
+  TokenPrice price;
   std::int64_t max_in_flight = 0;  // requests; 0: as many as get more done
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};       // of a request
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};  // of failing, while others

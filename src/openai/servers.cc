@@ -64,10 +64,10 @@ Dialect DialectOf(const Json& entry) {
 }
 
 // llama-server tells its context elsewhere: what one of its slots holds.
-std::int64_t ContextOfSlots(HttpClient& client, const ServerAccess& access, std::string url) {
-  constexpr std::string_view kVersion = "/v1";
-  if (url.ends_with(kVersion)) url.resize(url.size() - kVersion.size());
-  const Json props = Parsed(Get(client, access, url + "/props"));
+std::int64_t ContextOfSlots(
+    HttpClient& client, const ServerAccess& access, const std::string& url
+) {
+  const Json props = Parsed(Get(client, access, RootOf(url) + "/props"));
   const auto settings = props.is_object() ? props.find("default_generation_settings") : props.end();
   return settings == props.end() ? 0 : Context(*settings, "n_ctx");
 }
@@ -105,16 +105,21 @@ std::optional<Result<ServerFacts>> AskOne(
   return facts;
 }
 
-// Whether the time passed without a stop.
-bool Wait(std::chrono::milliseconds time, std::stop_token stop) {
+}  // namespace
+
+std::string RootOf(std::string base_url) {
+  constexpr std::string_view kVersion = "/v1";
+  if (base_url.ends_with(kVersion)) base_url.resize(base_url.size() - kVersion.size());
+  return base_url;
+}
+
+bool WaitFor(std::chrono::milliseconds time, const std::stop_token& stop) {
   Mutex mutex;
   std::condition_variable_any never;
   MutexLock lock(mutex);
   never.wait_for(lock, stop, time, [] { return false; });
   return !stop.stop_requested();
 }
-
-}  // namespace
 
 HttpOptions ServerAccess::http_options() const {
   HttpOptions options;
@@ -159,7 +164,7 @@ Result<ServerFacts> AskServers(
     if (say && !std::exchange(was_said, true)) {
       say(fmt::format("waiting for a server to say what it is ({})", why));
     }
-    if (!Wait(kInterval, stop)) return Status::Cancelled("stopped while waiting for a server");
+    if (!WaitFor(kInterval, stop)) return Status::Cancelled("stopped while waiting for a server");
   }
 }
 

@@ -27,6 +27,12 @@ struct ServerAccess {
   std::string Redacted(std::string message) const;
 };
 
+/// A base URL without the /v1 at its end: where a server has what is not OpenAI's.
+std::string RootOf(std::string base_url);
+
+/// Waits; whether the time passed without a stop.
+bool WaitFor(std::chrono::milliseconds time, const std::stop_token& stop);
+
 struct ServerFacts {
   Dialect dialect = Dialect::kOpenAi;
   std::int64_t context = 0;  // tokens of prompt and answer together; 0: it does not say

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "engine/dialect.h"
 #include "engine/engine.h"
 #include "engine/language_model.h"
+#include "engine/token_count.h"
 #include "pipeline/reasoning.h"
 #include "pipeline/row_batch.h"
 #include "pipeline/sampling_settings.h"
@@ -27,6 +29,8 @@ struct ServedModel {
   std::string name;  // as they know it
   Dialect dialect = Dialect::kOpenAi;
   nlohmann::ordered_json extra_body = nlohmann::ordered_json::object();
+  TokenCounter count_tokens;      // null, or of no use with a dialect that does not count
+  bool counts_every_row = false;  // with a tokenizer of this machine, which takes no server's time
 };
 
 /// A model as bound for a job: what steps share that use it.
@@ -34,7 +38,7 @@ struct BoundModel {
   std::shared_ptr<const LanguageModel> model;  // of a served one nothing is known: all is empty
   std::optional<ServedModel> served;
   std::shared_ptr<const GrammarCompiler> grammars;
-  std::int64_t context = 0;  // tokens: the spec's or the model's
+  std::int64_t context = 0;  // tokens: the spec's or the model's; 0: a server's that is not known
   /// The weights and how they are computed: what an answer depends on beside its request.
   std::string identity;
 };
@@ -44,7 +48,7 @@ struct PreparedRow {
   std::int64_t row = 0;  // in its batch
   std::optional<RowError> error;
   std::vector<Request> requests;   // n of them; ids not yet given
-  std::int64_t prompt_tokens = 0;  // before any cut; 0 if it was not rendered
+  std::int64_t prompt_tokens = 0;  // before any cut; 0 if they were not counted
   bool truncated = false;
   std::string prompt;                        // as a person reads it, after the chat template
   std::shared_ptr<const AnswerCheck> check;  // of this row's answers alone
@@ -73,6 +77,8 @@ class GenerateStep {
 
   const std::string& id() const { return id_; }
   const std::string& model_key() const { return spec_.model; }
+  /// What all rows' answers may have, if it is one number.
+  std::optional<std::int64_t> max_tokens() const;
   const std::string& model_identity() const { return model_.identity; }
   /// The columns it adds.
   const arrow::FieldVector& fields() const { return fields_; }
@@ -89,6 +95,9 @@ class GenerateStep {
   Result<std::vector<PreparedRow>> Prepare(
       const RowBatch& batch, std::int64_t begin, std::int64_t end
   ) const;
+  /// The prompt's tokens of a row whose model servers run and whose tokens Prepare() did not count;
+  /// nothing if nobody counts them.
+  Result<std::optional<std::int64_t>> CountPrompt(const PreparedRow& row) const;
   /// Adds the answers' columns to `batch`, whose row i is answered by answers[i], and emits what
   /// did not fail.
   Status Collect(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out) const;
@@ -113,6 +122,14 @@ class GenerateStep {
   Result<std::vector<std::string>> Render(
       const RowBatch& slice, std::vector<std::optional<RowError>>* errors
   ) const;
+  // Whether a row that was cut has a prompt that fits, and what it is.
+  using FitsShorter = std::function<Result<bool>(const RowBatch& shorter)>;
+  Status Shorten(
+      const RowBatch& batch,
+      std::int64_t row,
+      PreparedRow* prepared,
+      const FitsShorter& fits_shorter
+  ) const;
   Status Truncate(
       const RowBatch& batch,
       std::int64_t row,
@@ -130,6 +147,19 @@ class GenerateStep {
   void AddSamples(Request request, std::int64_t seed, const RowId& row, PreparedRow* out) const;
   // For a served model: what it cannot be asked; and rows to requests.
   Status CheckServed() const;
+  Status CheckOverflowServed() const;
+  Result<std::vector<nlohmann::ordered_json>> ServedPrompts(
+      const RowBatch& slice, std::vector<std::optional<RowError>>* errors
+  ) const;
+  bool CanCount() const;
+  Result<std::optional<std::int64_t>> CountServed(const nlohmann::ordered_json& prompt) const;
+  Status FitServed(
+      const RowBatch& slice,
+      std::size_t row,
+      const SamplingParams& sampling,
+      nlohmann::ordered_json& prompt,
+      PreparedRow& out
+  ) const;
   Result<std::vector<PreparedRow>> PrepareServed(
       const RowBatch& slice,
       std::int64_t begin,

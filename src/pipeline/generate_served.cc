@@ -61,15 +61,37 @@ Status GenerateStep::CheckServed() const {
   if (spec_.continue_final_message) {
     return Status::Invalid("continue_final_message: is not served over HTTP in this version");
   }
-  if (!spec_.overflow_error) {
-    return Status::Invalid(
-        "on_overflow: a server does not say where its tokens begin, so that nothing can be cut to "
-        "fit; use `on_overflow: error`"
-    );
-  }
+  MS_RETURN_NOT_OK(CheckOverflowServed());
   Json body = ServedBody({});
   if (choices_) body["structured_outputs"] = {{"choice", {"a"}}};  // as rows do
   return ToServer(body);
+}
+
+Status GenerateStep::CheckOverflowServed() const {
+  const bool has_max_tokens = spec_.numbers.contains("max_tokens");
+  if (model_.context > 0 && has_max_tokens) {
+    const std::string problem = sampling_.ContextProblem(model_.context);
+    if (!problem.empty()) return Status::Invalid(problem);
+  }
+  if (spec_.overflow_error) return Status::OK();
+  if (!CanCount()) {
+    return Status::Invalid(
+        "on_overflow: nobody says how many tokens a prompt has, so that none can be cut to fit: "
+        "give the model's `tokenizer` under `models`, or use `on_overflow: error`"
+    );
+  }
+  if (model_.context == 0) {
+    return Status::Invalid(
+        "on_overflow: the server does not say how long its context is: give it under `models`, "
+        "`context: 8192` say"
+    );
+  }
+  if (!has_max_tokens) {
+    return Status::Invalid(
+        "on_overflow: give `max_tokens`, so that it is known what an answer leaves of the context"
+    );
+  }
+  return Status::OK();
 }
 
 Status GenerateStep::ToServer(Json& body) const {
@@ -87,6 +109,99 @@ Status GenerateStep::ToServer(Json& body) const {
   return Status::OK();
 }
 
+Result<std::vector<Json>> GenerateStep::ServedPrompts(
+    const RowBatch& slice, std::vector<std::optional<RowError>>* errors
+) const {
+  std::vector<Json> prompts;
+  if (raw_prompt_) {
+    MS_ASSIGN_OR_RETURN(const std::vector<std::string> texts, RenderRaw(slice, errors));
+    for (const std::string& text : texts) prompts.emplace_back(Unmark(text));
+    return prompts;
+  }
+  MS_ASSIGN_OR_RETURN(prompts, Conversations(slice, errors));
+  for (Json& conversation : prompts) {
+    for (Json& message : conversation) {
+      for (Json& text : message) text = Unmark(text.get_ref<const std::string&>());
+    }
+  }
+  return prompts;
+}
+
+bool GenerateStep::CanCount() const {
+  const ServedModel& served = *model_.served;
+  const Endpoint endpoint = spec_.raw_prompt ? Endpoint::kCompletions : Endpoint::kChat;
+  return served.count_tokens && (served.counts_every_row || CountsTokens(served.dialect, endpoint));
+}
+
+Result<std::optional<std::int64_t>> GenerateStep::CountServed(const Json& prompt) const {
+  Json body = {{raw_prompt_ ? "prompt" : "messages", prompt}};
+  if (!spec_.chat_template_kwargs.empty()) {
+    body["chat_template_kwargs"] = spec_.chat_template_kwargs;
+  }
+  if (spec_.add_special_tokens) body["add_special_tokens"] = *spec_.add_special_tokens;
+  return model_.served->count_tokens(body);
+}
+
+Result<std::optional<std::int64_t>> GenerateStep::CountPrompt(const PreparedRow& row) const {
+  if (!model_.served || row.requests.empty() || !CanCount()) return std::nullopt;
+  const Json body = Json::parse(row.requests.front().http_body);
+  return CountServed(body.at(raw_prompt_ ? "prompt" : "messages"));
+}
+
+std::optional<std::int64_t> GenerateStep::max_tokens() const {
+  const auto found = spec_.numbers.find("max_tokens");
+  if (found == spec_.numbers.end()) return std::nullopt;
+  const double* const number = std::get_if<double>(&found->second.value);
+  if (number == nullptr) return std::nullopt;
+  return static_cast<std::int64_t>(*number);
+}
+
+// Counts the prompt's tokens if that is worth it, and cuts the row until it fits.
+Status GenerateStep::FitServed(
+    const RowBatch& slice,
+    std::size_t row,
+    const SamplingParams& sampling,
+    Json& prompt,
+    PreparedRow& out
+) const {
+  const ServedModel& served = *model_.served;
+  if (!CanCount() || (spec_.overflow_error && !served.counts_every_row)) {
+    return Status::OK();
+  }
+  const bool has_max_tokens = spec_.numbers.contains("max_tokens");
+  const std::int64_t room = model_.context - (has_max_tokens ? sampling.max_tokens : 1);
+  // A token is a byte at least, but for those that a chat template adds.
+  constexpr std::int64_t kTemplateTokens = 1024;
+  const bool must_fit = static_cast<std::int64_t>(Dump(prompt).size()) + kTemplateTokens <= room;
+  if (must_fit && !served.counts_every_row) return Status::OK();
+  MS_ASSIGN_OR_RETURN(const std::optional<std::int64_t> tokens, CountServed(prompt));
+  if (!tokens) return Status::OK();  // the server will say what is wrong
+  out.prompt_tokens = *tokens;
+  if (model_.context == 0 || *tokens <= room) return Status::OK();
+  if (spec_.overflow_error) {
+    out.error = RowError{
+        id_,
+        "context_overflow",
+        fmt::format(
+            "{} prompt tokens and {} of the answer exceed the context of {}",
+            *tokens,
+            model_.context - room,
+            model_.context
+        )
+    };
+    return Status::OK();
+  }
+  const auto fits = [&](const RowBatch& shorter) -> Result<bool> {
+    std::vector<std::optional<RowError>> errors(1);
+    MS_ASSIGN_OR_RETURN(std::vector<Json> prompts, ServedPrompts(shorter, &errors));
+    if (errors[0]) return false;
+    prompt = std::move(prompts[0]);
+    MS_ASSIGN_OR_RETURN(const std::optional<std::int64_t> count, CountServed(prompt));
+    return count && *count <= room;
+  };
+  return Shorten(slice, static_cast<std::int64_t>(row), &out, fits);
+}
+
 Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
     const RowBatch& slice,
     std::int64_t begin,
@@ -94,18 +209,7 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
     std::vector<std::optional<RowError>> errors
 ) const {
   const Endpoint endpoint = raw_prompt_ ? Endpoint::kCompletions : Endpoint::kChat;
-  std::vector<Json> prompts;
-  if (raw_prompt_) {
-    MS_ASSIGN_OR_RETURN(const std::vector<std::string> texts, RenderRaw(slice, &errors));
-    for (const std::string& text : texts) prompts.emplace_back(Unmark(text));
-  } else {
-    MS_ASSIGN_OR_RETURN(prompts, Conversations(slice, &errors));
-    for (Json& conversation : prompts) {
-      for (Json& message : conversation) {
-        for (Json& text : message) text = Unmark(text.get_ref<const std::string&>());
-      }
-    }
-  }
+  MS_ASSIGN_OR_RETURN(std::vector<Json> prompts, ServedPrompts(slice, &errors));
   Values choices;
   if (choices_) {
     MS_ASSIGN_OR_RETURN(choices, EvaluateOver(*choices_, *slice.columns));
@@ -115,6 +219,8 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
     PreparedRow& out = prepared[row];
     out.row = begin + static_cast<std::int64_t>(row);
     out.error = std::move(errors[row]);
+    if (out.error) continue;
+    MS_RETURN_NOT_OK(FitServed(slice, row, settings[row].sampling, prompts[row], out));
     if (out.error) continue;
     out.prompt = raw_prompt_ ? prompts[row].get<std::string>() : Dump(prompts[row]);
     Json body = ServedBody(settings[row]);

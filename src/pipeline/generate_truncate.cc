@@ -49,12 +49,8 @@ Result<RowBatch> CutRow(
 
 }  // namespace
 
-Status GenerateStep::Truncate(
-    const RowBatch& batch,
-    std::int64_t row,
-    std::int64_t room,
-    PreparedRow* prepared,
-    std::vector<std::int32_t>* tokens
+Status GenerateStep::Shorten(
+    const RowBatch& batch, std::int64_t row, PreparedRow* prepared, const FitsShorter& fits_shorter
 ) const {
   RowBatch one;
   one.columns = batch.columns->Slice(row, 1);
@@ -66,18 +62,11 @@ Status GenerateStep::Truncate(
       total += static_cast<const arrow::StringArray&>(*column).GetView(0).size();
     }
   }
-  // Renders with `cut` bytes less; whether the prompt then fits.
-  std::string text;
   const auto fits = [&](std::size_t cut) -> Result<bool> {
     MS_ASSIGN_OR_RETURN(
         const RowBatch shorter, CutRow(one, spec_.truncate_columns, cut, spec_.truncate_left)
     );
-    std::vector<std::optional<RowError>> errors(1);
-    MS_ASSIGN_OR_RETURN(std::vector<std::string> texts, Render(shorter, &errors));
-    if (errors[0]) return false;
-    text = std::move(texts[0]);
-    MS_ASSIGN_OR_RETURN(*tokens, Encode(text));
-    return static_cast<std::int64_t>(tokens->size()) <= room;
+    return fits_shorter(shorter);
   };
   std::size_t least = 0;  // does not fit
   std::size_t most = total;
@@ -97,8 +86,24 @@ Status GenerateStep::Truncate(
   }
   MS_RETURN_NOT_OK(fits(most).status());
   prepared->truncated = true;
-  prepared->prompt = std::move(text);
   return Status::OK();
+}
+
+Status GenerateStep::Truncate(
+    const RowBatch& batch,
+    std::int64_t row,
+    std::int64_t room,
+    PreparedRow* prepared,
+    std::vector<std::int32_t>* tokens
+) const {
+  return Shorten(batch, row, prepared, [&](const RowBatch& shorter) -> Result<bool> {
+    std::vector<std::optional<RowError>> errors(1);
+    MS_ASSIGN_OR_RETURN(std::vector<std::string> texts, Render(shorter, &errors));
+    if (errors[0]) return false;
+    prepared->prompt = std::move(texts[0]);
+    MS_ASSIGN_OR_RETURN(*tokens, Encode(prepared->prompt));
+    return static_cast<std::int64_t>(tokens->size()) <= room;
+  });
 }
 
 }  // namespace millstream

@@ -34,6 +34,11 @@ struct HeaderSpec {
   std::string variable;  // of the environment, which holds a secret
 };
 
+/// What a server takes for a million tokens.
+struct PriceSpec {
+  double input = 0, output = 0;
+};
+
 struct ModelSpec {
   bool is_native = true;                // engine: native; else openai
   std::string path;                     // native: name, path or Hugging Face id
@@ -48,10 +53,12 @@ struct ModelSpec {
   std::string served_model;      // the name that they know it by
   std::string dialect;           // "auto": as they say
   std::string ca_file;           // absolute
+  std::string tokenizer;         // of the model: path or Hugging Face id; empty: the server's
   std::string api_key_variable;  // of the environment; empty: no key
   std::vector<HeaderSpec> headers;
   nlohmann::ordered_json extra_body = nlohmann::ordered_json::object();
   std::int64_t max_in_flight = 0;
+  std::optional<PriceSpec> price;
   double timeout_seconds = 600, row_deadline_seconds = 1800;
   SpecPlace place;
 };

@@ -23,10 +23,10 @@ namespace {
 void CheckEngineKeys(
     const YamlNode& entry, const std::string& path, bool is_native, SpecMistakes& mistakes
 ) {
-  constexpr std::array<std::string_view, 7> kNativeKeys{
-      "path", "context", "memory", "threads", "compute", "isolate", "hang_seconds"
+  constexpr std::array<std::string_view, 6> kNativeKeys{
+      "path", "memory", "threads", "compute", "isolate", "hang_seconds"
   };
-  constexpr std::array<std::string_view, 10> kServerKeys{
+  constexpr std::array<std::string_view, 12> kServerKeys{
       "base_url",
       "model",
       "dialect",
@@ -34,10 +34,13 @@ void CheckEngineKeys(
       "headers",
       "ca_file",
       "extra_body",
+      "tokenizer",
+      "price",
       "max_in_flight",
       "timeout",
       "row_deadline"
   };
+  constexpr std::array<std::string_view, 2> kBothKeys{"engine", "context"};
   bool has_unknown = false;  // a name from elsewhere may mean what is missing
   for (const YamlNode& node : entry.children) {
     const auto is_among = [&](const auto& keys) {
@@ -45,7 +48,7 @@ void CheckEngineKeys(
     };
     const bool is_foreign = is_native ? is_among(kServerKeys) : is_among(kNativeKeys);
     has_unknown =
-        has_unknown || !(is_among(kNativeKeys) || is_among(kServerKeys) || node.key == "engine");
+        has_unknown || !(is_among(kNativeKeys) || is_among(kServerKeys) || is_among(kBothKeys));
     if (!is_foreign) continue;
     mistakes.Add(
         node,
@@ -129,6 +132,7 @@ void BuildServer(
     );
   }
   model.served_model = TextAt(entry, "model").value_or("");
+  model.tokenizer = TextAt(entry, "tokenizer").value_or("");
   model.dialect = TextAt(entry, "dialect").value_or("auto");
   if (const YamlNode* key = entry.Find("api_key")) {
     model.api_key_variable = TextAt(*key, "env").value_or("");
@@ -139,9 +143,15 @@ void BuildServer(
   if (const YamlNode* extra = entry.Find("extra_body"); extra != nullptr && extra->IsMap()) {
     BuildExtraBody(*extra, PathOf(path, "extra_body"), model, mistakes);
   }
-  const auto number = [&](std::string_view key, double otherwise) {
-    const YamlNode* node = entry.Find(key);
+  const auto number_in = [](const YamlNode& map, std::string_view key, double otherwise) {
+    const YamlNode* node = map.Find(key);
     return node == nullptr ? otherwise : NumberOf(*node).value_or(otherwise);
+  };
+  if (const YamlNode* price = entry.Find("price")) {
+    model.price = PriceSpec{number_in(*price, "input", 0), number_in(*price, "output", 0)};
+  }
+  const auto number = [&](std::string_view key, double otherwise) {
+    return number_in(entry, key, otherwise);
   };
   model.max_in_flight = static_cast<std::int64_t>(number("max_in_flight", 0));
   model.timeout_seconds = number("timeout", model.timeout_seconds);

@@ -19,8 +19,8 @@ inline constexpr std::string_view kNoGpu = "is not supported: this version compu
 inline constexpr std::string_view kNoTools =
     "is not supported: a model answers with text or JSON, without tools";
 inline constexpr std::string_view kNoLogprobs = "is not available in this version";
-inline constexpr std::string_view kOwnTokenizer =
-    "is not needed: the tokenizer comes with the model";
+inline constexpr std::string_view kModelsTokenizer =
+    "comes with the model; that of a server's model stands under `models`";
 inline constexpr std::string_view kNoRemoteCode =
     "is not supported: a model's own code is never run";
 
@@ -58,7 +58,7 @@ inline constexpr ForeignName kModelForeign[] = {
     {"precision", "compute"}, {"kv_cache_memory_bytes", "memory"},
     {"gpu_memory_utilization", "memory"}, {"swap_space", "memory"},
     {"revision", "", "goes into the path: `path: org/repo@revision`"},
-    {"tokenizer", "", kOwnTokenizer}, {"quantization", "", "comes with the model's file"},
+    {"quantization", "", "comes with the model's file"},
     {"trust_remote_code", "", kNoRemoteCode}, {"device", "", kNoGpu}, {"device_map", "", kNoGpu},
     {"n_gpu_layers", "", kNoGpu}, {"tensor_parallel_size", "", kNoGpu},
     {"pipeline_parallel_size", "", kNoGpu}, {"url", "base_url"}, {"api_base", "base_url"},
@@ -213,10 +213,10 @@ inline constexpr ForeignName kGenerateForeign[] = {
     {"prompt_logprobs", "", kNoLogprobs},
     {"echo", "", "is not supported: `keep_prompt: true` adds the prompt as a column"},
     {"stream", "", "is not supported: a job writes whole answers"}, {"tools", "", kNoTools},
-    {"tool_choice", "", kNoTools}, {"functions", "", kNoTools}, {"tokenizer", "", kOwnTokenizer},
+    {"tool_choice", "", kNoTools}, {"functions", "", kNoTools}, {"tokenizer", "", kModelsTokenizer},
     {"batch_size", "", kNoBatching}, {"concurrency", "", kNoBatching},
     {"max_num_seqs", "", kNoBatching}, {"num_workers", "", kNoBatching}, {"num_gpus", "", kNoGpu},
-    {"device", "", kNoGpu}, {"max_retries", "", "is not needed: the engine is local"},
+    {"device", "", kNoGpu}, {"max_retries", "", "is not needed: what may go well next time is asked again"},
     {"timeout", "", "is not needed: `max_tokens` bounds an answer"},
     {"skip_special_tokens", "", "is not needed: special tokens are left out of answers"},
     {"context", "", "stands with the model: `models: {name: {path: ..., context: ...}}`"},

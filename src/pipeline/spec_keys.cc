@@ -40,6 +40,25 @@ constexpr SpecSection kEnvironment{
     .keys = kEnvironmentKeys
 };
 
+constexpr SpecKey kPriceKeys[] = {
+    {.name = "input",
+     .shape = {.scalar = kNumber, .range = Between(0, 1e9)},
+     .default_value = "0",
+     .doc = "Of a million tokens of prompts.",
+     .example = "0.15"},
+    {.name = "output",
+     .shape = {.scalar = kNumber, .range = Between(0, 1e9)},
+     .default_value = "0",
+     .doc = "Of a million tokens of answers.",
+     .example = "0.6"},
+};
+constexpr SpecSection kPrice{
+    .name = "models.NAME.price",
+    .doc =
+        "What a server's tokens cost, in any currency: for the cost in summaries and `--dry-run`.",
+    .keys = kPriceKeys
+};
+
 constexpr ValueShape kHeaderValue{.scalar = kText, .section = &kEnvironment};
 
 constexpr SpecKey kModelKeys[] = {
@@ -98,6 +117,18 @@ constexpr SpecKey kModelKeys[] = {
      .default_value = "{}",
      .doc = "Further keys of each request's body, sent as they are.",
      .example = "{service_tier: flex}"},
+    {.name = "tokenizer",
+     .shape = kTextValue,
+     .default_note = "the server's own, where it counts tokens",
+     .doc = "The tokenizer and chat template of the server's model: a folder, a GGUF file or a "
+            "Hugging Face id, weights not needed. For cuts to the context and for estimates.",
+     .example = "Qwen/Qwen3-8B"},
+    {.name = "price",
+     .shape = {.section = &kPrice},
+     .default_note = "none",
+     .doc = "What a million tokens cost.",
+     .example = "{input: 0.15, output: 0.6}",
+     .changes_rows = false},
     {.name = "max_in_flight",
      .shape = {.scalar = kInteger, .range = Between(1, 100000)},
      .default_note = "as many as get more done",
@@ -118,7 +149,7 @@ constexpr SpecKey kModelKeys[] = {
      .changes_rows = false},
     {.name = "context",
      .shape = {.scalar = kInteger, .range = Between(1, kMaxInt32)},
-     .default_note = "the model's",
+     .default_note = "the model's; of a server, what it says",
      .doc = "Tokens that prompt and answer may have together.",
      .example = "4096"},
     {.name = "memory",
@@ -399,10 +430,11 @@ constexpr SpecSection kJob{
     .name = "job", .doc = "The whole file.", .keys = kJobKeys, .foreign = kJobForeign
 };
 
-constexpr std::array<const SpecSection*, 16> kSections{
+constexpr std::array<const SpecSection*, 17> kSections{
     &kJob,
     &kModel,
     &kEnvironment,
+    &kPrice,
     &kInput,
     &kOutput,
     &kBreaker,

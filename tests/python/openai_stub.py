@@ -56,8 +56,8 @@ class Server(StubServer):
         self.owner, self.context = owner, context  # what it says of itself
         self.random = random.Random(seed)
         self.lock = threading.Lock()  # of all below
-        self.bodies, self.headers = [], []  # of all POSTs, as they came
-        self.looks = []  # paths of all GETs
+        self.bodies, self.headers = [], []  # of all completions, as they came
+        self.looks = []  # paths of what else was asked
         self.answered = collections.Counter()  # how often each text was answered in full
         self.num_faults = dict.fromkeys(FAULTS, 0)
 
@@ -98,9 +98,20 @@ class Handler(StubHandler):
             return self.answer(200, {}, json.dumps({"default_generation_settings": settings}).encode())
         self.answer_error(404, "Not Found")
 
+    def count_tokens(self, body):
+        """As vLLM and llama-server do, of a model whose tokens are words and whose chat template adds two."""
+        if self.path == "/apply-template":
+            return {"prompt": "<chat> " + text_of(body) + " <answer>"}
+        text = body["content"] if "content" in body else text_of(body)
+        return {"tokens": list(range(len(text.split()) + 2 * ("messages" in body)))}
+
     def do_POST(self):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path in ("/tokenize", "/apply-template"):
+            with server.lock:
+                server.looks.append(self.path)
+            return self.answer(200, {}, json.dumps(self.count_tokens(body)).encode())
         with server.lock:
             server.bodies.append((self.path, body))
             server.headers.append({name.lower(): value for name, value in self.headers.items()})

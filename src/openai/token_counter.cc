@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "openai/token_counter.h"
+
+#include <chrono>
+#include <memory>
+#include <utility>
+
+#include "engine/engine.h"
+#include "http/http_client.h"
+
+namespace millstream {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t kReplyBytesMax = 256 << 20;
+constexpr long kTimeoutMs = 60'000;
+constexpr std::chrono::milliseconds kInterval{1000};
+constexpr std::chrono::minutes kPatience{15};
+
+class ServerCounter {
+ public:
+  ServerCounter(ServerAccess access, Dialect dialect, std::string model, std::stop_token stop)
+      : access_(std::move(access)),
+        dialect_(dialect),
+        model_(std::move(model)),
+        stop_(std::move(stop)),
+        client_(access_.http_options()) {
+    access_.headers.emplace_back("Content-Type: application/json");
+    for (const std::string& url : access_.base_urls) roots_.push_back(RootOf(url));
+  }
+
+  Result<std::optional<std::int64_t>> Count(const Json& body) {
+    Json asked;
+    const bool is_chat = body.contains("messages");
+    if (dialect_ == Dialect::kLlamaServer) {
+      Json text = is_chat ? Json() : body.at("prompt");
+      if (is_chat) {
+        MS_ASSIGN_OR_RETURN(const Json reply, Ask("/apply-template", Part(body)));
+        text = Member(reply, "prompt");
+      }
+      if (!text.is_string()) return std::nullopt;
+      asked = {{"content", std::move(text)}, {"add_special", true}, {"parse_special", true}};
+    } else {
+      asked = Part(body);
+      asked["model"] = model_;
+      if (body.contains("add_special_tokens")) {
+        asked["add_special_tokens"] = body["add_special_tokens"];
+      }
+    }
+    MS_ASSIGN_OR_RETURN(const Json reply, Ask("/tokenize", asked));
+    const Json tokens = Member(reply, "tokens");
+    if (!tokens.is_array()) return std::nullopt;
+    return static_cast<std::int64_t>(tokens.size());
+  }
+
+ private:
+  static Json Member(const Json& json, const char* key) {
+    return json.is_object() ? json.value(key, Json()) : Json();
+  }
+
+  // What of a request's body its prompt is made of.
+  static Json Part(const Json& body) {
+    Json part = Json::object();
+    for (const char* key : {"messages", "prompt", "chat_template_kwargs"}) {
+      if (body.contains(key)) part[key] = body[key];
+    }
+    return part;
+  }
+
+  // The reply's JSON; null if the request is refused.
+  Result<Json> Ask(const std::string& path, const Json& asked) {
+    const std::string text = asked.dump(-1, ' ', false, Json::error_handler_t::replace);
+    const Clock::time_point until = Clock::now() + kPatience;
+    while (true) {
+      std::string why;
+      for (const std::string& root : roots_) {
+        HttpRequest request;
+        request.method = "POST";
+        request.url = root + path;
+        request.headers = access_.headers;
+        request.body = text;
+        request.body_bytes_max = kReplyBytesMax;
+        request.timeout_ms = kTimeoutMs;
+        const HttpReply reply = client_.Send(request);
+        const bool is_done = reply.end == HttpReply::End::kDone;
+        if (is_done && reply.status == 200) {
+          return Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+        }
+        if (is_done && reply.status < 500 && reply.status != 429) return Json();
+        why = is_done ? root + path + " answers " + std::to_string(reply.status) : reply.error;
+      }
+      if (Clock::now() + kInterval > until) {
+        return EngineBroken("no server has counted a prompt's tokens: " + access_.Redacted(why));
+      }
+      if (!WaitFor(kInterval, stop_)) return Status::Cancelled("stopped");
+    }
+  }
+
+  ServerAccess access_;
+  const Dialect dialect_;
+  const std::string model_;
+  const std::stop_token stop_;
+  HttpClient client_;
+  std::vector<std::string> roots_;
+};
+
+}  // namespace
+
+TokenCounter CountAtServers(
+    ServerAccess access, Dialect dialect, std::string model, std::stop_token stop
+) {
+  auto counter = std::make_shared<ServerCounter>(
+      std::move(access), dialect, std::move(model), std::move(stop)
+  );
+  return [counter](const Json& body) { return counter->Count(body); };
+}
+
+}  // namespace millstream
