@@ -14,9 +14,10 @@ namespace millstream {
 
 struct HttpOptions {
   long connect_timeout_ms = 10'000;
-  long stall_timeout_s = 30;  // below 100 bytes a second for so long; 0: no limit
-  std::string ca_bundle;      // a file of certificates to trust, instead of the system's
-  bool use_proxy = true;      // as the usual environment variables say
+  long stall_timeout_s = 30;    // below 100 bytes a second for so long; 0: no limit
+  std::string ca_bundle;        // a file of certificates to trust, instead of the system's
+  bool use_proxy = true;        // as the usual environment variables say
+  bool is_multiplexed = false;  // HTTP/2 where a server offers it over TLS
 };
 
 /// What libcurl signs a request with (AWS Signature Version 4).

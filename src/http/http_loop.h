@@ -13,8 +13,8 @@
 
 namespace millstream {
 
-/// Follows no redirects, stores no cookies, checks certificates. HTTP/1.1. Its calls are for one
-/// thread, but for Wake().
+/// Follows no redirects, stores no cookies, checks certificates. Its calls are for one thread, but
+/// for Wake().
 class HttpLoop {
  public:
   struct Ended {

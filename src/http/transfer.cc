@@ -173,7 +173,12 @@ void Transfer::SetOptions(const HttpOptions& options) {
     curl_easy_setopt(handle_, CURLOPT_LOW_SPEED_TIME, options.stall_timeout_s);
   }
   curl_easy_setopt(handle_, CURLOPT_TCP_KEEPALIVE, 1L);
-  curl_easy_setopt(handle_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  if (options.is_multiplexed) {
+    curl_easy_setopt(handle_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
+    curl_easy_setopt(handle_, CURLOPT_PIPEWAIT, 1L);  // one connection, once it is there
+  } else {
+    curl_easy_setopt(handle_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  }
   curl_easy_setopt(handle_, CURLOPT_USERAGENT, "millstream");
   if (!options.use_proxy) curl_easy_setopt(handle_, CURLOPT_PROXY, "");
   if (!options.ca_bundle.empty()) {

@@ -124,6 +124,7 @@ bool WaitFor(std::chrono::milliseconds time, const std::stop_token& stop) {
 HttpOptions ServerAccess::http_options() const {
   HttpOptions options;
   options.ca_bundle = ca_file;
+  options.is_multiplexed = true;
   options.stall_timeout_s = 0;  // a server says nothing until the whole answer is there
   return options;
 }

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT, read_rows
+from http2_stub import Http2Server
 from openai_stub import Server
 from stub_server import own_certificate
 
@@ -104,3 +105,14 @@ def test_a_server_needs_a_certificate_that_is_trusted(millstream, job, tmp_path)
         assert f"ca_file: cannot read {tmp_path}/nothing.pem" in failed.stderr
         millstream("run", job(server.url, f", dialect: vllm, ca_file: {certificate.name}"))
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == ["re: row 0", "re: row 1"]
+
+
+def test_requests_share_a_connection_where_http_2_is_offered(millstream, job, tmp_path):
+    tls, certificate = own_certificate(tmp_path)
+    with Http2Server(tls, together=20) as server:
+        settings = f", dialect: vllm, ca_file: {certificate.name}, max_in_flight: 20"
+        millstream("run", job(server.url, settings, rows=200))
+        assert server.num_connections == 1
+    texts = [f"row {i}" for i in range(200)]
+    assert sorted(server.answered) == sorted(texts)
+    assert [row["answer"] for row in read_rows(tmp_path / "out")] == [f"re: {text}" for text in texts]
