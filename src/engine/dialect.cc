@@ -46,6 +46,7 @@ constexpr std::array kKeys{
     Key{"ignore_eos", {"", "ignore_eos", "ignore_eos", "ignore_eos"}},
     Key{"chat_template_kwargs",
         {"", "chat_template_kwargs", "chat_template_kwargs", "chat_template_kwargs"}},
+    Key{"continue_final_message", {"", "continue_final_message", "continue_final_message", ""}},
     Key{"add_special_tokens", {"", "add_special_tokens", "", ""}},
 };
 
@@ -82,6 +83,11 @@ Status TranslateBody(Dialect dialect, Endpoint endpoint, Json& body) {
     if (name == "structured_outputs") {
       MS_RETURN_NOT_OK(AddConstraint(dialect, endpoint, value, translated));
       continue;
+    }
+    // llama-server continues an assistant's last message unasked.
+    if (name == "continue_final_message" && dialect == Dialect::kLlamaServer) continue;
+    if (name == "continue_final_message" && dialect == Dialect::kVllm) {
+      translated["add_generation_prompt"] = false;
     }
     const Key* const key = Find(name);
     std::string_view theirs =

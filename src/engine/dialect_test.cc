@@ -86,7 +86,11 @@ TEST(DialectTest, WhatADialectLacksIsRefusedByName) {
   EXPECT_TRUE(refused(Asked(Dialect::kSglang, R"({"grammar":"a"})"), "structured_outputs.grammar"));
   EXPECT_TRUE(refused(Asked(Dialect::kLlamaServer, R"({"regex":"a"})"), "structured_outputs.regex")
   );
-  Json body = {{"top_k", 5}};
+  Json body = {{"continue_final_message", true}};
+  EXPECT_TRUE(refused(
+      TranslateBody(Dialect::kOpenAi, Endpoint::kChat, body).message(), "continue_final_message"
+  ));
+  body = {{"top_k", 5}};
   EXPECT_TRUE(refused(TranslateBody(Dialect::kOpenAi, Endpoint::kChat, body).message(), "top_k"));
 }
 
@@ -95,6 +99,12 @@ TEST(DialectTest, AKeyHasTheNameThatTheServerKnows) {
   Json body = asked;
   EXPECT_TRUE(TranslateBody(Dialect::kLlamaServer, Endpoint::kChat, body).ok());
   EXPECT_EQ(body.dump(), R"({"max_tokens":5,"repeat_penalty":1.5})");
+  body = {{"continue_final_message", true}};
+  EXPECT_TRUE(TranslateBody(Dialect::kVllm, Endpoint::kChat, body).ok());
+  EXPECT_EQ(body.dump(), R"({"add_generation_prompt":false,"continue_final_message":true})");
+  body = {{"continue_final_message", true}};
+  EXPECT_TRUE(TranslateBody(Dialect::kLlamaServer, Endpoint::kChat, body).ok());
+  EXPECT_EQ(body.dump(), "{}");
   body = {{"max_tokens", 5}};
   EXPECT_TRUE(TranslateBody(Dialect::kOpenAi, Endpoint::kChat, body).ok());
   EXPECT_EQ(body.dump(), R"({"max_completion_tokens":5})");

@@ -25,7 +25,8 @@ TokenCounter CountHere(std::shared_ptr<const LanguageModel> model, std::int64_t 
     } else {
       if (!model->chat_template) return std::nullopt;
       ChatOptions options;
-      options.add_generation_prompt = true;
+      options.continue_final_message = body.contains("continue_final_message");
+      options.add_generation_prompt = !options.continue_final_message;
       options.kwargs_json = Dump(body.value("chat_template_kwargs", Json::object()));
       options.now_unix_seconds = now_unix_seconds;
       auto rendered = model->chat_template->Render(Dump(body.at("messages")), options);
@@ -33,7 +34,8 @@ TokenCounter CountHere(std::shared_ptr<const LanguageModel> model, std::int64_t 
       text = *std::move(rendered);
     }
     // A chat template writes its own BOS; a raw prompt gets the tokenizer's.
-    auto tokens = model->tokenizer->Encode(text, prompt != body.end());
+    auto tokens =
+        model->tokenizer->Encode(text, body.value("add_special_tokens", prompt != body.end()));
     if (!tokens.ok()) return std::nullopt;
     return static_cast<std::int64_t>(tokens->size());
   };

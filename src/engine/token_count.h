@@ -14,9 +14,10 @@
 
 namespace millstream {
 
-/// The tokens of the prompt in a request's body: of its `messages`, with the model's chat template
-/// and `chat_template_kwargs`, or of its `prompt`. Nothing if they cannot be told, since the body
-/// is wrong in some way: whoever serves it will say how. Thread-safe.
+/// The tokens of the prompt in a request's body: of its `messages`, with the model's chat template,
+/// `chat_template_kwargs` and `continue_final_message`, or of its `prompt`; `add_special_tokens`
+/// may say whether any are added. Nothing if they cannot be told, since the body is wrong in some
+/// way: whoever serves it will say how. Thread-safe.
 using TokenCounter =
     std::function<Result<std::optional<std::int64_t>>(const nlohmann::ordered_json& body)>;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "openai/token_counter.h"
 
+#include <array>
 #include <chrono>
 #include <memory>
 #include <utility>
@@ -45,9 +46,7 @@ class ServerCounter {
     } else {
       asked = Part(body);
       asked["model"] = model_;
-      if (body.contains("add_special_tokens")) {
-        asked["add_special_tokens"] = body["add_special_tokens"];
-      }
+      if (body.contains("continue_final_message")) asked["add_generation_prompt"] = false;
     }
     MS_ASSIGN_OR_RETURN(const Json reply, Ask("/tokenize", asked));
     const Json tokens = Member(reply, "tokens");
@@ -63,7 +62,10 @@ class ServerCounter {
   // What of a request's body its prompt is made of.
   static Json Part(const Json& body) {
     Json part = Json::object();
-    for (const char* key : {"messages", "prompt", "chat_template_kwargs"}) {
+    constexpr std::array kKeys{
+        "messages", "prompt", "add_special_tokens", "continue_final_message", "chat_template_kwargs"
+    };
+    for (const char* key : kKeys) {
       if (body.contains(key)) part[key] = body[key];
     }
     return part;

@@ -166,6 +166,8 @@ class GenerateStep {
       const std::vector<RowSettings>& settings,
       std::vector<std::optional<RowError>> errors
   ) const;
+  // What of a body says how messages become a prompt.
+  void AddPromptSettings(nlohmann::ordered_json& body) const;
   nlohmann::ordered_json ServedBody(const RowSettings& settings) const;
   // Adds a row's own choices to its body, and their check.
   std::optional<RowError> AddRowChoices(

@@ -18,6 +18,14 @@ std::string Dump(const Json& json) {
 
 }  // namespace
 
+void GenerateStep::AddPromptSettings(Json& body) const {
+  if (spec_.add_special_tokens) body["add_special_tokens"] = *spec_.add_special_tokens;
+  if (spec_.continue_final_message) body["continue_final_message"] = true;
+  if (!spec_.chat_template_kwargs.empty()) {
+    body["chat_template_kwargs"] = spec_.chat_template_kwargs;
+  }
+}
+
 Json GenerateStep::ServedBody(const RowSettings& settings) const {
   Json body = {{"model", model_.served->name}};
   body.update(sampling_.Given(settings));
@@ -25,10 +33,7 @@ Json GenerateStep::ServedBody(const RowSettings& settings) const {
   if (!spec_.stop_token_ids.empty()) body["stop_token_ids"] = spec_.stop_token_ids;
   if (spec_.include_stop_str_in_output) body["include_stop_str_in_output"] = true;
   if (spec_.ignore_eos) body["ignore_eos"] = true;
-  if (spec_.add_special_tokens) body["add_special_tokens"] = *spec_.add_special_tokens;
-  if (!spec_.chat_template_kwargs.empty()) {
-    body["chat_template_kwargs"] = spec_.chat_template_kwargs;
-  }
+  AddPromptSettings(body);
   if (!constraint_.is_null()) body["structured_outputs"] = constraint_;
   return body;
 }
@@ -57,9 +62,6 @@ Status GenerateStep::CheckServed() const {
         "parse_special: goes with the native engine: what text becomes a special token is the "
         "server's to say"
     );
-  }
-  if (spec_.continue_final_message) {
-    return Status::Invalid("continue_final_message: is not served over HTTP in this version");
   }
   MS_RETURN_NOT_OK(CheckOverflowServed());
   Json body = ServedBody({});
@@ -135,10 +137,7 @@ bool GenerateStep::CanCount() const {
 
 Result<std::optional<std::int64_t>> GenerateStep::CountServed(const Json& prompt) const {
   Json body = {{raw_prompt_ ? "prompt" : "messages", prompt}};
-  if (!spec_.chat_template_kwargs.empty()) {
-    body["chat_template_kwargs"] = spec_.chat_template_kwargs;
-  }
-  if (spec_.add_special_tokens) body["add_special_tokens"] = *spec_.add_special_tokens;
+  AddPromptSettings(body);
   return model_.served->count_tokens(body);
 }
 

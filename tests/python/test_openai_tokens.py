@@ -90,12 +90,22 @@ def estimate(text):
     return re.search(r"prompt tokens over .*", text)[0]
 
 
-def test_a_tokenizer_of_this_machine_counts_as_the_native_engine_does(millstream, job):
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "prompt: 'Say {{ text }}'",
+        "raw_prompt: 'Say {{ text }}'",
+        "raw_prompt: 'Say {{ text }}', add_special_tokens: false",
+        "messages: [{role: user, content: '{{ text }}'}, {role: assistant, content: 'Well, {{ text }}'}], "
+        "continue_final_message: true",
+    ],
+)
+def test_a_tokenizer_of_this_machine_counts_as_the_native_engine_does(millstream, job, prompt):
     rows = [f"Tell me about {'very ' * i}big things, {i} of them." for i in range(20)]
-    native = millstream("run", job(f"{{path: {MODEL}}}", rows=rows), "--dry-run").stdout
-    with Server(owner="openai") as server:
+    native = millstream("run", job(f"{{path: {MODEL}}}", "", prompt, rows), "--dry-run").stdout
+    with Server(owner="vllm") as server:
         settings = f", tokenizer: {MODEL}, context: 2048"
-        shown = millstream("run", job(served(server, settings), rows=rows), "--dry-run").stdout
+        shown = millstream("run", job(served(server, settings), "", prompt, rows), "--dry-run").stdout
     assert estimate(shown) == estimate(native)
     assert "a guess" not in shown
 
