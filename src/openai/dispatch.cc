@@ -15,6 +15,7 @@ using Kind = Verdict::Kind;
 
 constexpr milliseconds kBackoffMax{30'000};
 constexpr milliseconds kProbeInterval{10'000};
+constexpr milliseconds kSpreadMax{5'000};
 constexpr int kTimeoutsMax = 3;
 
 Completion FailedFor(std::int64_t id, std::string_view code, std::string message) {
@@ -31,6 +32,7 @@ Completion FailedFor(std::int64_t id, std::string_view code, std::string message
 Dispatch::Dispatch(const DispatchOptions& options, std::uint64_t seed)
     : options_(options),
       window_(options.max_in_flight),
+      rate_(options.requests_per_minute, options.tokens_per_minute),
       random_(seed),
       servers_(options.num_servers) {
   MS_CHECK(!servers_.empty());
@@ -50,16 +52,30 @@ void Dispatch::Cancel(std::int64_t id) {
     servers_[*server].work -= found->second.work;
     --servers_[*server].requests;
     --under_way_;
+    if (found->second.is_retry) --retries_under_way_;
   }
   tasks_.erase(found);  // Next() passes over what it no longer finds
 }
 
+// Those that were sent before go first, as far as the quota allows.
+const std::deque<std::int64_t>* Dispatch::ToSend() const {
+  if (!again_.empty() && quota_.Allows(retries_under_way_, window_.size())) return &again_;
+  return ready_.empty() ? nullptr : &ready_;
+}
+
+Dispatch::Time Dispatch::NextTimeOf(const Server& server, std::int64_t work) {
+  return std::max(
+      {server.not_before, server.requests_left.NextTime(1), server.tokens_left.NextTime(work)}
+  );
+}
+
 // The one with the least work under way, of those that may be asked.
-std::optional<std::size_t> Dispatch::ChooseServer(Time now) const {
+std::optional<std::size_t> Dispatch::ChooseServer(Time now, std::int64_t work) const {
   std::optional<std::size_t> best;
   for (std::size_t i = 0; i < servers_.size(); ++i) {
     const Server& server = servers_[i];
-    if (now < server.not_before || (server.is_doubtful() && server.requests > 0)) continue;
+    if (server.is_doubtful() && server.requests > 0) continue;
+    if (now < NextTimeOf(server, work)) continue;
     if (!best || server.work < servers_[*best].work) best = i;
   }
   return best;
@@ -67,17 +83,22 @@ std::optional<std::size_t> Dispatch::ChooseServer(Time now) const {
 
 std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
   while (!later_.empty() && later_.begin()->first <= now) {
-    ready_.push_back(later_.begin()->second);
+    again_.push_back(later_.begin()->second);
     later_.erase(later_.begin());
   }
-  while (!ready_.empty() && !tasks_.contains(ready_.front())) ready_.pop_front();
+  for (auto* queue : {&again_, &ready_}) {
+    while (!queue->empty() && !tasks_.contains(queue->front())) queue->pop_front();
+  }
+  const std::deque<std::int64_t>* const to_send = ToSend();
   const bool is_stopped = !why_stopped_.empty();
-  if (is_stopped || ready_.empty() || under_way_ >= window_.size()) return std::nullopt;
-  const std::optional<std::size_t> server = ChooseServer(now);
-  if (!server) return std::nullopt;
-  const std::int64_t id = ready_.front();
-  ready_.pop_front();
+  if (is_stopped || to_send == nullptr || under_way_ >= window_.size()) return std::nullopt;
+  if (now < rate_.NextTime()) return std::nullopt;
+  const std::int64_t id = to_send->front();
   Task& task = tasks_.at(id);
+  const std::optional<std::size_t> server = ChooseServer(now, task.work);
+  if (!server) return std::nullopt;
+  task.is_retry = to_send == &again_;
+  (task.is_retry ? again_ : ready_).pop_front();
   task.server = server;
   if (task.timed_out_alone && num_timeouts_ == task.timeouts_when_sent + 1) ++task.timeouts;
   task.timed_out_alone = false;
@@ -86,7 +107,40 @@ std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
   servers_[*server].work += task.work;
   ++servers_[*server].requests;
   ++under_way_;
+  Charge(task, servers_[*server], now);
   return Sending{id, *server};
+}
+
+// Counts what is sent against all that limits it.
+void Dispatch::Charge(Task& task, Server& server, Time now) {
+  task.counted = rate_.Sent(now, task.work);
+  task.as_request_number = server.requests_left.Sent(now, 1);
+  task.as_token_number = server.tokens_left.Sent(now, task.work);
+  if (task.is_retry) {
+    ++retries_under_way_;
+    quota_.Retried();
+  }
+  if (now >= server.spread_until) return;
+  // Not all that waited for this time at once: what the window holds, evenly but for chance.
+  const auto spread = std::chrono::duration_cast<Time::duration>(server.spread);
+  std::uniform_int_distribution<std::int64_t> draw(0, 2 * spread.count() / window_.size());
+  server.not_before = std::max(server.not_before, now + Time::duration(draw(random_)));
+}
+
+// What a reply tells of the limits.
+void Dispatch::TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now) {
+  const bool is_answer = verdict.kind == Kind::kAnswer;
+  const auto learn = [&](Allowance& allowance, std::int64_t sent, const RateHeader& header) {
+    // A proxy's error may lack them.
+    if (is_answer || header.remaining) allowance.Learn(now, sent, header);
+  };
+  learn(server.requests_left, task.as_request_number, verdict.rates.requests);
+  learn(server.tokens_left, task.as_token_number, verdict.rates.tokens);
+  if (!is_answer) return;
+  const Completion& completion = verdict.completion;
+  const std::int64_t used = completion.prompt_tokens + completion.completion_tokens;
+  rate_.Answered(now, task.work, task.counted, used);
+  window_.Answered(now, used > 0 ? used : task.work, under_way_);
 }
 
 std::optional<std::size_t> Dispatch::NextProbe(Time now) {
@@ -95,6 +149,7 @@ std::optional<std::size_t> Dispatch::NextProbe(Time now) {
     const bool fails = server.is_doubtful() && !server.is_gone && !tasks_.empty();
     if (!fails || server.is_probed || now < server.probe_at) continue;
     server.is_probed = true;
+    (void)rate_.Sent(now, 1);
     return i;
   }
   return std::nullopt;
@@ -115,9 +170,12 @@ std::optional<Dispatch::Time> Dispatch::NextTime() const {
     if (!next || time < *next) next = time;
   };
   if (!later_.empty()) take(later_.begin()->first);
-  if (!ready_.empty() && under_way_ < window_.size()) {
+  if (const auto* to_send = ToSend(); to_send != nullptr && under_way_ < window_.size()) {
+    const auto task = tasks_.find(to_send->front());
+    const std::int64_t work = task == tasks_.end() ? 0 : task->second.work;
     for (const Server& server : servers_) {
-      if (!server.is_doubtful() || server.requests == 0) take(server.not_before);
+      if (server.is_doubtful() && server.requests > 0) continue;
+      take(std::max(rate_.NextTime(), NextTimeOf(server, work)));
     }
   }
   for (const Server& server : servers_) {
@@ -142,14 +200,17 @@ milliseconds Dispatch::NextBackoff(milliseconds last) {
 }
 
 void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
-  if (verdict.retry_after) {
-    server.not_before = std::max(server.not_before, now + *verdict.retry_after);
+  if (verdict.retry_after && now + *verdict.retry_after > server.not_before) {
+    server.not_before = now + *verdict.retry_after;
+    server.spread = std::min(*verdict.retry_after, kSpreadMax);
+    server.spread_until = server.not_before + server.spread;
   }
   server.is_gone = verdict.kind == Kind::kGone;
   switch (verdict.kind) {
     case Kind::kAnswer:
     case Kind::kFailed:
       ++num_answers_;
+      quota_.Answered();
       server.failures = 0;
       server.backoff = milliseconds(0);
       if (last_answer_ && !had_outage_) {
@@ -198,10 +259,9 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
   task.server.reset();
   server.work -= task.work;
   --server.requests;
-  if (verdict.kind == Kind::kAnswer) {
-    window_.Answered(now, task.work + verdict.completion.completion_tokens, under_way_);
-  }
+  TakeRates(task, server, verdict, now);
   --under_way_;
+  if (task.is_retry) --retries_under_way_;
   TakeReply(server, verdict, now);
   if (verdict.kind != Kind::kAnswer && verdict.kind != Kind::kFailed) {
     auto failed = TryAgain(id, task, verdict, now);

@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "openai/rate_limit.h"
 #include "openai/reply.h"
 #include "openai/window.h"
 
@@ -21,7 +22,8 @@ namespace millstream {
 
 struct DispatchOptions {
   std::size_t num_servers = 1;
-  std::int64_t max_in_flight = 0;  // 0: as many as get more done
+  std::int64_t max_in_flight = 0;                               // 0: as many as get more done
+  std::int64_t requests_per_minute = 0, tokens_per_minute = 0;  // 0: no limit
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};
   std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};
   std::chrono::milliseconds backoff_first{500};  // before a request is sent again; then it grows
@@ -71,6 +73,9 @@ class Dispatch {
     std::int64_t work = 0;
     std::optional<std::size_t> server;  // under way there
     std::int64_t answers_when_sent = 0, timeouts_when_sent = 0;
+    std::int64_t counted = 0;                                 // tokens, of the limit a minute
+    std::int64_t as_request_number = 0, as_token_number = 0;  // of its server's allowances
+    bool is_retry = false;
     std::chrono::milliseconds backoff{0};                    // its last
     std::optional<std::chrono::milliseconds> failing_since;  // on the clock of answers
     int timeouts = 0;  // while others were answered and none timed out
@@ -81,7 +86,11 @@ class Dispatch {
     std::int64_t work = 0;  // under way
     std::int64_t requests = 0;
     Time not_before{};  // it wants to be left, or is not there
-    int failures = 0;   // since its last answer
+    // When it has been left for so long, requests come back to it one after the other until then.
+    std::chrono::milliseconds spread{0};
+    Time spread_until{};
+    Allowance requests_left, tokens_left;
+    int failures = 0;  // since its last answer
     bool is_gone = false;
     // One that is gone, or fails each time, gets one request at a time, which looks whether it is
     // back.
@@ -91,7 +100,11 @@ class Dispatch {
     Time probe_at{};         // the next
   };
 
-  std::optional<std::size_t> ChooseServer(Time now) const;
+  const std::deque<std::int64_t>* ToSend() const;
+  static Time NextTimeOf(const Server& server, std::int64_t work);
+  std::optional<std::size_t> ChooseServer(Time now, std::int64_t work) const;
+  void Charge(Task& task, Server& server, Time now);
+  void TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now);
   void TakeReply(Server& server, const Verdict& verdict, Time now);
   std::optional<Completion> TryAgain(std::int64_t id, Task& task, const Verdict& verdict, Time now);
   std::chrono::milliseconds NextBackoff(std::chrono::milliseconds last);
@@ -99,12 +112,14 @@ class Dispatch {
 
   const DispatchOptions options_;
   SendWindow window_;
+  SendRate rate_;
+  RetryQuota quota_;
   std::mt19937_64 random_;
   std::vector<Server> servers_;
   std::unordered_map<std::int64_t, Task> tasks_;
-  std::deque<std::int64_t> ready_;
-  std::multimap<Time, std::int64_t> later_;
-  std::int64_t under_way_ = 0;
+  std::deque<std::int64_t> ready_, again_;   // to be sent for the first time, and again
+  std::multimap<Time, std::int64_t> later_;  // again, then
+  std::int64_t under_way_ = 0, retries_under_way_ = 0;
   std::int64_t num_answers_ = 0;
   std::string why_stopped_;
   std::int64_t num_timeouts_ = 0;

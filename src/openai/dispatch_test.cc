@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <random>
@@ -287,6 +288,152 @@ TEST_F(DispatchTest, EveryRequestEndsOnce) {
     EXPECT_TRUE(under_way.empty());
     EXPECT_FALSE(dispatch.Next(now_));
   }
+}
+
+// A server that answers after a time and takes so many requests in each minute of its clock.
+class LimitedServer {
+ public:
+  LimitedServer(int per_minute, milliseconds takes) : per_minute_(per_minute), takes_(takes) {}
+  bool tells = false;  // what is left, in headers
+
+  // Asks it for `count` rows. Returns how often it refused.
+  int Serve(Dispatch& dispatch, int count, Dispatch::Time& now) {
+    int added = 0, answered = 0, refused = 0;
+    for (int i = 0; answered < count && i < 1'000'000; ++i) {
+      while (added < count && dispatch.room() > 0) dispatch.Add(++added, 10);
+      while (const auto sending = dispatch.Next(now)) Receive(sending->id, now);
+      const auto next = dispatch.NextTime();
+      if (replies_.empty() || (next && *next < replies_.begin()->first)) {
+        EXPECT_TRUE(next);
+        now = std::max(now, next.value_or(now));
+        continue;
+      }
+      auto reply = replies_.extract(replies_.begin());
+      now = std::max(now, reply.key());
+      const auto [id, verdict] = reply.mapped();
+      refused += verdict.kind == Kind::kBusy ? 1 : 0;
+      answered += dispatch.Ended(id, verdict, now) ? 1 : 0;
+    }
+    EXPECT_EQ(answered, count);
+    return refused;
+  }
+
+ private:
+  void Receive(std::int64_t id, Dispatch::Time now) {
+    const auto begun = std::chrono::floor<minutes>(now);
+    if (begun != minute_) left_ = per_minute_;
+    minute_ = begun;
+    Verdict verdict = Of(left_ > 0 ? Kind::kAnswer : Kind::kBusy);
+    left_ -= left_ > 0 ? 1 : 0;
+    if (tells) {
+      const auto reset = std::chrono::ceil<milliseconds>(minute_ + minutes(1) - now);
+      verdict.rates.requests = {per_minute_, left_, reset};
+    }
+    replies_.emplace(now + (left_ > 0 ? takes_ : milliseconds(1)), std::pair(id, verdict));
+  }
+
+  const int per_minute_;
+  const milliseconds takes_;
+  int left_ = 0;
+  Dispatch::Time minute_ = Dispatch::Time::min();
+  std::multimap<Dispatch::Time, std::pair<std::int64_t, Verdict>> replies_;
+};
+
+TEST_F(DispatchTest, WithinItsLimitsNoRequestIsRefusedAndTheyAreUsed) {
+  DispatchOptions options = Options();
+  options.max_in_flight = 64;
+  options.requests_per_minute = 600;
+  Dispatch dispatch(options, 1);
+  LimitedServer server(600, seconds(3));
+  const Dispatch::Time start = now_;
+  EXPECT_EQ(server.Serve(dispatch, 3000, now_), 0);
+  EXPECT_LE(now_ - start, minutes(5) * 1.04);
+  EXPECT_GE(now_ - start, minutes(5));
+}
+
+TEST_F(DispatchTest, TokensAreLimitedAsWell) {
+  DispatchOptions options = Options();
+  options.tokens_per_minute = 6000;
+  Dispatch dispatch(options, 1);
+  LimitedServer server(600, milliseconds(100));  // each is of 10 tokens
+  const Dispatch::Time start = now_;
+  EXPECT_EQ(server.Serve(dispatch, 600, now_), 0);
+  EXPECT_GE(now_ - start, seconds(58));
+}
+
+TEST_F(DispatchTest, WhatAServersHeadersAllowIsUsedAndLittleMoreIsAskedFor) {
+  for (const bool tells : {true, false}) {
+    DispatchOptions options;
+    options.max_in_flight = 64;
+    Dispatch dispatch(options, 1);
+    LimitedServer server(600, seconds(3));
+    server.tells = tells;
+    now_ = {};
+    const int refused = server.Serve(dispatch, 3000, now_);
+    if (tells) {
+      EXPECT_LE(refused, 64);
+      EXPECT_LE(now_ - Dispatch::Time{}, minutes(5));
+    } else {
+      EXPECT_GT(refused, 300);  // else this test shows nothing
+    }
+  }
+}
+
+TEST_F(DispatchTest, AServerThatAskedForTimeIsNotAskedByAllAtOnceThen) {
+  DispatchOptions options = Options();
+  options.max_in_flight = 100;
+  Dispatch dispatch(options, 1);
+  for (int id = 1; id <= 100; ++id) dispatch.Add(id, 1);
+  for (int id = 1; id <= 100; ++id) ASSERT_TRUE(dispatch.Next(now_));
+  Verdict busy = Of(Kind::kBusy);
+  busy.retry_after = seconds(4);
+  for (int id = 1; id <= 100; ++id) dispatch.Ended(id, busy, now_);
+  now_ += seconds(4);
+  int sent = 0, at_once = 0, most = 0;
+  while (sent < 100) {
+    const Dispatch::Time before = now_;
+    Await(dispatch);
+    at_once = now_ == before ? at_once + 1 : 1;
+    most = std::max(most, at_once);
+    ++sent;
+  }
+  EXPECT_LE(most, 10);
+  EXPECT_GE(now_, Dispatch::Time{} + seconds(6));
+  EXPECT_LE(now_, Dispatch::Time{} + seconds(9));
+}
+
+TEST_F(DispatchTest, FewRetriesAreUnderWayWhileNothingIsAnsweredAndManyOnceItIs) {
+  DispatchOptions options;
+  options.max_in_flight = 32;
+  options.backoff_first = milliseconds(1);
+  Dispatch dispatch(options, 1);
+  std::deque<std::int64_t> under_way;
+  int next = 0, answered = 0;
+  std::size_t most = 0;
+  const auto turn = [&](Kind kind) {
+    while (dispatch.room() > 0) dispatch.Add(++next, 1);
+    while (const auto sending = dispatch.Next(now_)) under_way.push_back(sending->id);
+    most = std::max(most, under_way.size());
+    now_ += milliseconds(1);
+    if (under_way.empty()) {
+      now_ = std::max(now_, dispatch.NextTime().value());
+      return;
+    }
+    answered += dispatch.Ended(under_way.front(), Of(kind), now_) ? 1 : 0;
+    under_way.pop_front();
+  };
+  for (int i = 0; i < 1000; ++i) turn(Kind::kBusy);
+  EXPECT_EQ(most, 32);
+  EXPECT_EQ(answered, 0);
+  most = 0;
+  for (int i = 0; i < 1000; ++i) turn(Kind::kBusy);
+  EXPECT_EQ(most, 4);
+  const Dispatch::Time end = now_;
+  while (answered == 0) turn(Kind::kAnswer);
+  EXPECT_LE(now_ - end, seconds(30));  // the longest backoff: that of the rows, not of the quota
+  for (int i = 0; i < 1000; ++i) turn(Kind::kAnswer);
+  EXPECT_EQ(most, 32);
+  EXPECT_GT(answered, 900);
 }
 
 // A server that does `rate_of` tokens a second with so many requests at a time.

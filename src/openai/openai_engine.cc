@@ -29,12 +29,13 @@ using Clock = std::chrono::steady_clock;
 constexpr std::uint64_t kAnswerBytesMax = 64 << 20;
 constexpr std::chrono::milliseconds kIdleWait{1000};
 constexpr std::chrono::seconds kSilence{5};
-constexpr std::size_t kBytesPerToken = 4;  // about
 
 DispatchOptions OptionsOfDispatch(const OpenAiEngineOptions& options) {
   DispatchOptions dispatch;
   dispatch.num_servers = options.access.base_urls.size();
   dispatch.max_in_flight = options.max_in_flight;
+  dispatch.requests_per_minute = options.requests_per_minute;
+  dispatch.tokens_per_minute = options.tokens_per_minute;
   dispatch.row_deadline = options.row_deadline;
   dispatch.gone_limit = options.gone_limit;
   dispatch.backoff_first = options.backoff_first;
@@ -165,7 +166,7 @@ class OpenAiEngine final : public Engine {
     }
     for (Request& request : submitted) {
       const RequestId id = request.id;
-      dispatch_.Add(id, static_cast<std::int64_t>(request.http_body.size() / kBytesPerToken));
+      dispatch_.Add(id, EstimateTokens(request.http_body));
       requests_.emplace(id, std::move(request));
     }
     std::vector<Completion> done;

@@ -27,6 +27,7 @@ struct OpenAiEngineOptions {
   std::map<std::string, std::string> probes;
   TokenPrice price;
   std::int64_t max_in_flight = 0;  // requests; 0: as many as get more done
+  std::int64_t requests_per_minute = 0, tokens_per_minute = 0;       // of all servers; 0: no limit
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};       // of a request
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};  // of failing, while others
                                                                      // are answered

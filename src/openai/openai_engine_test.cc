@@ -108,6 +108,25 @@ TEST(OpenAiEngineTest, AServerThatRefusesTheKeyBreaksTheEngineAfterTheAnswersTha
   EXPECT_NE(broken.message().find("no such key"), std::string::npos) << broken;
 }
 
+TEST(OpenAiEngineTest, AServersHeadersSayHowManyMoreItGetsAndWhen) {
+  const StubServer server([](const std::string&) {
+    std::string answer = StubServer::Completion("yes");
+    answer.insert(
+        answer.find("\r\n") + 2,
+        "X-RateLimit-Limit-Requests: 2\r\nX-RateLimit-Remaining-Requests: 0\r\n"
+        "X-RateLimit-Reset-Requests: 150ms\r\n"
+    );
+    return answer;
+  });
+  const auto engine = EngineFor(server);
+  engine->Submit(Asking(1, "x"));
+  Await(*engine, 1);
+  const auto begun = std::chrono::steady_clock::now();
+  for (RequestId id = 2; id <= 7; ++id) engine->Submit(Asking(id, "x"));
+  Await(*engine, 6);  // two after each of three resets
+  EXPECT_GE(std::chrono::steady_clock::now() - begun, std::chrono::milliseconds(400));
+}
+
 TEST(OpenAiEngineTest, PollReturnsAtItsDeadlineAndWhenItIsStopped) {
   const StubServer server([](const std::string&) { return std::string(); });
   const auto engine = EngineFor(server);

@@ -227,8 +227,9 @@ Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds) {
     case HttpReply::End::kWrong:
       return Of(Kind::kStop, "cannot ask the server: " + reply.error);
   }
-  if (reply.status == 200) return JudgeAnswer(reply);
-  return JudgeStatus(reply, now_unix_seconds);
+  Verdict verdict = reply.status == 200 ? JudgeAnswer(reply) : JudgeStatus(reply, now_unix_seconds);
+  verdict.rates = ReadRateHeaders(reply);
+  return verdict;
 }
 
 }  // namespace millstream

@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "http/http.h"
+#include "openai/rate_limit.h"
 
 namespace millstream {
 
@@ -28,6 +29,7 @@ struct Verdict {
   Completion completion;
   std::string message;                                   // unless kAnswer: what happened, in words
   std::optional<std::chrono::milliseconds> retry_after;  // how long the server wants to be left
+  RateHeaders rates;                                     // how much more it takes
 };
 
 /// Judges a reply to a chat or text completion. `now_unix_seconds` is for a Retry-After that is a
