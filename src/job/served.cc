@@ -132,6 +132,8 @@ Result<std::unique_ptr<Engine>> StartServed(
   MS_ASSIGN_OR_RETURN(options.probes, ProbesOf(spec, served));
   if (spec.price) options.price = {spec.price->input, spec.price->output};
   options.max_in_flight = spec.max_in_flight;
+  options.requests_per_minute = spec.requests_per_minute;
+  options.tokens_per_minute = spec.tokens_per_minute;
   options.timeout = millis(spec.timeout_seconds);
   options.row_deadline = millis(spec.row_deadline_seconds);
   options.say = say;

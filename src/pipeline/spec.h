@@ -57,7 +57,7 @@ struct ModelSpec {
   std::string api_key_variable;  // of the environment; empty: no key
   std::vector<HeaderSpec> headers;
   nlohmann::ordered_json extra_body = nlohmann::ordered_json::object();
-  std::int64_t max_in_flight = 0;
+  std::int64_t max_in_flight = 0, requests_per_minute = 0, tokens_per_minute = 0;  // 0: no limit
   std::optional<PriceSpec> price;
   double timeout_seconds = 600, row_deadline_seconds = 1800;
   SpecPlace place;

@@ -26,7 +26,7 @@ void CheckEngineKeys(
   constexpr std::array<std::string_view, 6> kNativeKeys{
       "path", "memory", "threads", "compute", "isolate", "hang_seconds"
   };
-  constexpr std::array<std::string_view, 12> kServerKeys{
+  constexpr std::array<std::string_view, 14> kServerKeys{
       "base_url",
       "model",
       "dialect",
@@ -37,6 +37,8 @@ void CheckEngineKeys(
       "tokenizer",
       "price",
       "max_in_flight",
+      "requests_per_minute",
+      "tokens_per_minute",
       "timeout",
       "row_deadline"
   };
@@ -153,7 +155,12 @@ void BuildServer(
   const auto number = [&](std::string_view key, double otherwise) {
     return number_in(entry, key, otherwise);
   };
-  model.max_in_flight = static_cast<std::int64_t>(number("max_in_flight", 0));
+  const auto count = [&](std::string_view key) {
+    return static_cast<std::int64_t>(number(key, 0));
+  };
+  model.max_in_flight = count("max_in_flight");
+  model.requests_per_minute = count("requests_per_minute");
+  model.tokens_per_minute = count("tokens_per_minute");
   model.timeout_seconds = number("timeout", model.timeout_seconds);
   model.row_deadline_seconds = number("row_deadline", model.row_deadline_seconds);
 }

@@ -65,6 +65,8 @@ inline constexpr ForeignName kModelForeign[] = {
     {"provider", "engine"}, {"served_model_name", "model"},
     {"ca_bundle", "ca_file"}, {"ssl_ca_cert", "ca_file"}, {"verify", "ca_file"}, {"concurrency", "max_in_flight"},
     {"max_concurrency", "max_in_flight"},
+    {"rpm", "requests_per_minute"}, {"max_requests_per_minute", "requests_per_minute"},
+    {"tpm", "tokens_per_minute"}, {"max_tokens_per_minute", "tokens_per_minute"},
     {"batch_size", "", kNoBatching}, {"max_num_seqs", "", kNoBatching},
     {"max_num_batched_tokens", "", kNoBatching},
     {"enable_prefix_caching", "", "is not needed: prefixes are cached"},

@@ -6,6 +6,7 @@ import collections
 import json
 import random
 import threading
+import time
 
 from stub_server import StubHandler, StubServer
 
@@ -41,6 +42,34 @@ def completion(body, text, **changes):
     usage = {"prompt_tokens": len(text_of(body).split()), "completion_tokens": len((text or "").split())}
     kind = "chat.completion" if is_chat else "text_completion"
     return {"id": "x", "object": kind, "model": body["model"], "choices": [choice], "usage": usage}
+
+
+class Limit:
+    """A script for a server: it takes `most` requests in any stretch of `seconds`, and refuses what is more. With
+    `tells` it counts from full second to full second instead, and says in headers what is left."""
+
+    def __init__(self, most, seconds=1.0, tells=False):
+        self.most, self.seconds, self.tells = most, seconds, tells
+        self.lock = threading.Lock()  # of all below
+        self.taken = collections.deque()  # when
+        self.refused = 0
+
+    def __call__(self, body):
+        with self.lock:
+            now = time.monotonic()
+            begun = now // self.seconds * self.seconds if self.tells else now - self.seconds
+            while self.taken and self.taken[0] < begun:
+                self.taken.popleft()
+            is_taken = len(self.taken) < self.most
+            if is_taken:
+                self.taken.append(now)
+            self.refused += not is_taken
+            left = self.most - len(self.taken)
+        headers = {"limit": self.most, "remaining": left, "reset": f"{(begun + self.seconds - now) * 1000:.0f}ms"}
+        headers = {f"x-ratelimit-{name}-requests": str(value) for name, value in headers.items()} if self.tells else {}
+        if is_taken:
+            return 200, headers, json.dumps(completion(body, answer_of(text_of(body)))).encode()
+        return 429, headers, json.dumps({"error": {"message": "Rate limit reached", "code": None}}).encode()
 
 
 class Server(StubServer):

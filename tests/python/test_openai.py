@@ -5,10 +5,11 @@ import json
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 from conftest import ROOT, read_rows
-from openai_stub import Server, answer_of, completion
+from openai_stub import Limit, Server, answer_of, completion
 
 MODEL = "models:\n  big: {engine: openai, base_url: %s, model: m/1%s}\n"
 ASK = "steps: [{generate: {model: big, prompt: 'Say {{ text }}', as: answer%s}}]\n"
@@ -212,7 +213,42 @@ def test_a_row_that_the_server_always_fails_on_fails_alone_and_last(run_rows):
     assert "Say row 3" not in server.answered
 
 
+def test_a_limit_that_the_job_names_is_kept_and_used(run_rows):
+    limit = Limit(22)  # in any second; a minute of 1200 is 20 of them, and requests take a while
+    with Server(script=limit) as server:
+        begun = time.monotonic()
+        found = run_rows(texts(100), job_of(server, ", requests_per_minute: 1200"))
+        seconds = time.monotonic() - begun
+    assert [row["answer"] for row in found] == expected(texts(100))
+    assert limit.refused == 0
+    assert 4.5 <= seconds <= 20
+
+
+def test_tokens_a_minute_are_those_of_answers_too(run_rows):
+    def script(body):
+        answer = completion(body, "yes") | {"usage": {"prompt_tokens": 10, "completion_tokens": 990}}
+        return 200, {}, json.dumps(answer).encode()
+
+    with Server(script=script) as server:
+        begun = time.monotonic()
+        run_rows(texts(20), job_of(server, ", tokens_per_minute: 600000, max_in_flight: 4"))
+        seconds = time.monotonic() - begun
+    assert 1.5 <= seconds <= 20  # ten a second, but for those before the first answer
+
+
+def test_what_a_servers_headers_allow_is_kept_and_used(run_rows):
+    limit = Limit(30, tells=True)
+    with Server(script=limit) as server:
+        begun = time.monotonic()
+        found = run_rows(texts(150), job_of(server))
+        seconds = time.monotonic() - begun
+    assert [row["answer"] for row in found] == expected(texts(150))
+    assert limit.refused <= 45  # of those before anything is known, and at the turns of its clock
+    assert seconds <= 20
+
+
 MISTAKES = {
+    "requests_per_minute: 0": "models.big.requests_per_minute: must be at least 1",
     "headers: {Authorization: Bearer x}": "models.big.headers.Authorization: holds a secret",
     "headers: {'a b': x}": "is no name of an HTTP header",
     "extra_body: {stream: true}": "models.big.extra_body.stream: is Millstream's to set",
