@@ -18,6 +18,7 @@ struct HttpOptions {
   std::string ca_bundle;        // a file of certificates to trust, instead of the system's
   bool use_proxy = true;        // as the usual environment variables say
   bool is_multiplexed = false;  // HTTP/2 where a server offers it over TLS
+  long buffer_bytes = 16384;    // of each request under way: what is read at a time
 };
 
 /// What libcurl signs a request with (AWS Signature Version 4).

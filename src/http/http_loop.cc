@@ -1,13 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "http/http_loop.h"
 
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/check.h"
 #include "http/transfer.h"
 
 namespace millstream {
+
+namespace {
+
+// libcurl looks through all connections of a multi handle at each request's begin and end.
+constexpr int kRequestsPerMulti = 128;
+constexpr std::uint64_t kWaking = ~std::uint64_t{0};  // in place of a connection
+
+}  // namespace
+
+// One of libcurl's sets of requests and connections, and what it wants to be told of.
+struct HttpLoop::Multi {
+  Multi(std::size_t its_number, int its_epoll)
+      : number(its_number), epoll(its_epoll), handle(curl_multi_init()) {
+    MS_CHECK(handle != nullptr);
+    // All connections that were needed at once may be needed again.
+    curl_multi_setopt(handle, CURLMOPT_MAXCONNECTS, 2L * kRequestsPerMulti);
+    curl_multi_setopt(handle, CURLMOPT_SOCKETFUNCTION, OnSocket);
+    curl_multi_setopt(handle, CURLMOPT_SOCKETDATA, this);
+    curl_multi_setopt(handle, CURLMOPT_TIMERFUNCTION, OnTimer);
+    curl_multi_setopt(handle, CURLMOPT_TIMERDATA, this);
+  }
+  ~Multi() { curl_multi_cleanup(handle); }
+  Multi(const Multi&) = delete;
+  Multi& operator=(const Multi&) = delete;
+
+  static int OnSocket(CURL*, curl_socket_t socket, int what, void* context, void* known) {
+    const auto& multi = *static_cast<Multi*>(context);
+    if (what == CURL_POLL_REMOVE) {
+      (void)epoll_ctl(multi.epoll, EPOLL_CTL_DEL, socket, nullptr);
+      return 0;
+    }
+    epoll_event event{};
+    event.data.u64 = multi.number << 32 | static_cast<std::uint32_t>(socket);
+    if (what != CURL_POLL_OUT) event.events |= EPOLLIN;
+    if (what != CURL_POLL_IN) event.events |= EPOLLOUT;
+    const int change = known == nullptr ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    MS_CHECK(epoll_ctl(multi.epoll, change, socket, &event) == 0);
+    (void)curl_multi_assign(multi.handle, socket, context);  // it is known now
+    return 0;
+  }
+  static int OnTimer(CURLM*, long wait_ms, void* context) {
+    auto& timer = static_cast<Multi*>(context)->timer;
+    timer =
+        wait_ms < 0 ? Clock::time_point::max() : Clock::now() + std::chrono::milliseconds(wait_ms);
+    return 0;
+  }
+  void Work(curl_socket_t socket, int what) {
+    int running = 0;
+    MS_CHECK(curl_multi_socket_action(handle, socket, what, &running) == CURLM_OK);
+  }
+
+  const std::uint64_t number;
+  const int epoll;
+  CURLM* const handle;
+  int requests = 0;
+  Clock::time_point timer = Clock::time_point::max();  // when it is to be called anyway
+};
 
 struct HttpLoop::UnderWay {
   UnderWay(std::int64_t its_id, CURL* its_handle, const HttpOptions& options, HttpRequest its)
@@ -22,22 +84,34 @@ struct HttpLoop::UnderWay {
   CURL* const handle;
   const HttpRequest request;
   Transfer transfer;
+  Multi* multi = nullptr;
 };
 
 HttpLoop::HttpLoop(HttpOptions options)
-    : options_(std::move(options)), multi_((StartCurl(), curl_multi_init())) {
-  MS_CHECK(multi_ != nullptr);
-  // All connections that were needed at once may be needed again.
-  curl_multi_setopt(multi_, CURLMOPT_MAXCONNECTS, 1L << 16);
+    : options_(std::move(options)),
+      epoll_(epoll_create1(EPOLL_CLOEXEC)),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  StartCurl();
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = kWaking;
+  MS_CHECK(epoll_ >= 0 && epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0);
 }
 
 HttpLoop::~HttpLoop() {
-  for (auto& [id, one] : under_way_) {
-    curl_multi_remove_handle(multi_, one->handle);
-    curl_easy_cleanup(one->handle);
-  }
+  while (!under_way_.empty()) Cancel(under_way_.begin()->first);
   for (void* handle : idle_) curl_easy_cleanup(handle);
-  curl_multi_cleanup(multi_);
+  multis_.clear();
+  close(wake_);
+  close(epoll_);
+}
+
+// The first, as its connections are the ones that were used last.
+HttpLoop::Multi& HttpLoop::WithRoom() {
+  for (const auto& multi : multis_) {
+    if (multi->requests < kRequestsPerMulti) return *multi;
+  }
+  return *multis_.emplace_back(std::make_unique<Multi>(multis_.size(), epoll_));
 }
 
 void HttpLoop::Start(std::int64_t id, HttpRequest request) {
@@ -52,47 +126,81 @@ void HttpLoop::Start(std::int64_t id, HttpRequest request) {
   auto& one = under_way_[id];
   MS_CHECK(one == nullptr);
   one = std::make_unique<UnderWay>(id, handle, options_, std::move(request));
-  MS_CHECK(curl_multi_add_handle(multi_, handle) == CURLM_OK);
+  one->multi = &WithRoom();
+  ++one->multi->requests;
+  MS_CHECK(curl_multi_add_handle(one->multi->handle, handle) == CURLM_OK);
 }
 
-void HttpLoop::Release(void* handle) {
-  curl_multi_remove_handle(multi_, handle);
-  idle_.push_back(handle);
+void HttpLoop::Release(UnderWay& one) {
+  curl_multi_remove_handle(one.multi->handle, one.handle);
+  --one.multi->requests;
+  idle_.push_back(one.handle);
 }
 
 void HttpLoop::Cancel(std::int64_t id) {
   const auto found = under_way_.find(id);
   if (found == under_way_.end()) return;
-  Release(found->second->handle);
+  Release(*found->second);
   under_way_.erase(found);
+}
+
+void HttpLoop::TakeEnded(Multi& multi, std::vector<Ended>& ended) {
+  int left = 0;
+  while (const CURLMsg* message = curl_multi_info_read(multi.handle, &left)) {
+    if (message->msg != CURLMSG_DONE) continue;
+    void* its = nullptr;
+    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &its);
+    auto& one = *static_cast<UnderWay*>(its);
+    ended.push_back({one.id, one.transfer.Finish(message->data.result)});
+    Release(one);
+    under_way_.erase(ended.back().id);
+  }
+}
+
+// Waits until there is something to do, and lets libcurl do it. Returns whether it was woken.
+bool HttpLoop::Wait(Clock::time_point until) {
+  for (const auto& multi : multis_) until = std::min(until, multi->timer);
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
+  const int wait_ms = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60'000));
+  std::array<epoll_event, 256> events;
+  const int count = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), wait_ms);
+  bool is_woken = false;
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events[static_cast<std::size_t>(i)];
+    if (event.data.u64 == kWaking) {
+      eventfd_t times = 0;
+      (void)eventfd_read(wake_, &times);
+      is_woken = true;
+      continue;
+    }
+    const bool is_lost = (event.events & (EPOLLERR | EPOLLHUP)) != 0;  // which libcurl finds
+    int what = 0;
+    if (is_lost || (event.events & EPOLLIN) != 0) what |= CURL_CSELECT_IN;
+    if (is_lost || (event.events & EPOLLOUT) != 0) what |= CURL_CSELECT_OUT;
+    multis_[event.data.u64 >> 32]->Work(static_cast<int>(event.data.u64 & 0xffffffff), what);
+  }
+  const auto now = Clock::now();
+  for (const auto& multi : multis_) {
+    if (multi->timer > now) continue;
+    multi->timer = Clock::time_point::max();  // unless it is set again
+    multi->Work(CURL_SOCKET_TIMEOUT, 0);
+  }
+  return is_woken;
 }
 
 std::vector<HttpLoop::Ended> HttpLoop::Run(std::chrono::milliseconds at_most) {
   std::vector<Ended> ended;
-  const auto work = [&] {
-    int running = 0;
-    MS_CHECK(curl_multi_perform(multi_, &running) == CURLM_OK);
-    int left = 0;
-    while (const CURLMsg* message = curl_multi_info_read(multi_, &left)) {
-      if (message->msg != CURLMSG_DONE) continue;
-      void* its = nullptr;
-      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &its);
-      auto& one = *static_cast<UnderWay*>(its);
-      ended.push_back({one.id, one.transfer.Finish(message->data.result)});
-      Release(one.handle);
-      under_way_.erase(ended.back().id);
-    }
-  };
-  work();
-  if (!ended.empty()) return ended;
-  const int wait_ms = static_cast<int>(std::clamp<std::int64_t>(at_most.count(), 0, 60'000));
-  MS_CHECK(curl_multi_poll(multi_, nullptr, 0, wait_ms, nullptr) == CURLM_OK);
-  work();
+  const auto until = Clock::now() + at_most;
+  bool is_over = false;
+  while (ended.empty() && !is_over) {
+    is_over = Wait(until) || Clock::now() >= until;
+    for (const auto& multi : multis_) TakeEnded(*multi, ended);
+  }
   return ended;
 }
 
 void HttpLoop::Wake() {
-  (void)curl_multi_wakeup(multi_);
+  (void)eventfd_write(wake_, 1);
 }
 
 }  // namespace millstream

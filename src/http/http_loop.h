@@ -14,7 +14,7 @@
 namespace millstream {
 
 /// Follows no redirects, stores no cookies, checks certificates. Its calls are for one thread, but
-/// for Wake().
+/// for Wake(). What a request costs does not grow with how many there are.
 class HttpLoop {
  public:
   struct Ended {
@@ -37,11 +37,17 @@ class HttpLoop {
   void Wake();
 
  private:
+  using Clock = std::chrono::steady_clock;
+  struct Multi;
   struct UnderWay;
-  void Release(void* handle);
+  Multi& WithRoom();
+  void Release(UnderWay& one);
+  void TakeEnded(Multi& multi, std::vector<Ended>& ended);
+  bool Wait(Clock::time_point until);
 
   const HttpOptions options_;
-  void* const multi_;
+  const int epoll_, wake_;  // files: of all connections, and of Wake()
+  std::vector<std::unique_ptr<Multi>> multis_;
   std::unordered_map<std::int64_t, std::unique_ptr<UnderWay>> under_way_;
   std::vector<void*> idle_;  // handles
 };

@@ -172,6 +172,7 @@ void Transfer::SetOptions(const HttpOptions& options) {
     curl_easy_setopt(handle_, CURLOPT_LOW_SPEED_LIMIT, 100L);
     curl_easy_setopt(handle_, CURLOPT_LOW_SPEED_TIME, options.stall_timeout_s);
   }
+  curl_easy_setopt(handle_, CURLOPT_BUFFERSIZE, options.buffer_bytes);
   curl_easy_setopt(handle_, CURLOPT_TCP_KEEPALIVE, 1L);
   if (options.is_multiplexed) {
     curl_easy_setopt(handle_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));

@@ -75,6 +75,28 @@ TEST(OpenAiEngineTest, EachRequestIsAnsweredOnceWhateverTheServerDoesFirst) {
   EXPECT_EQ(engine->stats().requests_finished, kCount);
 }
 
+TEST(OpenAiEngineTest, HundredsAreUnderWayAtOnceAndLargeAnswersComeWhole) {
+  constexpr RequestId kCount = 300;
+  std::latch reached(kCount);
+  const std::string large(100'000, 'x');
+  const StubServer server([&](const std::string& body) {
+    if (body.size() < 4) reached.arrive_and_wait();  // of the first round
+    return StubServer::Completion(large + body);
+  });
+  OpenAiEngineOptions options;
+  options.access.base_urls = {server.url()};
+  options.max_in_flight = kCount;
+  const auto engine = MakeOpenAiEngine(std::move(options));
+  for (const std::string prefix : {"", "again "}) {
+    for (RequestId id = 1; id <= kCount; ++id) {
+      engine->Submit(Asking(id, prefix + std::to_string(id)));
+    }
+    for (const auto& [id, completion] : Await(*engine, kCount)) {
+      EXPECT_EQ(completion.text, large + prefix + std::to_string(id));
+    }
+  }
+}
+
 TEST(OpenAiEngineTest, WhatIsCancelledEndsThoughTheServerHangsAndSoDoesTheEngine) {
   std::latch reached(2), goes_on(1);
   const StubServer server([&](const std::string&) {

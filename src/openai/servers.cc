@@ -126,6 +126,7 @@ HttpOptions ServerAccess::http_options() const {
   options.ca_bundle = ca_file;
   options.is_multiplexed = true;
   options.stall_timeout_s = 0;  // a server says nothing until the whole answer is there
+  options.buffer_bytes = 1024;  // thousands are under way
   return options;
 }
 
