@@ -106,7 +106,7 @@ std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
   task.timeouts_when_sent = num_timeouts_;
   servers_[*server].work += task.work;
   ++servers_[*server].requests;
-  ++under_way_;
+  under_way_when_sent_ = ++under_way_;
   Charge(task, servers_[*server], now);
   return Sending{id, *server};
 }
@@ -140,7 +140,7 @@ void Dispatch::TakeRates(const Task& task, Server& server, const Verdict& verdic
   const Completion& completion = verdict.completion;
   const std::int64_t used = completion.prompt_tokens + completion.completion_tokens;
   rate_.Answered(now, task.work, task.counted, used);
-  window_.Answered(now, used > 0 ? used : task.work, under_way_);
+  window_.Answered(now, used > 0 ? used : task.work, under_way_when_sent_);
 }
 
 std::optional<std::size_t> Dispatch::NextProbe(Time now) {
@@ -221,7 +221,7 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
       failing_since_.reset();
       return;
     case Kind::kBusy:
-      window_.Busy(now);
+      window_.Busy();
       had_outage_ = true;
       failing_since_.reset();  // it is there
       return;
@@ -230,7 +230,7 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
       return;
     case Kind::kUnavailable:
     case Kind::kTimeout:
-      window_.Busy(now);
+      window_.Busy();
       break;
     case Kind::kGone:
     case Kind::kAgain:

@@ -120,6 +120,7 @@ class Dispatch {
   std::deque<std::int64_t> ready_, again_;   // to be sent for the first time, and again
   std::multimap<Time, std::int64_t> later_;  // again, then
   std::int64_t under_way_ = 0, retries_under_way_ = 0;
+  std::int64_t under_way_when_sent_ = 0;  // what the window let happen: many may end at once
   std::int64_t num_answers_ = 0;
   std::string why_stopped_;
   std::int64_t num_timeouts_ = 0;

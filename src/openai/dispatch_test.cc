@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <deque>
-#include <functional>
 #include <map>
 #include <random>
 #include <set>
@@ -434,41 +433,6 @@ TEST_F(DispatchTest, FewRetriesAreUnderWayWhileNothingIsAnsweredAndManyOnceItIs)
   for (int i = 0; i < 1000; ++i) turn(Kind::kAnswer);
   EXPECT_EQ(most, 32);
   EXPECT_GT(answered, 900);
-}
-
-// A server that does `rate_of` tokens a second with so many requests at a time.
-std::int64_t SettledWindow(const std::function<double(std::int64_t)>& rate_of) {
-  SendWindow window(0);
-  SendWindow::Time now{};
-  for (int i = 0; i < 200'000; ++i) {
-    now += std::chrono::duration_cast<SendWindow::Time::duration>(
-        std::chrono::duration<double>(100 / rate_of(window.size()))
-    );
-    window.Answered(now, 100, window.size());
-  }
-  return window.size();
-}
-
-TEST(SendWindowTest, GrowsWhileThatGetsMoreDoneAndThenHolds) {
-  const auto serves = [](double at_once) {
-    return [at_once](std::int64_t size) {
-      return 1000 * std::min(static_cast<double>(size), at_once);
-    };
-  };
-  EXPECT_GE(SettledWindow(serves(1000)), 1000);
-  EXPECT_LE(SettledWindow(serves(1000)), 3000);
-  EXPECT_LE(SettledWindow(serves(10)), 64);
-}
-
-TEST(SendWindowTest, ShrinksOnceForAllThatWereUnderWayAndStaysWhereItIsFixed) {
-  SendWindow window(0);
-  const std::int64_t before = window.size();
-  for (std::int64_t i = 0; i < before; ++i) window.Busy({});
-  EXPECT_LT(window.size(), before);
-  EXPECT_GT(window.size(), before / 2);
-  SendWindow fixed(7);
-  fixed.Busy({});
-  EXPECT_EQ(fixed.size(), 7);
 }
 
 }  // namespace
