@@ -174,7 +174,8 @@ void Transfer::SetOptions(const HttpOptions& options) {
   }
   curl_easy_setopt(handle_, CURLOPT_BUFFERSIZE, options.buffer_bytes);
   curl_easy_setopt(handle_, CURLOPT_TCP_KEEPALIVE, 1L);
-  if (options.is_multiplexed) {
+  // Without TLS all would wait for the first reply, to learn that connections are not shared.
+  if (options.is_multiplexed && request_.url.starts_with("https://")) {
     curl_easy_setopt(handle_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
     curl_easy_setopt(handle_, CURLOPT_PIPEWAIT, 1L);  // one connection, once it is there
   } else {
