@@ -18,7 +18,11 @@ struct HttpOptions {
   std::string ca_bundle;        // a file of certificates to trust, instead of the system's
   bool use_proxy = true;        // as the usual environment variables say
   bool is_multiplexed = false;  // HTTP/2 where a server offers it over TLS
-  long buffer_bytes = 16384;    // of each request under way: what is read at a time
+  // A request that a kept connection breaks under before any reply may be sent again, unsaid: it
+  // may have been done. Else it ends as kBroken.
+  bool resends = true;
+  std::size_t connections_max = 1 << 16;  // kept open by an HttpLoop
+  long buffer_bytes = 16384;              // of each request under way: what is read at a time
 };
 
 /// What libcurl signs a request with (AWS Signature Version 4).
@@ -34,6 +38,7 @@ struct HttpRequest {
   std::string_view body;             // of a PUT or POST
   std::uint64_t body_bytes_max = 0;  // of a reply; one of a failure is cut off at 64 KiB
   long timeout_ms = 0;               // of all of it; 0: no limit
+  bool own_connection = false;       // not a kept one, and not kept
   const AwsSigner* signer = nullptr;
 };
 
@@ -47,7 +52,8 @@ struct HttpReply {
     kWrong,  // asking again will not help: the URL, a certificate
   };
   End end = End::kDone;
-  std::string error;  // unless kDone
+  bool is_refused = false;  // kNotSent: nobody listens at the port
+  std::string error;        // unless kDone
   long status = 0;
   std::map<std::string, std::string> headers;  // by names in lower case
   std::string body;

@@ -18,17 +18,18 @@ namespace {
 
 // libcurl looks through all connections of a multi handle at each request's begin and end.
 constexpr int kRequestsPerMulti = 128;
-constexpr std::uint64_t kWaking = ~std::uint64_t{0};  // in place of a connection
+// In place of a connection:
+constexpr std::uint64_t kWaking = ~std::uint64_t{0}, kAlso = kWaking - 1;
 
 }  // namespace
 
 // One of libcurl's sets of requests and connections, and what it wants to be told of.
 struct HttpLoop::Multi {
-  Multi(std::size_t its_number, int its_epoll)
+  Multi(std::size_t its_number, int its_epoll, long most_connections)
       : number(its_number), epoll(its_epoll), handle(curl_multi_init()) {
     MS_CHECK(handle != nullptr);
     // All connections that were needed at once may be needed again.
-    curl_multi_setopt(handle, CURLMOPT_MAXCONNECTS, 2L * kRequestsPerMulti);
+    curl_multi_setopt(handle, CURLMOPT_MAXCONNECTS, most_connections);
     curl_multi_setopt(handle, CURLMOPT_SOCKETFUNCTION, OnSocket);
     curl_multi_setopt(handle, CURLMOPT_SOCKETDATA, this);
     curl_multi_setopt(handle, CURLMOPT_TIMERFUNCTION, OnTimer);
@@ -111,7 +112,8 @@ HttpLoop::Multi& HttpLoop::WithRoom() {
   for (const auto& multi : multis_) {
     if (multi->requests < kRequestsPerMulti) return *multi;
   }
-  return *multis_.emplace_back(std::make_unique<Multi>(multis_.size(), epoll_));
+  const long most = std::min(2L * kRequestsPerMulti, static_cast<long>(options_.connections_max));
+  return *multis_.emplace_back(std::make_unique<Multi>(multis_.size(), epoll_, most));
 }
 
 void HttpLoop::Start(std::int64_t id, HttpRequest request) {
@@ -173,6 +175,10 @@ bool HttpLoop::Wait(Clock::time_point until) {
       is_woken = true;
       continue;
     }
+    if (event.data.u64 == kAlso) {
+      is_woken = true;
+      continue;
+    }
     const bool is_lost = (event.events & (EPOLLERR | EPOLLHUP)) != 0;  // which libcurl finds
     int what = 0;
     if (is_lost || (event.events & EPOLLIN) != 0) what |= CURL_CSELECT_IN;
@@ -188,14 +194,19 @@ bool HttpLoop::Wait(Clock::time_point until) {
   return is_woken;
 }
 
-std::vector<HttpLoop::Ended> HttpLoop::Run(std::chrono::milliseconds at_most) {
+std::vector<HttpLoop::Ended> HttpLoop::Run(std::chrono::milliseconds at_most, int also) {
   std::vector<Ended> ended;
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = kAlso;
+  MS_CHECK(also < 0 || epoll_ctl(epoll_, EPOLL_CTL_ADD, also, &event) == 0);
   const auto until = Clock::now() + at_most;
   bool is_over = false;
   while (ended.empty() && !is_over) {
     is_over = Wait(until) || Clock::now() >= until;
     for (const auto& multi : multis_) TakeEnded(*multi, ended);
   }
+  if (also >= 0) (void)epoll_ctl(epoll_, EPOLL_CTL_DEL, also, nullptr);
   return ended;
 }
 

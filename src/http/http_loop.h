@@ -31,8 +31,9 @@ class HttpLoop {
   void Start(std::int64_t id, HttpRequest request);
   /// Ends a request whose reply nobody waits for; does nothing if it is not under way.
   void Cancel(std::int64_t id);
-  /// Works until a request has ended, the time is over or it is woken. Returns those that ended.
-  std::vector<Ended> Run(std::chrono::milliseconds at_most);
+  /// Works until a request has ended, the time is over, it is woken or the descriptor `also` can be
+  /// read. Returns those that ended.
+  std::vector<Ended> Run(std::chrono::milliseconds at_most, int also = -1);
   /// Lets Run() return. Thread-safe.
   void Wake();
 

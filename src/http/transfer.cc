@@ -2,6 +2,7 @@
 #include "http/transfer.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -56,17 +57,24 @@ void StartCurl() {
 }
 
 Transfer::Transfer(CURL* handle, const HttpOptions& options, const HttpRequest& request)
-    : handle_(handle), request_(request), headers_(nullptr, curl_slist_free_all) {
+    : handle_(handle),
+      request_(request),
+      headers_(nullptr, curl_slist_free_all),
+      resends_(options.resends) {
   curl_easy_reset(handle_);  // keeps its connections
   SetOptions(options);
   SetMethod();
   SetHeaders();
   curl_easy_setopt(handle_, CURLOPT_URL, request_.url.c_str());
   curl_easy_setopt(handle_, CURLOPT_TIMEOUT_MS, request_.timeout_ms);
+  curl_easy_setopt(handle_, CURLOPT_FRESH_CONNECT, request_.own_connection ? 1L : 0L);
+  curl_easy_setopt(handle_, CURLOPT_FORBID_REUSE, request_.own_connection ? 1L : 0L);
   curl_easy_setopt(handle_, CURLOPT_HEADERFUNCTION, OnHeader);
   curl_easy_setopt(handle_, CURLOPT_HEADERDATA, this);
   curl_easy_setopt(handle_, CURLOPT_WRITEFUNCTION, OnBody);
   curl_easy_setopt(handle_, CURLOPT_WRITEDATA, this);
+  curl_easy_setopt(handle_, CURLOPT_PREREQFUNCTION, OnBegin);
+  curl_easy_setopt(handle_, CURLOPT_PREREQDATA, this);
   if (request_.signer == nullptr) return;
   const std::string by = "aws:amz:" + request_.signer->region + ":s3";
   curl_easy_setopt(handle_, CURLOPT_AWS_SIGV4, by.c_str());
@@ -77,12 +85,17 @@ Transfer::Transfer(CURL* handle, const HttpOptions& options, const HttpRequest& 
 HttpReply Transfer::Finish(CURLcode code) {
   curl_easy_getinfo(handle_, CURLINFO_RESPONSE_CODE, &reply_.status);
   reply_.end = is_too_large_ ? HttpReply::End::kTooLarge : EndOf(code);
-  long sent = 0;  // bytes of the request
-  curl_easy_getinfo(handle_, CURLINFO_REQUEST_SIZE, &sent);
   // libcurl has one code for a connection that takes too long and for a request that does, and one
   // for a URL of another protocol and for an answer in one.
-  if (code == CURLE_OPERATION_TIMEDOUT && sent == 0) reply_.end = HttpReply::End::kNotSent;
-  if (code == CURLE_UNSUPPORTED_PROTOCOL && sent > 0) reply_.end = HttpReply::End::kBroken;
+  if (code == CURLE_OPERATION_TIMEDOUT && num_begun_ == 0) reply_.end = HttpReply::End::kNotSent;
+  if (code == CURLE_UNSUPPORTED_PROTOCOL && num_begun_ > 0) reply_.end = HttpReply::End::kBroken;
+  // It had been sent, over a connection that broke.
+  if (reply_.end == HttpReply::End::kNotSent && num_begun_ > 0 && !resends_) {
+    reply_.end = HttpReply::End::kBroken;
+  }
+  long error = 0;
+  curl_easy_getinfo(handle_, CURLINFO_OS_ERRNO, &error);
+  reply_.is_refused = reply_.end == HttpReply::End::kNotSent && error == ECONNREFUSED;
   if (code != CURLE_OK) reply_.error = curl_easy_strerror(code);
   return std::move(reply_);
 }
@@ -123,6 +136,14 @@ std::size_t Transfer::OnBody(char* data, std::size_t size, std::size_t count, vo
   body.reserve(whole);
   body.append(data, bytes);
   return bytes;
+}
+
+// Called when a connection stands, before the request is sent: more than once if libcurl sends it
+// again over another.
+int Transfer::OnBegin(void* context, char*, char*, int, int) {
+  auto& transfer = *static_cast<Transfer*>(context);
+  const bool is_again = transfer.num_begun_++ > 0;
+  return is_again && !transfer.resends_ ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 std::size_t Transfer::OnSend(char* buffer, std::size_t size, std::size_t count, void* context) {
@@ -182,6 +203,9 @@ void Transfer::SetOptions(const HttpOptions& options) {
     curl_easy_setopt(handle_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
   }
   curl_easy_setopt(handle_, CURLOPT_USERAGENT, "millstream");
+  // Servers close connections that are idle for long, most after five seconds: better not to learn
+  // that from a request that broke.
+  if (!options.resends) curl_easy_setopt(handle_, CURLOPT_MAXAGE_CONN, 4L);
   if (!options.use_proxy) curl_easy_setopt(handle_, CURLOPT_PROXY, "");
   if (!options.ca_bundle.empty()) {
     curl_easy_setopt(handle_, CURLOPT_CAINFO, options.ca_bundle.c_str());

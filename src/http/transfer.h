@@ -27,6 +27,7 @@ class Transfer {
   static std::size_t OnBody(char* data, std::size_t size, std::size_t count, void* context);
   static std::size_t OnSend(char* buffer, std::size_t size, std::size_t count, void* context);
   static int OnRewind(void* context, curl_off_t offset, int origin);
+  static int OnBegin(void* context, char* to, char* from, int to_port, int from_port);
   void SetOptions(const HttpOptions& options);
   void SetMethod();
   void SetHeaders();
@@ -36,6 +37,8 @@ class Transfer {
   HttpReply reply_;
   std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers_;
   std::size_t sent_ = 0;
+  const bool resends_;
+  int num_begun_ = 0;  // times that the request was about to be sent
   bool is_too_large_ = false;
 };
 
