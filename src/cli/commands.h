@@ -28,5 +28,6 @@ void AddModels(CLI::App& app, CommandContext& context);
 void AddSchema(CLI::App& app, CommandContext& context);
 void AddInit(CLI::App& app, CommandContext& context);
 void AddEngineHost(CLI::App& app, CommandContext& context);
+void AddServerGuard(CLI::App& app, CommandContext& context);
 
 }  // namespace millstream

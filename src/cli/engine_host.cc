@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A hidden command: the child process of a model with `isolate: true`.
+// Hidden commands: the child process of a model with `isolate: true`, and the one between a job and
+// a server that it launched.
 #include "engine/engine_host.h"
 
 #include <memory>
 
 #include "cli/commands.h"
 #include "cli/print.h"
+#include "openai/server_guard.h"
 
 namespace millstream {
 
@@ -17,6 +19,16 @@ void AddEngineHost(CLI::App& app, CommandContext& context) {
     const Status status = HostNativeEngine(*arguments);
     // What went wrong with the engine is the parent's to say.
     if (!status.ok()) context.exit_code = static_cast<int>(ExitCode::kWrong);
+  });
+}
+
+void AddServerGuard(CLI::App& app, CommandContext& context) {
+  auto argument = std::make_shared<std::string>();
+  CLI::App* guard = app.add_subcommand("server-guard", "")->group("");
+  guard->add_option("server", *argument)->required();
+  guard->callback([argument, &context] {
+    const Status status = GuardServer(*argument);
+    if (!status.ok()) context.exit_code = Complain(status);
   });
 }
 

@@ -136,6 +136,7 @@ int Main(int argc, char** argv) {
   AddSchema(app, context);
   AddInit(app, context);
   AddEngineHost(app, context);
+  AddServerGuard(app, context);
   app.failure_message(FailureMessage);
   try {
     app.parse(argc, argv);

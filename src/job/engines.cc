@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engines of a job: in this process, where a flight recorder names what kills it, or in a
 // child.
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -72,7 +74,7 @@ Result<std::unique_ptr<Engine>> StartNative(
 }  // namespace
 
 Result<JobEngines> StartEngines(
-    const PreparedJob& job, const EngineMaker& make_engine, const Say& say
+    const PreparedJob& job, const EngineMaker& make_engine, const Say& say, std::stop_token stop
 ) {
   JobEngines engines;
   const bool has_native =
@@ -84,7 +86,7 @@ Result<JobEngines> StartEngines(
   for (const auto& [key, model] : job.models) {
     const ModelSpec& spec = job.model_specs.at(key);
     if (!spec.is_native && !make_engine) {
-      MS_ASSIGN_OR_RETURN(engines.owned.emplace_back(), StartServed(spec, *model.served, say));
+      MS_ASSIGN_OR_RETURN(engines.owned.emplace_back(), StartServed(job, key, say, stop));
       engines.by_key[key] = engines.owned.back().get();
       continue;
     }

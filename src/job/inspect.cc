@@ -94,21 +94,24 @@ void DescribePlan(const PreparedJob& job, std::string& out) {
   for (const std::string& note : job.bound.notes) out += "  note: " + note + "\n";
   for (const auto& [key, model] : job.plan.models) {
     const ModelSpec& spec = job.model_specs.at(key);
-    out += spec.is_native ? fmt::format(
-                                "model {}: {} ({}, {})\n",
-                                key,
-                                model.path,
-                                model.compute,
-                                job.plan.instruction_set
-                            )
-                          : fmt::format(
-                                "model {}: {}, dialect {}{}, at {}\n",
-                                key,
-                                model.path,
-                                model.dialect,
-                                model.context > 0 ? fmt::format(", context {}", model.context) : "",
-                                fmt::join(spec.base_urls, ", ")
-                            );
+    out += spec.is_native
+               ? fmt::format(
+                     "model {}: {} ({}, {})\n",
+                     key,
+                     model.path,
+                     model.compute,
+                     job.plan.instruction_set
+                 )
+               : fmt::format(
+                     "model {}: {}, dialect {}{}, at {}\n",
+                     key,
+                     model.path,
+                     model.dialect,
+                     model.context > 0 ? fmt::format(", context {}", model.context) : "",
+                     spec.launch.empty()
+                         ? fmt::format("{}", fmt::join(spec.base_urls, ", "))
+                         : fmt::format("a server of its own: {}", fmt::join(spec.launch, " "))
+                 );
   }
   if (!job.bound.settings.empty()) out += "settings\n";
   for (const ResolvedSetting& setting : job.bound.settings) {
@@ -302,7 +305,7 @@ Result<ExplainedRow> ExplainRow(
       MS_ASSIGN_OR_RETURN(const auto rows, step->Prepare(collect.batches.front(), 0, 1));
       explained.prompt = rows.front().prompt;
     }
-    MS_ASSIGN_OR_RETURN(explained.preview, RunInMemory(job, splits, options, monitor, stop));
+    MS_ASSIGN_OR_RETURN(explained.preview, RunInMemory(job, splits, options, monitor, say, stop));
     return explained;
   }
   return Status::Invalid(fmt::format("no input file is named '{}'{}", name, DidYouMean(name, names))

@@ -118,7 +118,7 @@ Status RunOpenSplits(
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
   JobEngines engines;
   if (RowsOf(open) > 0) {
-    MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine, say));
+    MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine, say, stop));
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
   Publisher publisher(*job.ledger);
@@ -258,13 +258,13 @@ Result<Preview> RunInMemory(
     const std::vector<Split>& splits,
     const JobOptions& options,
     JobMonitor& monitor,
+    const Say& say,
     std::stop_token stop
 ) {
   Preview preview;
   preview.schema = job.plan.output;
   preview.rows_in_input = job.plan.snapshot.num_rows;
-  const Say silent = [](const std::string&) {};
-  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job, options.make_engine, silent));
+  MS_ASSIGN_OR_RETURN(JobEngines engines, StartEngines(job, options.make_engine, say, stop));
   monitor.Start(RowsOf(splits), {}, Views(engines));
   std::map<std::int64_t, FinishedSplit> done;
   Mutex mutex;
@@ -297,7 +297,7 @@ Result<Preview> RunPreview(
   MS_ASSIGN_OR_RETURN(
       const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
   );
-  return RunInMemory(job, job.plan.splits, options, monitor, stop);
+  return RunInMemory(job, job.plan.splits, options, monitor, say, stop);
 }
 
 ExitCode ExitCodeOf(const Status& status) {

@@ -140,9 +140,10 @@ struct JobEngines {
   std::map<std::string, Engine*> by_key;
 };
 /// Starts them: native ones, or what `make_engine` makes if it is given. At most one JobEngines at
-/// a time, as its flight recorder catches this process's fatal signals.
+/// a time, as its flight recorder catches this process's fatal signals. Waits for servers that it
+/// launches to be ready.
 Result<JobEngines> StartEngines(
-    const PreparedJob& job, const EngineMaker& make_engine, const Say& say
+    const PreparedJob& job, const EngineMaker& make_engine, const Say& say, std::stop_token stop
 );
 
 /// Who runs this: {pid, host, since, version}.
@@ -184,6 +185,7 @@ Result<Preview> RunInMemory(
     const std::vector<Split>& splits,
     const JobOptions& options,
     JobMonitor& monitor,
+    const Say& say,
     std::stop_token stop
 );
 

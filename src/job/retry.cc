@@ -292,7 +292,9 @@ class Retry {
     if (!job_.models.empty()) {
       MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, Work::kRetry));
     }
-    MS_ASSIGN_OR_RETURN(const JobEngines engines, StartEngines(job_, options_.make_engine, say_));
+    MS_ASSIGN_OR_RETURN(
+        const JobEngines engines, StartEngines(job_, options_.make_engine, say_, stop_)
+    );
     monitor_.Start(report_.chosen, {}, Views(engines));
     AssemblerOptions options = AssemblerOptionsOf(job_);
     options.keep_ok = options.keep_errors = options.keep_skipped = true;

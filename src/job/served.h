@@ -6,6 +6,7 @@
 #include <chrono>
 #include <memory>
 #include <stop_token>
+#include <string>
 
 #include "base/status.h"
 #include "engine/engine.h"
@@ -32,8 +33,9 @@ Result<BoundModel> BindServed(
     const ModelSpec& spec, const ServedBinding& binding, PlannedModel& planned
 );
 
+/// Starts the engine of a bound model. Waits for a server that it launches to be ready.
 Result<std::unique_ptr<Engine>> StartServed(
-    const ModelSpec& spec, const ServedModel& served, const Say& say
+    const PreparedJob& job, const std::string& key, const Say& say, std::stop_token stop
 );
 
 }  // namespace millstream

@@ -31,7 +31,7 @@ Completion FailedFor(std::int64_t id, std::string_view code, std::string message
 
 Dispatch::Dispatch(const DispatchOptions& options, std::uint64_t seed)
     : options_(options),
-      window_(options.max_in_flight),
+      window_(options.max_in_flight, options.most_in_flight),
       rate_(options.requests_per_minute, options.tokens_per_minute),
       random_(seed),
       servers_(options.num_servers) {
@@ -48,12 +48,8 @@ void Dispatch::Add(std::int64_t id, std::int64_t work) {
 void Dispatch::Cancel(std::int64_t id) {
   const auto found = tasks_.find(id);
   if (found == tasks_.end()) return;
-  if (const auto server = found->second.server) {
-    servers_[*server].work -= found->second.work;
-    --servers_[*server].requests;
-    --under_way_;
-    if (found->second.is_retry) --retries_under_way_;
-  }
+  if (found->second.server) Release(found->second);
+  ClearSuspect(id, found->second);
   tasks_.erase(found);  // Next() passes over what it no longer finds
 }
 
@@ -74,7 +70,7 @@ std::optional<std::size_t> Dispatch::ChooseServer(Time now, std::int64_t work) c
   std::optional<std::size_t> best;
   for (std::size_t i = 0; i < servers_.size(); ++i) {
     const Server& server = servers_[i];
-    if (server.is_doubtful() && server.requests > 0) continue;
+    if (!server.takes_any() || !server.takes_one_more()) continue;
     if (now < NextTimeOf(server, work)) continue;
     if (!best || server.work < servers_[*best].work) best = i;
   }
@@ -83,32 +79,55 @@ std::optional<std::size_t> Dispatch::ChooseServer(Time now, std::int64_t work) c
 
 std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
   while (!later_.empty() && later_.begin()->first <= now) {
-    again_.push_back(later_.begin()->second);
+    Queue(later_.begin()->second, again_);
     later_.erase(later_.begin());
   }
+  MoveSuspectsOfGoneServers(now);
   for (auto* queue : {&again_, &ready_}) {
     while (!queue->empty() && !tasks_.contains(queue->front())) queue->pop_front();
   }
-  const std::deque<std::int64_t>* const to_send = ToSend();
   const bool is_stopped = !why_stopped_.empty();
-  if (is_stopped || to_send == nullptr || under_way_ >= window_.size()) return std::nullopt;
-  if (now < rate_.NextTime()) return std::nullopt;
+  if (is_stopped || under_way_ >= window_.size() || now < rate_.NextTime()) return std::nullopt;
+  if (const auto suspect = NextSuspect(now)) return suspect;
+  const std::deque<std::int64_t>* const to_send = ToSend();
+  if (to_send == nullptr) return std::nullopt;
   const std::int64_t id = to_send->front();
-  Task& task = tasks_.at(id);
-  const std::optional<std::size_t> server = ChooseServer(now, task.work);
+  const std::optional<std::size_t> server = ChooseServer(now, tasks_.at(id).work);
   if (!server) return std::nullopt;
-  task.is_retry = to_send == &again_;
-  (task.is_retry ? again_ : ready_).pop_front();
-  task.server = server;
+  const bool is_retry = to_send == &again_;
+  (is_retry ? again_ : ready_).pop_front();
+  return SendTo(*server, id, is_retry, now);
+}
+
+Dispatch::Sending Dispatch::SendTo(std::size_t number, std::int64_t id, bool is_retry, Time now) {
+  Task& task = tasks_.at(id);
+  Server& server = servers_[number];
+  task.is_retry = is_retry;
+  task.server = number;
+  task.number = ++num_sent_;
   if (task.timed_out_alone && num_timeouts_ == task.timeouts_when_sent + 1) ++task.timeouts;
   task.timed_out_alone = false;
   task.answers_when_sent = num_answers_;
   task.timeouts_when_sent = num_timeouts_;
-  servers_[*server].work += task.work;
-  ++servers_[*server].requests;
+  server.work += task.work;
+  ++server.requests;
+  if (task.suspect_at) ++server.suspects_under_way;
   under_way_when_sent_ = ++under_way_;
-  Charge(task, servers_[*server], now);
-  return Sending{id, *server};
+  Charge(task, server, now);
+  return {id, number};
+}
+
+// Takes a request off the server that it was sent to.
+Dispatch::Server& Dispatch::Release(Task& task) {
+  MS_CHECK(task.server.has_value());
+  Server& server = servers_[*task.server];
+  task.server.reset();
+  server.work -= task.work;
+  --server.requests;
+  if (task.suspect_at) --server.suspects_under_way;
+  --under_way_;
+  if (task.is_retry) --retries_under_way_;
+  return server;
 }
 
 // Counts what is sent against all that limits it.
@@ -146,8 +165,8 @@ void Dispatch::TakeRates(const Task& task, Server& server, const Verdict& verdic
 std::optional<std::size_t> Dispatch::NextProbe(Time now) {
   for (std::size_t i = 0; i < servers_.size() && why_stopped_.empty(); ++i) {
     Server& server = servers_[i];
-    const bool fails = server.is_doubtful() && !server.is_gone && !tasks_.empty();
-    if (!fails || server.is_probed || now < server.probe_at) continue;
+    const bool waits = server.is_probed || now < server.probe_at;
+    if (tasks_.empty() || waits || !server.wants_probe()) continue;
     server.is_probed = true;
     (void)rate_.Sent(now, 1);
     return i;
@@ -159,9 +178,14 @@ void Dispatch::Probed(std::size_t number, const Verdict& verdict, Time now) {
   Server& server = servers_[number];
   server.is_probed = false;
   server.probe_at = now + kProbeInterval;
+  if (server.has_died) {
+    server.backoff = NextBackoff(server.backoff);
+    server.probe_at = now + std::max(server.backoff, verdict.retry_after.value_or(milliseconds(0)));
+  }
   const bool answers = verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed;
   had_outage_ = had_outage_ || !answers;
-  if (answers) TakeReply(server, verdict, now);
+  const bool says_why = server.has_died && verdict.kind == Kind::kStop;  // no row may find out
+  if (answers || says_why) TakeReply(server, verdict, now);
 }
 
 std::optional<Dispatch::Time> Dispatch::NextTime() const {
@@ -174,13 +198,17 @@ std::optional<Dispatch::Time> Dispatch::NextTime() const {
     const auto task = tasks_.find(to_send->front());
     const std::int64_t work = task == tasks_.end() ? 0 : task->second.work;
     for (const Server& server : servers_) {
-      if (server.is_doubtful() && server.requests > 0) continue;
+      if (!server.takes_any() || !server.takes_one_more()) continue;
       take(std::max(rate_.NextTime(), NextTimeOf(server, work)));
     }
   }
   for (const Server& server : servers_) {
-    const bool fails = server.is_doubtful() && !server.is_gone && !tasks_.empty();
-    if (fails && !server.is_probed) take(server.probe_at);
+    const auto suspect = server.NextSuspect();
+    if (suspect != server.ready.end() && under_way_ < window_.size() && server.takes_one_more()) {
+      take(std::max(rate_.NextTime(), NextTimeOf(server, tasks_.at(*suspect).work)));
+    }
+    if (server.wants_probe() && !server.is_probed && !tasks_.empty()) take(server.probe_at);
+    if (server.wants_look && !server.is_looked_at) take(server.look_at);
   }
   return next;
 }
@@ -206,11 +234,14 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
     server.spread_until = server.not_before + server.spread;
   }
   server.is_gone = verdict.kind == Kind::kGone;
+  if (!server.is_gone) server.gone_since.reset();
+  if (server.is_gone && !server.gone_since) server.gone_since = now;
   switch (verdict.kind) {
     case Kind::kAnswer:
     case Kind::kFailed:
       ++num_answers_;
       quota_.Answered();
+      server.has_died = false;
       server.failures = 0;
       server.backoff = milliseconds(0);
       if (last_answer_ && !had_outage_) {
@@ -234,6 +265,7 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
       break;
     case Kind::kGone:
     case Kind::kAgain:
+    case Kind::kLost:
       break;
   }
   ++server.failures;
@@ -255,22 +287,23 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
   if (found == tasks_.end()) return std::nullopt;  // cancelled
   Task& task = found->second;
   MS_CHECK(task.server.has_value());
-  Server& server = servers_[*task.server];
-  task.server.reset();
-  server.work -= task.work;
-  --server.requests;
+  const Sending sent{id, *task.server};
+  const std::int64_t number = task.number;
+  Server& server = Release(task);
   TakeRates(task, server, verdict, now);
-  --under_way_;
-  if (task.is_retry) --retries_under_way_;
   TakeReply(server, verdict, now);
-  if (verdict.kind != Kind::kAnswer && verdict.kind != Kind::kFailed) {
-    auto failed = TryAgain(id, task, verdict, now);
-    if (failed) tasks_.erase(found);
-    return failed;
+  std::optional<Completion> completion;
+  if (verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed) {
+    completion = std::move(verdict.completion);
+    completion->id = id;
+  } else {
+    completion = TryAgain(id, task, verdict, now);
   }
-  Completion completion = std::move(verdict.completion);
-  completion.id = id;
-  tasks_.erase(found);
+  if (completion) {
+    ClearSuspect(id, task);
+    tasks_.erase(found);
+  }
+  NoteLoss(sent, number, verdict, now);
   return completion;
 }
 
@@ -290,7 +323,8 @@ std::optional<Completion> Dispatch::TryAgain(
         )
     );
   }
-  const bool is_its_own = verdict.kind == Kind::kAgain || verdict.kind == Kind::kTimeout;
+  const bool is_its_own =
+      verdict.kind == Kind::kAgain || verdict.kind == Kind::kLost || verdict.kind == Kind::kTimeout;
   if (is_its_own) {
     if (!task.failing_since) task.failing_since = clock_;
     if (clock_ - *task.failing_since >= options_.row_deadline) {
@@ -300,7 +334,7 @@ std::optional<Completion> Dispatch::TryAgain(
     }
   }
   if (verdict.kind == Kind::kGone) {
-    ready_.push_back(id);  // the server's own wait is enough
+    Queue(id, ready_);  // the server's own wait is enough
     return std::nullopt;
   }
   task.backoff = NextBackoff(task.backoff);

@@ -10,12 +10,14 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "openai/rate_limit.h"
 #include "openai/reply.h"
+#include "openai/suspects.h"
 #include "openai/window.h"
 
 namespace millstream {
@@ -23,10 +25,12 @@ namespace millstream {
 struct DispatchOptions {
   std::size_t num_servers = 1;
   std::int64_t max_in_flight = 0;                               // 0: as many as get more done
+  std::int64_t most_in_flight = 16384;                          // whatever that says
   std::int64_t requests_per_minute = 0, tokens_per_minute = 0;  // 0: no limit
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};
   std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};
   std::chrono::milliseconds backoff_first{500};  // before a request is sent again; then it grows
+  bool is_launched = false;  // ServerDied() says when a server died; else it is found out
 };
 
 /// For one thread.
@@ -54,10 +58,21 @@ class Dispatch {
   /// or the rows that are left? Nothing if none is to be asked now.
   std::optional<std::size_t> NextProbe(Time now);
   void Probed(std::size_t server, const Verdict& verdict, Time now);
+  /// A server that connections to broke is to be looked at, by a connection: has it died? Nothing
+  /// if none is to be looked at now.
+  std::optional<std::size_t> NextLook(Time now);
+  /// kGone: there was no connection; kLost or kTimeout: there was no reply; else there was.
+  void Looked(std::size_t server, const Verdict& verdict, Time now);
+  /// A launched server has died, with what failed since its last answer; or was killed because it
+  /// hung, which no request is to blame for. It is there again. REQUIRES: nothing is under way
+  /// there.
+  void ServerDied(std::size_t server, const std::string& how, bool may_be_a_request, Time now);
 
   /// What came of a request that was sent. Returns its completion if that is the row's; if not, it
   /// will be sent again.
   std::optional<Completion> Ended(std::int64_t id, Verdict verdict, Time now);
+  /// Those that turned out to kill their server: each once, as failed.
+  std::vector<Completion> TakeCrashed();
   /// Why no request will be answered any more, in words: a server said so, or none answers for too
   /// long. Empty: nothing of the kind.
   std::string WhyStopped(Time now) const;
@@ -65,6 +80,7 @@ class Dispatch {
   /// Since when requests fail and none is answered, and of what the last did.
   std::optional<Time> failing_since() const { return failing_since_; }
   const std::string& last_failure() const { return last_failure_; }
+  std::int64_t under_way() const { return under_way_; }
   /// How many more requests are worth adding.
   std::int64_t room() const;
 
@@ -80,8 +96,12 @@ class Dispatch {
     std::optional<std::chrono::milliseconds> failing_since;  // on the clock of answers
     int timeouts = 0;  // while others were answered and none timed out
     bool timed_out_alone = false;
+    std::int64_t number = 0;                // of its sending
+    std::optional<std::size_t> suspect_at;  // a server that died with it
   };
   static constexpr int kFailuresMax = 3;
+  // For their server to come back: then another is put at risk.
+  static constexpr std::chrono::minutes kSuspectsWait{2};
   struct Server {
     std::int64_t work = 0;  // under way
     std::int64_t requests = 0;
@@ -94,17 +114,47 @@ class Dispatch {
     bool is_gone = false;
     // One that is gone, or fails each time, gets one request at a time, which looks whether it is
     // back.
-    bool is_doubtful() const { return is_gone || failures >= kFailuresMax; }
+    bool is_doubtful() const { return is_gone || has_died || failures >= kFailuresMax; }
     std::chrono::milliseconds backoff{0};
     bool is_probed = false;  // a probe is under way
     Time probe_at{};         // the next
+
+    // What failed since it last showed that it is there: if it has died, then with these.
+    std::set<std::int64_t> lost;
+    std::int64_t first_after_loss = 0;  // the number of a sending
+    bool wants_look = false, is_looked_at = false;
+    Time look_at{};
+    bool has_died = false;  // and answered nothing since: it is probed before any row is risked
+    std::optional<Time> gone_since;
+    Suspects suspects;
+    std::deque<std::int64_t> ready;  // of them, to be sent
+    std::int64_t suspects_under_way = 0;
+
+    bool takes_one_more() const { return !is_doubtful() || requests == 0; }
+    bool wants_probe() const { return has_died || (failures >= kFailuresMax && !is_gone); }
+    // Suspects are sent by themselves.
+    bool takes_any() const { return !has_died && !suspects.active(); }
+    bool takes_suspects() const {
+      return !has_died && suspects.active() && requests == suspects_under_way;
+    }
+    std::deque<std::int64_t>::const_iterator NextSuspect() const;
   };
 
   const std::deque<std::int64_t>* ToSend() const;
   static Time NextTimeOf(const Server& server, std::int64_t work);
   std::optional<std::size_t> ChooseServer(Time now, std::int64_t work) const;
+  Sending SendTo(std::size_t server, std::int64_t id, bool is_retry, Time now);
+  Server& Release(Task& task);
+  void Queue(std::int64_t id, std::deque<std::int64_t>& unless_suspect);
   void Charge(Task& task, Server& server, Time now);
   void TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now);
+  std::optional<Sending> NextSuspect(Time now);
+  void NoteLoss(const Sending& sent, std::int64_t number, const Verdict& verdict, Time now);
+  void Die(std::size_t server, const std::string& how, Time now);
+  void Condemn(std::int64_t id, const std::string& how);
+  void MoveSuspects(std::size_t from, std::size_t to);
+  void MoveSuspectsOfGoneServers(Time now);
+  void ClearSuspect(std::int64_t id, const Task& task);
   void TakeReply(Server& server, const Verdict& verdict, Time now);
   std::optional<Completion> TryAgain(std::int64_t id, Task& task, const Verdict& verdict, Time now);
   std::chrono::milliseconds NextBackoff(std::chrono::milliseconds last);
@@ -121,6 +171,8 @@ class Dispatch {
   std::multimap<Time, std::int64_t> later_;  // again, then
   std::int64_t under_way_ = 0, retries_under_way_ = 0;
   std::int64_t under_way_when_sent_ = 0;  // what the window let happen: many may end at once
+  std::int64_t num_sent_ = 0;
+  std::vector<Completion> crashed_;
   std::int64_t num_answers_ = 0;
   std::string why_stopped_;
   std::int64_t num_timeouts_ = 0;

@@ -36,6 +36,9 @@ class DispatchTest : public testing::Test {
       if (const auto server = dispatch.NextProbe(now_)) {
         dispatch.Probed(*server, Of(Kind::kAgain), now_);
       }
+      if (const auto server = dispatch.NextLook(now_)) {
+        dispatch.Looked(*server, Of(Kind::kAnswer), now_);
+      }
       if (const auto sending = dispatch.Next(now_)) return *sending;
       now_ = std::max(now_ + milliseconds(1), dispatch.NextTime().value_or(now_));
     }

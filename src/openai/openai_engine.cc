@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/check.h"
 #include "base/mutex.h"
 #include "base/task_scope.h"
 #include "fmt/format.h"
@@ -29,10 +30,46 @@ using Clock = std::chrono::steady_clock;
 constexpr std::uint64_t kAnswerBytesMax = 64 << 20;
 constexpr std::chrono::milliseconds kIdleWait{1000};
 constexpr std::chrono::seconds kSilence{5};
+constexpr long kLookTimeoutMs = 10'000;
 
-DispatchOptions OptionsOfDispatch(const OpenAiEngineOptions& options) {
+// What is sent for no row: it has the ids below 0.
+enum class Errand { kProbe, kLook, kIsReady, kHangProbe };
+constexpr RequestId kErrands = 4;
+
+RequestId IdOf(Errand errand, std::size_t server) {
+  return -1 - kErrands * static_cast<RequestId>(server) - static_cast<RequestId>(errand);
+}
+
+std::pair<Errand, std::size_t> ErrandOf(RequestId id) {
+  const RequestId number = -1 - id;
+  return {static_cast<Errand>(number % kErrands), static_cast<std::size_t>(number / kErrands)};
+}
+
+// How many this process may have: with one a request, and what else it opens left out.
+std::int64_t ConnectionsMax() {
+  constexpr std::int64_t kOthers = 128, kMost = 16384;
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return kMost;
+  if (files.rlim_cur < files.rlim_max) {
+    const rlimit raised{files.rlim_max, files.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) files = raised;
+  }
+  const auto limit = static_cast<std::int64_t>(std::min<rlim_t>(files.rlim_cur, 2 * kMost));
+  return std::clamp<std::int64_t>(limit - std::min(kOthers, limit / 2), 1, kMost);
+}
+
+HttpOptions LoopOptions(const ServerAccess& access, std::int64_t most) {
+  HttpOptions options = access.http_options();
+  options.connections_max = static_cast<std::size_t>(most);
+  options.resends = false;  // a row that kills servers is to do so once
+  return options;
+}
+
+DispatchOptions OptionsOfDispatch(const OpenAiEngineOptions& options, std::int64_t most) {
   DispatchOptions dispatch;
-  dispatch.num_servers = options.access.base_urls.size();
+  dispatch.most_in_flight = std::max<std::int64_t>(most, 1);
+  dispatch.is_launched = options.launch.has_value();
+  dispatch.num_servers = dispatch.is_launched ? 1 : options.access.base_urls.size();
   dispatch.max_in_flight = options.max_in_flight;
   dispatch.requests_per_minute = options.requests_per_minute;
   dispatch.tokens_per_minute = options.tokens_per_minute;
@@ -44,11 +81,12 @@ DispatchOptions OptionsOfDispatch(const OpenAiEngineOptions& options) {
 
 class OpenAiEngine final : public Engine {
  public:
-  explicit OpenAiEngine(OpenAiEngineOptions options)
+  OpenAiEngine(OpenAiEngineOptions options, std::int64_t most)
       : options_(std::move(options)),
-        loop_(options_.access.http_options()),
-        dispatch_(OptionsOfDispatch(options_), std::random_device()()),
+        loop_(LoopOptions(options_.access, most)),
+        dispatch_(OptionsOfDispatch(options_, most), std::random_device()()),
         room_(dispatch_.room()) {
+    if (options_.launch) launcher_ = std::make_unique<Launcher>(*options_.launch);
     thread_.Spawn([this](std::stop_token stop) {
       try {
         return Work(std::move(stop));
@@ -67,6 +105,16 @@ class OpenAiEngine final : public Engine {
   }
   OpenAiEngine(const OpenAiEngine&) = delete;
   OpenAiEngine& operator=(const OpenAiEngine&) = delete;
+
+  /// For a server that is launched.
+  Status WaitUntilReady(std::stop_token stop) {
+    MutexLock lock(mutex_);
+    ended_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
+      return is_ready_ || !why_stopped_.empty();
+    });
+    if (stop.stop_requested()) return Status::Cancelled("stopped while a server was started");
+    return is_ready_ ? Status::OK() : Status::Invalid(why_stopped_);
+  }
 
   Room room() const override {
     MutexLock lock(mutex_);
@@ -107,20 +155,16 @@ class OpenAiEngine final : public Engine {
   Status Work(std::stop_token stop) {
     while (!stop.stop_requested()) {
       std::vector<Completion> done = TakeSubmitted();
-      while (const auto sending = dispatch_.Next(Clock::now())) Send(*sending);
-      while (const auto server = dispatch_.NextProbe(Clock::now())) Probe(*server);
-      for (HttpLoop::Ended& ended : loop_.Run(done.empty() ? WaitTime() : kNone)) {
-        Verdict verdict = JudgeReply(ended.reply, std::time(nullptr));
-        Redact(verdict.message);
-        Redact(verdict.completion.error_message);
-        if (ended.id < 0) {
-          dispatch_.Probed(static_cast<std::size_t>(-1 - ended.id), verdict, Clock::now());
-          continue;
-        }
-        auto completion = dispatch_.Ended(ended.id, std::move(verdict), Clock::now());
-        if (!completion) continue;
-        requests_.erase(ended.id);
-        done.push_back(*std::move(completion));
+      if (launcher_) TendServer();
+      if (!launcher_ || launcher_->is_ready()) SendWhatIsDue();
+      const int death = launcher_ ? launcher_->descriptor() : -1;
+      for (auto& ended : loop_.Run(done.empty() ? WaitTime() : kNone, death)) {
+        Take(ended, done);
+      }
+      for (Completion& crash : dispatch_.TakeCrashed()) {
+        loop_.Cancel(crash.id);
+        requests_.erase(crash.id);
+        done.push_back(std::move(crash));
       }
       Publish(std::move(done));
       SayOutage();
@@ -128,8 +172,67 @@ class OpenAiEngine final : public Engine {
     return Status::OK();
   }
 
-  void Redact(std::string& message) const {
-    message = options_.access.Redacted(std::move(message));
+  void SendWhatIsDue() {
+    while (const auto sending = dispatch_.Next(Clock::now())) Send(*sending);
+    while (const auto server = dispatch_.NextProbe(Clock::now())) {
+      Probe(IdOf(Errand::kProbe, *server), *server);
+    }
+    while (const auto server = dispatch_.NextLook(Clock::now())) {
+      Get(IdOf(Errand::kLook, *server), UrlOf(*server) + "/models");
+    }
+  }
+
+  void TendServer() {
+    const auto now = Clock::now();
+    if (dispatch_.under_way() > 0) launcher_->Asked(now);
+    switch (launcher_->Tend(now)) {  // an earlier question may be without a reply still
+      case Launcher::Question::kIsReady:
+        loop_.Cancel(IdOf(Errand::kIsReady, 0));
+        Get(IdOf(Errand::kIsReady, 0), launcher_->ready_url());
+        break;
+      case Launcher::Question::kProbe:
+        loop_.Cancel(IdOf(Errand::kHangProbe, 0));
+        Probe(IdOf(Errand::kHangProbe, 0), 0);
+        break;
+      case Launcher::Question::kNone:
+        break;
+    }
+    // Its connections are closed: what it answered before comes, all else ends as lost.
+    const auto death = launcher_->death();
+    if (!death || dispatch_.under_way() > 0) return;
+    launcher_->Bury(now);
+    dispatch_.ServerDied(0, death->how, death->may_be_a_request, now);
+  }
+
+  void Take(HttpLoop::Ended& ended, std::vector<Completion>& done) {
+    const auto [errand, server] = ErrandOf(ended.id);
+    if (ended.id < 0 && errand == Errand::kIsReady) {
+      return launcher_->TakeReady(ended.reply, Clock::now());
+    }
+    if (launcher_ && ended.reply.end == HttpReply::End::kDone) launcher_->Replied();
+    Verdict verdict = Judge(ended.reply);
+    if (ended.id < 0) {
+      if (errand == Errand::kProbe) dispatch_.Probed(server, verdict, Clock::now());
+      if (errand == Errand::kLook) dispatch_.Looked(server, verdict, Clock::now());
+      return;
+    }
+    auto completion = dispatch_.Ended(ended.id, std::move(verdict), Clock::now());
+    if (!completion) return;
+    requests_.erase(ended.id);
+    done.push_back(*std::move(completion));
+  }
+
+  // Answers stay as they are. Of what else a server says a message holds no key, nor the beginning
+  // of one that was cut to size.
+  Verdict Judge(HttpReply& reply) const {
+    Verdict verdict = JudgeReply(reply, std::time(nullptr));
+    if (verdict.kind == Verdict::Kind::kAnswer || options_.access.secrets.empty()) return verdict;
+    reply.body = options_.access.Redacted(std::move(reply.body));
+    verdict = JudgeReply(reply, std::time(nullptr));
+    verdict.message = options_.access.Redacted(std::move(verdict.message));
+    std::string& error = verdict.completion.error_message;
+    error = options_.access.Redacted(std::move(error));
+    return verdict;
   }
 
   // A person who sees no row end wants to know what it waits for.
@@ -144,7 +247,7 @@ class OpenAiEngine final : public Engine {
       options_.say(fmt::format(
           "no answer from {} for {} s ({}): waiting for {} minutes, then the job stops and can be "
           "resumed",
-          fmt::join(options_.access.base_urls, ", "),
+          launcher_ ? "the server" : fmt::format("{}", fmt::join(options_.access.base_urls, ", ")),
           std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - *since).count(),
           dispatch_.last_failure(),
           std::chrono::ceil<std::chrono::minutes>(options_.gone_limit).count()
@@ -186,17 +289,31 @@ class OpenAiEngine final : public Engine {
     Post(sending.id, sending.server, request.http_path, request.http_body);
   }
 
-  // Probes have the ids below 0.
-  void Probe(std::size_t server) {
+  void Probe(RequestId id, std::size_t server) {
+    if (requests_.empty()) return;  // nobody waits for it any more
     const auto probe = options_.probes.find(requests_.begin()->second.http_path);
-    if (probe == options_.probes.end()) return;
-    Post(-1 - static_cast<RequestId>(server), server, probe->first, probe->second);
+    MS_CHECK(probe != options_.probes.end());
+    Post(id, server, probe->first, probe->second);
+  }
+
+  std::string UrlOf(std::size_t server) const {
+    return launcher_ ? launcher_->base_url() : options_.access.base_urls[server];
+  }
+
+  void Get(RequestId id, std::string url) {
+    HttpRequest http;
+    http.url = std::move(url);
+    http.headers = options_.access.headers;
+    http.body_bytes_max = kAnswerBytesMax;
+    http.timeout_ms = kLookTimeoutMs;
+    http.own_connection = true;  // kept ones may have broken
+    loop_.Start(id, std::move(http));
   }
 
   void Post(RequestId id, std::size_t server, const std::string& path, std::string_view body) {
     HttpRequest http;
     http.method = "POST";
-    http.url = options_.access.base_urls[server] + path;
+    http.url = UrlOf(server) + path;
     http.headers = options_.access.headers;
     http.body = body;
     http.body_bytes_max = kAnswerBytesMax;
@@ -205,20 +322,30 @@ class OpenAiEngine final : public Engine {
   }
 
   std::chrono::milliseconds WaitTime() const {
-    const auto next = dispatch_.NextTime();
-    if (!next) return kIdleWait;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now());
-    return std::clamp(left, kNone, kIdleWait);
+    std::chrono::milliseconds wait = kIdleWait;
+    const auto until = [&](std::optional<Clock::time_point> time) {
+      if (!time) return;
+      wait = std::min(wait, std::chrono::ceil<std::chrono::milliseconds>(*time - Clock::now()));
+    };
+    if (!launcher_ || launcher_->is_ready()) until(dispatch_.NextTime());
+    if (launcher_) until(launcher_->NextTime());
+    return std::max(wait, kNone);
   }
 
   void Publish(std::vector<Completion> done) {
     MutexLock lock(mutex_);
     room_ = dispatch_.room();
     why_stopped_ = dispatch_.WhyStopped(Clock::now());
+    if (launcher_) {
+      if (why_stopped_.empty()) why_stopped_ = launcher_->why_given_up();
+      if (launcher_->has_been_ready() && !std::exchange(is_ready_, true)) ended_.notify_all();
+      stats_.restarts = launcher_->num_restarts();
+    }
     for (const Completion& completion : done) {
       stats_.prompt_tokens += completion.prompt_tokens;
       stats_.completion_tokens += completion.completion_tokens;
       ++stats_.requests_finished;
+      stats_.requests_crashed += completion.killed_engine ? 1 : 0;
       stats_.cost += (static_cast<double>(completion.prompt_tokens) * options_.price.input +
                       static_cast<double>(completion.completion_tokens) * options_.price.output) /
                      1e6;
@@ -235,6 +362,7 @@ class OpenAiEngine final : public Engine {
   const OpenAiEngineOptions options_;
   HttpLoop loop_;
   Dispatch dispatch_;
+  std::unique_ptr<Launcher> launcher_;               // null: the servers run elsewhere
   std::unordered_map<RequestId, Request> requests_;  // not yet completed
   bool was_said_ = false;                            // that no server answers
 
@@ -245,20 +373,28 @@ class OpenAiEngine final : public Engine {
   std::vector<Completion> completions_ MS_GUARDED_BY(mutex_);
   std::int64_t room_ MS_GUARDED_BY(mutex_);
   std::string why_stopped_ MS_GUARDED_BY(mutex_);
+  bool is_ready_ MS_GUARDED_BY(mutex_) = false;  // the launched server has been
   EngineStats stats_ MS_GUARDED_BY(mutex_);
   TaskScope thread_;  // last: joined before the rest goes
 };
 
 }  // namespace
 
-std::unique_ptr<Engine> MakeOpenAiEngine(OpenAiEngineOptions options) {
-  // A connection a request.
-  rlimit files{};
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-    files.rlim_cur = files.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &files);  // else there are fewer at a time
+Result<std::unique_ptr<Engine>> MakeOpenAiEngine(
+    OpenAiEngineOptions options, std::stop_token stop
+) {
+  const std::int64_t most = ConnectionsMax() / std::max<std::int64_t>(options.num_engines, 1);
+  if (options.max_in_flight > most && options.say) {
+    options.say(fmt::format(
+        "the limit of open files allows {} requests at a time, not {}: `ulimit -n` raises it",
+        most,
+        options.max_in_flight
+    ));
   }
-  return std::make_unique<OpenAiEngine>(std::move(options));
+  const bool is_launched = options.launch.has_value();
+  auto engine = std::make_unique<OpenAiEngine>(std::move(options), most);
+  if (is_launched) MS_RETURN_NOT_OK(engine->WaitUntilReady(std::move(stop)));
+  return engine;
 }
 
 }  // namespace millstream

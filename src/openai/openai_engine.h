@@ -8,10 +8,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <stop_token>
 #include <string>
 
 #include "base/status.h"
 #include "engine/engine.h"
+#include "openai/launcher.h"
 #include "openai/servers.h"
 
 namespace millstream {
@@ -22,11 +25,15 @@ struct TokenPrice {
 };
 
 struct OpenAiEngineOptions {
-  ServerAccess access;  // the load is shared
-  // What a server is asked to see whether it answers at all: a small body for each endpoint's path.
+  ServerAccess access;                    // the load is shared
+  std::optional<LauncherOptions> launch;  // a server to start, in place of addresses
+  // What a server is asked to see whether it answers at all: a small body for the path of each
+  // endpoint that requests are sent to.
   std::map<std::string, std::string> probes;
   TokenPrice price;
-  std::int64_t max_in_flight = 0;  // requests; 0: as many as get more done
+  // Requests; 0: as many as get more done. No more than the process may have connections.
+  std::int64_t max_in_flight = 0;
+  std::int64_t num_engines = 1;  // like this one in the process: they share its connections
   std::int64_t requests_per_minute = 0, tokens_per_minute = 0;       // of all servers; 0: no limit
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};       // of a request
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};  // of failing, while others
@@ -39,7 +46,10 @@ struct OpenAiEngineOptions {
 };
 
 /// Serves requests with an `http_body`. A failed one is sent again until it is answered; Poll() is
-/// EngineBroken once the servers say that no request will be, or are gone for too long.
-std::unique_ptr<Engine> MakeOpenAiEngine(OpenAiEngineOptions options);
+/// EngineBroken once the servers say that no request will be, or are gone for too long. Waits for a
+/// launched server to be ready, or returns why it is not: Invalid if it ended, Cancelled.
+Result<std::unique_ptr<Engine>> MakeOpenAiEngine(
+    OpenAiEngineOptions options, std::stop_token stop = {}
+);
 
 }  // namespace millstream

@@ -7,6 +7,7 @@
 #include <latch>
 #include <map>
 
+#include "base/mutex.h"
 #include "openai/testing.h"
 
 namespace millstream {
@@ -26,7 +27,8 @@ std::unique_ptr<Engine> EngineFor(const StubServer& server) {
   OpenAiEngineOptions options;
   options.access.base_urls = {server.url()};
   options.backoff_first = std::chrono::milliseconds(1);
-  return MakeOpenAiEngine(std::move(options));
+  options.probes = {{"/chat/completions", "probe"}};
+  return MakeOpenAiEngine(std::move(options)).ValueOrDie();
 }
 
 Deadline Never() {
@@ -86,7 +88,7 @@ TEST(OpenAiEngineTest, HundredsAreUnderWayAtOnceAndLargeAnswersComeWhole) {
   OpenAiEngineOptions options;
   options.access.base_urls = {server.url()};
   options.max_in_flight = kCount;
-  const auto engine = MakeOpenAiEngine(std::move(options));
+  const auto engine = MakeOpenAiEngine(std::move(options)).ValueOrDie();
   for (const std::string prefix : {"", "again "}) {
     for (RequestId id = 1; id <= kCount; ++id) {
       engine->Submit(Asking(id, prefix + std::to_string(id)));
@@ -128,6 +130,24 @@ TEST(OpenAiEngineTest, AServerThatRefusesTheKeyBreaksTheEngineAfterTheAnswersTha
   const Status broken = engine->Poll(Never(), {}).status();
   EXPECT_TRUE(IsEngineBroken(broken)) << broken;
   EXPECT_NE(broken.message().find("no such key"), std::string::npos) << broken;
+}
+
+// libcurl would send a request again by itself if a kept connection breaks under it, and a row that
+// kills its server would do so twice, unnoticed.
+TEST(OpenAiEngineTest, ARequestThatAKeptConnectionBreaksUnderIsSentAgainOnlyAfterALookAtTheServer) {
+  Mutex mutex;
+  std::vector<std::string> came;
+  const StubServer server([&](const std::string& body) {
+    MutexLock lock(mutex);
+    came.push_back(body);
+    return came.size() == 2 ? std::string() : StubServer::Completion("yes");
+  });
+  const auto engine = EngineFor(server);
+  for (const RequestId id : {1, 2}) {
+    engine->Submit(Asking(id, std::to_string(id)));
+    EXPECT_EQ(Await(*engine, 1).at(id).text, "yes");
+  }
+  EXPECT_EQ(came, (std::vector<std::string>{"1", "2", "/v1/models", "2"}));
 }
 
 TEST(OpenAiEngineTest, AServersHeadersSayHowManyMoreItGetsAndWhen) {

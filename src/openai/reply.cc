@@ -216,10 +216,13 @@ Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds) {
   switch (reply.end) {
     case HttpReply::End::kDone:
       break;
-    case HttpReply::End::kNotSent:
-      return Of(Kind::kGone, reply.error);
+    case HttpReply::End::kNotSent: {
+      Verdict gone = Of(Kind::kGone, reply.error);
+      gone.is_refused = reply.is_refused;
+      return gone;
+    }
     case HttpReply::End::kBroken:
-      return Of(Kind::kAgain, "the connection broke: " + reply.error);
+      return Of(Kind::kLost, "the connection broke: " + reply.error);
     case HttpReply::End::kTimeout:
       return Of(Kind::kTimeout, "no answer within `timeout`");
     case HttpReply::End::kTooLarge:

@@ -19,6 +19,7 @@ struct Verdict {
     kAnswer,       // `completion` is the row's
     kFailed,       // `completion` says why the row fails, now and whenever it is asked again
     kAgain,        // nothing is known: ask again
+    kLost,         // the same: the connection broke, perhaps as the server died
     kBusy,         // the server is there, and asks for fewer requests or for time
     kUnavailable,  // it says that it cannot serve now
     kTimeout,      // it took longer than a request may
@@ -29,6 +30,7 @@ struct Verdict {
   Completion completion;
   std::string message;                                   // unless kAnswer: what happened, in words
   std::optional<std::chrono::milliseconds> retry_after;  // how long the server wants to be left
+  bool is_refused = false;                               // kGone: nobody listens at its port
   RateHeaders rates;                                     // how much more it takes
 };
 

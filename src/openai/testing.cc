@@ -15,9 +15,12 @@
 
 namespace millstream {
 
-StubServer::StubServer(Answer answer) : answer_(std::move(answer)) {
+StubServer::StubServer(Answer answer, std::uint16_t port) : answer_(std::move(answer)) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int reuse = 1;  // a port of a server that was here before
+  (void)setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
   sockaddr_in address{};
+  address.sin_port = htons(port);
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof(address);
@@ -79,7 +82,10 @@ Status StubServer::Serve(int connection) {
     const std::size_t end = head + 4 + length;
     while (received.size() < end && is_open) is_open = receive();
     if (!is_open) break;
-    const std::string answer = answer_(received.substr(head + 4, length));
+    const bool is_get = received.starts_with("GET ");
+    const std::string answer = answer_(
+        is_get ? received.substr(4, received.find(' ', 4) - 4) : received.substr(head + 4, length)
+    );
     received.erase(0, end);
     is_open = !answer.empty() && send(connection, answer.data(), answer.size(), MSG_NOSIGNAL) ==
                                      static_cast<ssize_t>(answer.size());

@@ -17,10 +17,11 @@ namespace millstream {
 class StubServer {
  public:
   /// The bytes to answer a request's body with, "HTTP/1.1 200 OK..."; empty: the connection is
-  /// closed. Called from many threads.
+  /// closed. A GET's body is its path. Called from many threads.
   using Answer = std::function<std::string(const std::string& body)>;
 
-  explicit StubServer(Answer answer);
+  /// `port` 0: any that is free.
+  explicit StubServer(Answer answer, std::uint16_t port = 0);
   ~StubServer();
   StubServer(const StubServer&) = delete;
   StubServer& operator=(const StubServer&) = delete;

@@ -6,7 +6,7 @@
 namespace millstream {
 namespace {
 
-constexpr std::int64_t kFirst = 32, kMax = 16384;
+constexpr std::int64_t kFirst = 32;
 constexpr double kStep = 1.25;       // by how much to try more, when it does not double
 constexpr double kGain = 1.05;       // in the rate that is worth a larger window
 constexpr double kClearGain = 1.15;  // that chance does not explain
@@ -18,12 +18,16 @@ constexpr std::int64_t kWindows = 4, kRequests = 1000, kRequestsFast = 8;
 
 }  // namespace
 
-SendWindow::SendWindow(std::int64_t fixed)
-    : is_fixed_(fixed > 0), size_(is_fixed_ ? fixed : kFirst), base_(size_), ceiling_(kMax) {}
+SendWindow::SendWindow(std::int64_t fixed, std::int64_t most)
+    : is_fixed_(fixed > 0),
+      most_(most),
+      size_(std::min(is_fixed_ ? fixed : kFirst, most)),
+      base_(size_),
+      ceiling_(most) {}
 
 void SendWindow::Resize(double size) {
   before_ = size_;
-  size_ = std::clamp(static_cast<std::int64_t>(size), std::int64_t{1}, kMax);
+  size_ = std::clamp(static_cast<std::int64_t>(size), std::int64_t{1}, most_);
   ended_ = 0;
 }
 

@@ -15,8 +15,8 @@ class SendWindow {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  /// `fixed` > 0: always so many.
-  explicit SendWindow(std::int64_t fixed);
+  /// `fixed` > 0: always so many. But never more than `most`.
+  SendWindow(std::int64_t fixed, std::int64_t most);
 
   std::int64_t size() const { return size_; }
   /// A request was answered; `work` is what that got done, in tokens. So many were under way when
@@ -31,6 +31,7 @@ class SendWindow {
   void Judge(double rate);
 
   const bool is_fixed_;
+  const std::int64_t most_;
   std::int64_t size_;
   // A measurement begins when those have ended that were under way when the size changed.
   std::int64_t before_ = 0;

@@ -12,11 +12,13 @@
 namespace millstream {
 namespace {
 
+constexpr std::int64_t kMost = 16384;
+
 // A server that takes `seconds_of(n)` for a request that is one of n, give or take.
 class SimulatedServer {
  public:
-  explicit SimulatedServer(std::function<double(double)> seconds_of)
-      : seconds_of_(std::move(seconds_of)) {}
+  explicit SimulatedServer(std::function<double(double)> seconds_of, std::int64_t most = kMost)
+      : window(0, most), seconds_of_(std::move(seconds_of)) {}
 
   // Serves for so long. Returns how many were answered a second.
   double Serve(double period) {
@@ -35,7 +37,7 @@ class SimulatedServer {
     return answered / period;
   }
 
-  SendWindow window{0};
+  SendWindow window;
 
  private:
   std::int64_t Count() const { return static_cast<std::int64_t>(ends_.size()); }
@@ -100,7 +102,7 @@ TEST(SendWindowTest, GrowsFastOnceAServerCanDoMuchMore) {
 }
 
 TEST(SendWindowTest, StaysAsItIsWhereFewerAreUnderWayThanItAllows) {
-  SendWindow window(0);
+  SendWindow window(0, kMost);
   const std::int64_t before = window.size();
   for (int i = 1; i < 10'000; ++i) {
     window.Answered(SendWindow::Time(std::chrono::milliseconds(10'000 / i)), 100, before / 2);
@@ -109,14 +111,22 @@ TEST(SendWindowTest, StaysAsItIsWhereFewerAreUnderWayThanItAllows) {
 }
 
 TEST(SendWindowTest, ShrinksOnceForAllThatWereUnderWayAndStaysWhereItIsFixed) {
-  SendWindow window(0);
+  SendWindow window(0, kMost);
   const std::int64_t before = window.size();
   for (std::int64_t i = 0; i < before; ++i) window.Busy();
   EXPECT_LT(window.size(), before);
   EXPECT_GT(window.size(), before / 2);
-  SendWindow fixed(7);
+  SendWindow fixed(7, kMost);
   fixed.Busy();
   EXPECT_EQ(fixed.size(), 7);
+}
+
+TEST(SendWindowTest, NeverHasMoreThanTheMost) {
+  EXPECT_EQ(SendWindow(7, 5).size(), 5);
+  EXPECT_EQ(SendWindow(0, 5).size(), 5);
+  SimulatedServer server([](double) { return 1.0; }, 100);  // however many there are
+  server.Serve(200);
+  EXPECT_EQ(server.window.size(), 100);
 }
 
 }  // namespace

@@ -50,11 +50,12 @@ struct ModelSpec {
   std::int64_t hang_seconds = 60;
   // Of servers:
   std::vector<std::string> base_urls;
-  std::string served_model;      // the name that they know it by
-  std::string dialect;           // "auto": as they say
-  std::string ca_file;           // absolute
-  std::string tokenizer;         // of the model: path or Hugging Face id; empty: the server's
-  std::string api_key_variable;  // of the environment; empty: no key
+  std::vector<std::string> launch;  // in place of an address: the words of a command, with {port}
+  std::string served_model;         // the name that they know it by
+  std::string dialect;              // "auto": as they say
+  std::string ca_file;              // absolute
+  std::string tokenizer;            // of the model: path or Hugging Face id; empty: the server's
+  std::string api_key_variable;     // of the environment; empty: no key
   std::vector<HeaderSpec> headers;
   nlohmann::ordered_json extra_body = nlohmann::ordered_json::object();
   std::int64_t max_in_flight = 0, requests_per_minute = 0, tokens_per_minute = 0;  // 0: no limit

@@ -12,6 +12,7 @@
 #include "arrow/type_traits.h"
 #include "data/json_value.h"
 #include "fmt/format.h"
+#include "pipeline/command_words.h"
 #include "pipeline/spec_overrides.h"
 #include "pipeline/spec_values.h"
 #include "storage/path.h"
@@ -26,8 +27,9 @@ void CheckEngineKeys(
   constexpr std::array<std::string_view, 6> kNativeKeys{
       "path", "memory", "threads", "compute", "isolate", "hang_seconds"
   };
-  constexpr std::array<std::string_view, 14> kServerKeys{
+  constexpr std::array<std::string_view, 15> kServerKeys{
       "base_url",
+      "launch",
       "model",
       "dialect",
       "api_key",
@@ -67,8 +69,20 @@ void CheckEngineKeys(
   if (is_native) {
     require("path", "what model to run, or `engine: openai` for one that a server runs");
   } else {
-    require("base_url", "the server's address, such as http://localhost:8000/v1");
-    require("model", "the name by which the server knows the model");
+    const YamlNode* const launch = entry.Find("launch");
+    if (launch == nullptr) {
+      require(
+          "base_url",
+          "the server's address, such as http://localhost:8000/v1, or `launch`, what starts one"
+      );
+      require("model", "the name by which the server knows the model");
+    } else if (entry.Find("base_url") != nullptr) {
+      mistakes.Add(
+          *launch,
+          PathOf(path, "launch"),
+          "starts a server, and `base_url` names one: give one of the two"
+      );
+    }
   }
 }
 
@@ -115,6 +129,20 @@ void BuildExtraBody(
   model.extra_body = ToJson(node);
 }
 
+void BuildLaunch(
+    const YamlNode& node, const std::string& path, ModelSpec& model, SpecMistakes& mistakes
+) {
+  auto words = CommandWords(node.text);
+  if (!words.ok()) {
+    mistakes.Add(node, path, words.status().message());
+    return;
+  }
+  model.launch = *std::move(words);
+  const auto has_port = [](const std::string& word) { return word.find("{port}") != word.npos; };
+  if (std::any_of(model.launch.begin(), model.launch.end(), has_port)) return;
+  mistakes.Add(node, path, "must say {port} where the server's port belongs: `--port {port}`");
+}
+
 void BuildServer(
     const YamlNode& entry, const std::string& path, ModelSpec& model, SpecMistakes& mistakes
 ) {
@@ -133,7 +161,10 @@ void BuildServer(
                      : "must begin with http:// or https://"
     );
   }
-  model.served_model = TextAt(entry, "model").value_or("");
+  if (const YamlNode* launch = entry.Find("launch"); launch != nullptr && !launch->text.empty()) {
+    BuildLaunch(*launch, PathOf(path, "launch"), model, mistakes);
+  }
+  model.served_model = TextAt(entry, "model").value_or(model.launch.empty() ? "" : "any");
   model.tokenizer = TextAt(entry, "tokenizer").value_or("");
   model.dialect = TextAt(entry, "dialect").value_or("auto");
   if (const YamlNode* key = entry.Find("api_key")) {

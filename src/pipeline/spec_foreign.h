@@ -63,6 +63,7 @@ inline constexpr ForeignName kModelForeign[] = {
     {"n_gpu_layers", "", kNoGpu}, {"tensor_parallel_size", "", kNoGpu},
     {"pipeline_parallel_size", "", kNoGpu}, {"url", "base_url"}, {"api_base", "base_url"},
     {"provider", "engine"}, {"served_model_name", "model"},
+    {"command", "launch"}, {"cmd", "launch"}, {"serve", "launch"},
     {"ca_bundle", "ca_file"}, {"ssl_ca_cert", "ca_file"}, {"verify", "ca_file"}, {"concurrency", "max_in_flight"},
     {"max_concurrency", "max_in_flight"},
     {"rpm", "requests_per_minute"}, {"max_requests_per_minute", "requests_per_minute"},

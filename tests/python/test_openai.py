@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`engine: openai` against a stub server that misbehaves as told."""
 
+import functools
 import json
+import resource
 import signal
 import subprocess
 import threading
@@ -60,6 +62,22 @@ def test_many_requests_are_under_way_at_once(run_rows):
     with Server(script=script) as server:
         found = run_rows(texts(160), job_of(server))
     assert [row["answer"] for row in found] == expected(texts(160))
+
+
+@pytest.mark.parametrize("settings", ["", ", max_in_flight: 5000"])
+def test_no_more_are_under_way_than_the_process_may_have_connections(tmp_path, settings):
+    rows = texts(2000)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Server() as server:
+        (tmp_path / "job.yaml").write_text(
+            job_of(server, settings) + "input: {path: rows.jsonl}\noutput: {path: out}\n"
+        )
+        command = [ROOT / "build/release/bin/millstream", "run", tmp_path / "job.yaml"]
+        limit = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (160, 160))
+        ran = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=limit)
+        assert len(server.bodies) == len(rows)  # none was refused a connection
+    assert [row["answer"] for row in read_rows(tmp_path / "out")] == expected(rows)
+    assert ("allows 80 requests at a time, not 5000" in ran.stderr) == bool(settings)
 
 
 def test_a_key_that_the_job_does_not_set_is_not_sent(run_rows):
