@@ -23,10 +23,12 @@ Request Asking(RequestId id, std::string body) {
   return request;
 }
 
-std::unique_ptr<Engine> EngineFor(const StubServer& server) {
+std::unique_ptr<Engine> EngineFor(
+    const StubServer& server, std::chrono::milliseconds backoff = std::chrono::milliseconds(1)
+) {
   OpenAiEngineOptions options;
   options.access.base_urls = {server.url()};
-  options.backoff_first = std::chrono::milliseconds(1);
+  options.backoff_first = backoff;
   options.probes = {{"/chat/completions", "probe"}};
   return MakeOpenAiEngine(std::move(options)).ValueOrDie();
 }
@@ -142,7 +144,7 @@ TEST(OpenAiEngineTest, ARequestThatAKeptConnectionBreaksUnderIsSentAgainOnlyAfte
     came.push_back(body);
     return came.size() == 2 ? std::string() : StubServer::Completion("yes");
   });
-  const auto engine = EngineFor(server);
+  const auto engine = EngineFor(server, std::chrono::milliseconds(300));
   for (const RequestId id : {1, 2}) {
     engine->Submit(Asking(id, std::to_string(id)));
     EXPECT_EQ(Await(*engine, 1).at(id).text, "yes");
