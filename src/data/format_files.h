@@ -25,6 +25,12 @@ Result<std::unique_ptr<TableWriter>> MakeArrowWriter(
 );
 Result<std::unique_ptr<TableWriter>> MakeJsonlWriter(const SchemaPtr& schema, SinkPtr sink);
 Result<std::unique_ptr<TableWriter>> MakeCsvWriter(const SchemaPtr& schema, SinkPtr sink);
+Result<std::unique_ptr<TableWriter>> MakeOpenAiBatchWriter(
+    const SchemaPtr& schema,
+    SinkPtr sink,
+    const FileMetadata& metadata,
+    const std::vector<std::string>& inputs
+);
 
 Result<BatchReaderPtr> OpenWrittenParquet(
     SourcePtr file, const std::string& name, SchemaPtr schema
@@ -32,5 +38,11 @@ Result<BatchReaderPtr> OpenWrittenParquet(
 Result<BatchReaderPtr> OpenWrittenArrow(SourcePtr file, const std::string& name, SchemaPtr schema);
 Result<BatchReaderPtr> OpenWrittenJsonl(SourcePtr file, const std::string& name, SchemaPtr schema);
 Result<BatchReaderPtr> OpenWrittenCsv(SourcePtr file, const std::string& name, SchemaPtr schema);
+Result<BatchReaderPtr> OpenWrittenOpenAiBatch(
+    SourcePtr file,
+    const std::string& name,
+    SchemaPtr schema,
+    const std::vector<std::string>& inputs
+);
 
 }  // namespace millstream

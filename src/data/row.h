@@ -22,6 +22,9 @@ struct RowError {
   std::string step;
   std::string code;
   std::string message;
+  /// If it goes back to an HTTP answer, or is best told as one: the status code, a space, and the
+  /// answer's error object as JSON. Kept by format: openai-batch alone.
+  std::string answer = {};
 };
 
 }  // namespace millstream

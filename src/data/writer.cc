@@ -16,11 +16,12 @@ struct FormatNames {
   std::string_view name;
   std::string_view suffix;
 };
-constexpr std::array<FormatNames, 4> kFormats{{
+constexpr std::array<FormatNames, 5> kFormats{{
     {OutputFormat::kParquet, "parquet", ".parquet"},
     {OutputFormat::kJsonl, "jsonl", ".jsonl"},
     {OutputFormat::kCsv, "csv", ".csv"},
     {OutputFormat::kArrow, "arrow", ".arrow"},
+    {OutputFormat::kOpenAiBatch, "openai-batch", ".jsonl"},
 }};
 
 }  // namespace
@@ -38,7 +39,7 @@ Result<OutputFormat> OutputFormatFromName(std::string_view name) {
     if (known.name == name) return known.format;
   }
   return Status::Invalid(
-      "unknown output format \"", std::string(name), "\": use parquet, jsonl, csv or arrow"
+      "unknown output format \"", std::string(name), "\": use parquet, jsonl, csv, arrow or openai-batch"
   );
 }
 
@@ -64,7 +65,11 @@ Status CheckText(const arrow::Schema& schema, OutputFormat format) {
 }  // namespace
 
 Result<std::unique_ptr<TableWriter>> MakeTableWriter(
-    OutputFormat format, SchemaPtr schema, SinkPtr sink, const FileMetadata& metadata
+    OutputFormat format,
+    SchemaPtr schema,
+    SinkPtr sink,
+    const FileMetadata& metadata,
+    const std::vector<std::string>& inputs
 ) {
   switch (format) {
     case OutputFormat::kParquet:
@@ -77,12 +82,18 @@ Result<std::unique_ptr<TableWriter>> MakeTableWriter(
       return MakeCsvWriter(schema, std::move(sink));
     case OutputFormat::kArrow:
       return MakeArrowWriter(schema, std::move(sink), metadata);
+    case OutputFormat::kOpenAiBatch:
+      return MakeOpenAiBatchWriter(schema, std::move(sink), metadata, inputs);
   }
   return Status::Invalid("no such output format");
 }
 
 Result<BatchReaderPtr> OpenWritten(
-    OutputFormat format, SourcePtr file, const std::string& name, SchemaPtr schema
+    OutputFormat format,
+    SourcePtr file,
+    const std::string& name,
+    SchemaPtr schema,
+    const std::vector<std::string>& inputs
 ) {
   switch (format) {
     case OutputFormat::kParquet:
@@ -93,6 +104,8 @@ Result<BatchReaderPtr> OpenWritten(
       return OpenWrittenCsv(std::move(file), name, std::move(schema));
     case OutputFormat::kArrow:
       return OpenWrittenArrow(std::move(file), name, std::move(schema));
+    case OutputFormat::kOpenAiBatch:
+      return OpenWrittenOpenAiBatch(std::move(file), name, std::move(schema), inputs);
   }
   return Status::Invalid("no such output format");
 }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "arrow/io/type_fwd.h"
 #include "arrow/record_batch.h"
@@ -15,9 +16,9 @@
 
 namespace millstream {
 
-enum class OutputFormat { kParquet, kJsonl, kCsv, kArrow };
+enum class OutputFormat { kParquet, kJsonl, kCsv, kArrow, kOpenAiBatch };
 
-std::string_view OutputFormatName(OutputFormat format);    // "parquet", "jsonl", "csv", "arrow"
+std::string_view OutputFormatName(OutputFormat format);    // "parquet", "jsonl", ...
 std::string_view OutputFormatSuffix(OutputFormat format);  // ".parquet", ...
 Result<OutputFormat> OutputFormatFromName(std::string_view name);
 
@@ -34,12 +35,13 @@ class TableWriter {
 
 /// Starts a file of `schema` on `sink`. `metadata` goes into the file where the format has a place
 /// for it. Invalid names the column whose type the format cannot hold, so a plan can be checked by
-/// a writer on a null sink.
+/// a writer on a null sink. `inputs` names the job's input files, by their number.
 Result<std::unique_ptr<TableWriter>> MakeTableWriter(
     OutputFormat format,
     std::shared_ptr<arrow::Schema> schema,
     std::shared_ptr<arrow::io::OutputStream> sink,
-    const std::map<std::string, std::string>& metadata
+    const std::map<std::string, std::string>& metadata,
+    const std::vector<std::string>& inputs = {}
 );
 
 /// Reads a file that a TableWriter wrote back into `schema`, batch by batch, exactly as it was
@@ -50,7 +52,8 @@ Result<std::shared_ptr<arrow::RecordBatchReader>> OpenWritten(
     OutputFormat format,
     std::shared_ptr<arrow::io::RandomAccessFile> file,
     const std::string& name,
-    std::shared_ptr<arrow::Schema> schema
+    std::shared_ptr<arrow::Schema> schema,
+    const std::vector<std::string>& inputs = {}
 );
 
 }  // namespace millstream

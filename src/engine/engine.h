@@ -52,6 +52,9 @@ struct Request {
   /// For an engine that asks servers, in place of tokens, sampling and grammar: where below the
   /// base URL, and the JSON body, as the server's dialect has it.
   std::string http_path, http_body;
+  /// The completion's text is to be the answer's whole body, be it what it may; of an answer that
+  /// fails the row its status code, a space, and its error object as JSON.
+  bool http_whole = false;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };

@@ -38,16 +38,18 @@ Result<std::shared_ptr<arrow::Array>> ErrorColumn(
 ) {
   const std::int64_t count = rows.batch.num_rows();
   if (rows.status != RowStatus::kError) return arrow::MakeArrayOfNull(type, count);
-  arrow::StringBuilder step, code, message;
+  arrow::StringBuilder step, code, message, answer;
   for (const RowError& error : rows.errors) {
     MS_RETURN_NOT_OK(step.Append(error.step));
     MS_RETURN_NOT_OK(code.Append(error.code));
     MS_RETURN_NOT_OK(message.Append(error.message));
+    MS_RETURN_NOT_OK(error.answer.empty() ? answer.AppendNull() : answer.Append(error.answer));
   }
-  arrow::ArrayVector children(3);
+  arrow::ArrayVector children(static_cast<std::size_t>(type->num_fields()));
   MS_RETURN_NOT_OK(step.Finish(&children[0]));
   MS_RETURN_NOT_OK(code.Finish(&children[1]));
   MS_RETURN_NOT_OK(message.Finish(&children[2]));
+  if (children.size() > 3) MS_RETURN_NOT_OK(answer.Finish(&children[3]));
   return std::make_shared<arrow::StructArray>(type, count, std::move(children));
 }
 

@@ -32,13 +32,6 @@ class MonitoredSink final : public RowSink {
   Breaker* const breaker_;
 };
 
-std::vector<std::string> FileNames(const Snapshot& snapshot) {
-  std::vector<std::string> names;
-  names.reserve(snapshot.files.size());
-  for (const InputFile& file : snapshot.files) names.push_back(file.name);
-  return names;
-}
-
 std::map<std::string, std::string> PartMetadata(const Ledger& ledger, const FinishedSplit& split) {
   return {
       {"millstream.job", ledger.id()},
@@ -52,14 +45,16 @@ std::map<std::string, std::string> PartMetadata(const Ledger& ledger, const Fini
 Result<FileMark> WriteRows(
     Storage& storage,
     OutputFormat format,
-    const std::shared_ptr<arrow::Schema>& schema,
+    const Plan& plan,
     const std::map<std::string, std::string>& metadata,
     const arrow::RecordBatchVector& batches,
     const std::string& path
 ) {
   MS_ASSIGN_OR_RETURN(auto file, storage.Create(path));
   auto stream = std::make_shared<HashingStream>(std::move(file));
-  MS_ASSIGN_OR_RETURN(auto writer, MakeTableWriter(format, schema, stream, metadata));
+  MS_ASSIGN_OR_RETURN(auto writer, MakeTableWriter(
+      format, plan.output, stream, metadata, FileNames(plan.snapshot)
+  ));
   for (const auto& batch : batches) MS_RETURN_NOT_OK(writer->Write(*batch));
   MS_RETURN_NOT_OK(writer->Close());
   MS_ASSIGN_OR_RETURN(const std::int64_t bytes, stream->Tell());
@@ -97,7 +92,7 @@ Result<FinishedPart> WritePart(
     Storage& storage,
     const Ledger& ledger,
     OutputFormat format,
-    const std::shared_ptr<arrow::Schema>& schema,
+    const Plan& plan,
     const FinishedSplit& split
 ) {
   FinishedPart part;
@@ -107,14 +102,14 @@ Result<FinishedPart> WritePart(
   part.committed.skipped_rows = split.skipped_rows;
   const auto metadata = PartMetadata(ledger, split);
   MS_ASSIGN_OR_RETURN(
-      part.committed.file, WriteRows(storage, format, schema, metadata, split.batches, part.path)
+      part.committed.file, WriteRows(storage, format, plan, metadata, split.batches, part.path)
   );
   if (split.errors.empty()) return part;
   part.errors_path =
       ledger.TemporaryPath(fmt::format("errors-{:06d}{}", split.split, ledger.layout().suffix));
   MS_ASSIGN_OR_RETURN(
       part.committed.errors,
-      WriteRows(storage, format, schema, metadata, split.errors, part.errors_path)
+      WriteRows(storage, format, plan, metadata, split.errors, part.errors_path)
   );
   return part;
 }
@@ -123,13 +118,15 @@ Result<FinishedPart> WritePart(
 Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan) {
   const std::string temporary = ledger.TemporaryPath("output" + ledger.layout().suffix);
   MS_ASSIGN_OR_RETURN(auto stream, storage.Create(temporary));
+  const std::vector<std::string> inputs = FileNames(plan.snapshot);
   MS_ASSIGN_OR_RETURN(
-      auto writer, MakeTableWriter(format, plan.output, stream, {{"millstream.job", ledger.id()}})
+      auto writer,
+      MakeTableWriter(format, plan.output, stream, {{"millstream.job", ledger.id()}}, inputs)
   );
   for (const Split& split : plan.splits) {
     const std::string part = ledger.layout().PartPath(split.number);
     MS_ASSIGN_OR_RETURN(auto file, storage.Open(part));
-    MS_ASSIGN_OR_RETURN(auto reader, OpenWritten(format, std::move(file), part, plan.output));
+    MS_ASSIGN_OR_RETURN(auto reader, OpenWritten(format, std::move(file), part, plan.output, inputs));
     std::shared_ptr<arrow::RecordBatch> batch;
     while (true) {
       MS_RETURN_NOT_OK(reader->ReadNext(&batch));

@@ -46,7 +46,7 @@ Result<FinishedPart> WritePart(
     Storage& storage,
     const Ledger& ledger,
     OutputFormat format,
-    const std::shared_ptr<arrow::Schema>& schema,
+    const Plan& plan,
     const FinishedSplit& split
 );
 /// Writes the rows of all parts as the single output file.

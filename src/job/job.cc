@@ -128,7 +128,7 @@ Status RunOpenSplits(
   HeldParts held(breaker);
   Assembler assembler(AssemblerOptionsOf(job), open, [&](const FinishedSplit& split) -> Status {
     MS_ASSIGN_OR_RETURN(
-        FinishedPart part, WritePart(storage, *job.ledger, format, job.plan.output, split)
+        FinishedPart part, WritePart(storage, *job.ledger, format, job.plan, split)
     );
     if (results != nullptr) results->Forget(split.split);
     guard.Look();

@@ -96,7 +96,14 @@ Status ReadRows(
 ) {
   MS_ASSIGN_OR_RETURN(auto part, output.storage->Open(path));
   MS_ASSIGN_OR_RETURN(
-      auto reader, OpenWritten(output.format, std::move(part), path, output.plan.output)
+      auto reader,
+      OpenWritten(
+          output.format,
+          std::move(part),
+          path,
+          output.plan.output,
+          FileNames(output.plan.snapshot)
+      )
   );
   SplitWalk walk(split, output.plan.snapshot);
   std::shared_ptr<arrow::RecordBatch> batch;

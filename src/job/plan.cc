@@ -207,12 +207,34 @@ Result<Plan> PlanOf(const Ledger& ledger) {
   return plan;
 }
 
+std::vector<std::string> FileNames(const Snapshot& snapshot) {
+  std::vector<std::string> names;
+  names.reserve(snapshot.files.size());
+  for (const InputFile& file : snapshot.files) names.push_back(file.name);
+  return names;
+}
+
 Result<InputOptions> InputOptionsOf(const JobSpec& spec) {
   InputOptions options;
   options.paths = spec.input.paths;
   options.base_folder = spec.folder;
   options.columns = spec.input.columns;
   options.drop_job_columns = !spec.input.keep_job_columns;
+  if (spec.input.format == "openai-batch") {
+    // JSON lines of these columns. Whether a request can be served is for the step to say that runs
+    // it.
+    options.format = FileFormat::kJsonl;
+    options.schema = {
+        {"custom_id", arrow::utf8()},
+        {"method", arrow::utf8()},
+        {"url", arrow::utf8()},
+        {"body", nullptr}
+    };
+    if (options.columns.empty()) {
+      for (const auto& [column, type] : options.schema) options.columns.push_back(column);
+    }
+    return options;
+  }
   if (spec.input.format) options.format = FormatFromName(*spec.input.format);
   for (const auto& [column, type] : spec.input.schema) {
     if (type == "json") {

@@ -62,6 +62,9 @@ Result<std::map<std::string, PlannedModel>> ModelsFromJson(const nlohmann::order
 Result<nlohmann::ordered_json> PlanToJson(const Plan& plan);
 Result<Plan> PlanFromJson(const nlohmann::ordered_json& json);
 
+/// The names of the input files, by their number.
+std::vector<std::string> FileNames(const Snapshot& snapshot);
+
 /// What the job file says of its input, for data/.
 Result<InputOptions> InputOptionsOf(const JobSpec& spec);
 Result<OutputFormat> OutputFormatOf(const JobSpec& spec);

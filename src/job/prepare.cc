@@ -33,6 +33,13 @@ constexpr std::chrono::milliseconds kServerPatience = std::chrono::minutes(15);
 
 using OpenedModels = std::map<std::string, std::shared_ptr<const LanguageModel>>;  // by path
 
+// What request bodies may call a model.
+std::vector<std::string> NamesOf(const ModelSpec& spec) {
+  std::vector<std::string> names = spec.served_names;
+  names.push_back(spec.is_native ? spec.path : spec.served_model);
+  return names;
+}
+
 // What a name that is no model may have meant.
 std::string NearModel(const JobSpec& spec, const std::string& name) {
   std::vector<std::string> keys;
@@ -104,6 +111,7 @@ Status OpenModels(
     }
     // Its answers are those of one kind of machine.
     if (spec.is_native) job.plan.instruction_set = InstructionSet();
+    bound->names = NamesOf(spec);
     job.models[name] = *std::move(bound);
     job.model_specs[name] = spec;
     job.plan.models[name] = std::move(planned);

@@ -329,7 +329,7 @@ class Retry {
     if (gained == 0) return Status::OK();
     MS_ASSIGN_OR_RETURN(
         FinishedPart finished,
-        WritePart(storage_, *job_.ledger, output_.format, output_.plan.output, merged)
+        WritePart(storage_, *job_.ledger, output_.format, output_.plan, merged)
     );
     guard_->Look();
     MutexLock lock(mutex_);  // one replacement at a time

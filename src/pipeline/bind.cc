@@ -64,6 +64,8 @@ class Binder {
           )
       );
     }
+    const bool is_batch = spec_.output.format == "openai-batch";
+    if (is_batch) KeepBatchColumns();
     if (!mistakes_.empty()) return Status::Invalid(fmt::format("{}", fmt::join(mistakes_, "\n")));
     arrow::FieldVector fields;
     for (const Column& column : columns_) {
@@ -73,7 +75,7 @@ class Binder {
         job_.kept.emplace_back(column.input, column.field->name());
       }
     }
-    for (auto& field : AccountFields()) fields.push_back(std::move(field));
+    for (auto& field : AccountFields(is_batch)) fields.push_back(std::move(field));
     job_.output = arrow::schema(std::move(fields));
     for (const auto& field : first_sample_.columns->schema()->fields()) {
       if (used_.contains(field->name())) job_.input_columns.push_back(field->name());
@@ -260,6 +262,29 @@ class Binder {
     Project(std::move(names), step.place);
   }
 
+  // Batch lines are made of two columns, and hold no other.
+  void KeepBatchColumns() {
+    bool has_both = true;
+    for (const char* name : {"custom_id", "response"}) {
+      if (Find(name) != nullptr) continue;
+      has_both = false;
+      Mistake(
+          spec_.output.place,
+          fmt::format(
+              "format openai-batch is made of the columns `custom_id` and `response`, and there is "
+              "no `{}` here{}",
+              name,
+              DidYouMean(name, Names())
+          )
+      );
+    }
+    if (!has_both) return;
+    if (Find("custom_id")->field->type()->id() != arrow::Type::STRING) {
+      Mistake(spec_.output.place, "format openai-batch needs a `custom_id` that is a string");
+    }
+    Project({{"custom_id", "custom_id"}, {"response", "response"}}, spec_.output.place);
+  }
+
   static const SpecPlace& PlaceOf(const GenerateSpec& generate, const std::string& key) {
     const auto found = generate.places.find(key);
     return found == generate.places.end() ? generate.place : found->second;
@@ -288,6 +313,12 @@ class Binder {
       }
     }
     if (generate.messages_column) Known(*generate.messages_column, PlaceOf(generate, "messages"));
+    if (generate.request_column) {
+      Known(*generate.request_column, PlaceOf(generate, "request"));
+      for (const char* name : {"url", "method"}) {
+        if (Find(name) != nullptr) Known(name, PlaceOf(generate, "request"));
+      }
+    }
     auto bound =
         GenerateStep::Bind(step.id, generate, model->second, spec_.seed, options_.now_unix_seconds);
     if (!bound.ok()) {
@@ -335,17 +366,16 @@ class Binder {
 
 }  // namespace
 
-arrow::FieldVector AccountFields() {
+arrow::FieldVector AccountFields(bool with_answers) {
+  arrow::FieldVector error{
+      arrow::field("step", arrow::utf8()),
+      arrow::field("code", arrow::utf8()),
+      arrow::field("message", arrow::utf8())
+  };
+  if (with_answers) error.push_back(arrow::field("answer", arrow::utf8()));
   return {
       arrow::field("_status", arrow::utf8()),
-      arrow::field(
-          "_error",
-          arrow::struct_(
-              {arrow::field("step", arrow::utf8()),
-               arrow::field("code", arrow::utf8()),
-               arrow::field("message", arrow::utf8())}
-          )
-      ),
+      arrow::field("_error", arrow::struct_(std::move(error))),
       arrow::field(
           "_source",
           arrow::struct_(

@@ -49,8 +49,9 @@ struct BindOptions {
 /// found by evaluating them. Invalid with one line a mistake, as ParseJobFile does.
 Result<BoundJob> BindJob(const JobSpec& spec, const RowBatch& sample, const BindOptions& options);
 
-/// _status, _error and _source, which end every output row.
-arrow::FieldVector AccountFields();
+/// _status, _error and _source, which end every output row. `with_answers`: _error keeps
+/// RowError::answer.
+arrow::FieldVector AccountFields(bool with_answers = false);
 
 /// The message of a mistake in a job file: "FILE:LINE: PATH: MESSAGE".
 std::string MistakeLine(const JobSpec& spec, const SpecPlace& place, const std::string& message);

@@ -10,6 +10,7 @@
 #include "data/json_value.h"
 #include "fmt/format.h"
 #include "pipeline/expression_columns.h"
+#include "pipeline/messages.h"
 #include "pipeline/operators.h"
 #include "pipeline/output_type.h"
 #include "pipeline/reasoning.h"
@@ -23,68 +24,6 @@ using Errors = std::vector<std::optional<RowError>>;
 
 void SetError(Errors* errors, std::size_t row, RowError error) {
   if (!(*errors)[row]) (*errors)[row] = std::move(error);
-}
-
-// Text of a message's content: a string, or a list of text parts. Anything else is refused by name.
-Result<std::string> ContentText(const Json& content) {
-  if (content.is_null()) return std::string();
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) {
-    return Status::Invalid("a message's content must be a string or a list of parts");
-  }
-  std::string text;
-  for (const Json& part : content) {
-    const std::string type = part.is_object() && part.contains("type") && part["type"].is_string()
-                                 ? part["type"].get<std::string>()
-                                 : "";
-    if (type != "text") {
-      return Status::Invalid(
-          fmt::format("content part of type '{}' is not supported, only 'text' is", type)
-      );
-    }
-    if (!part.contains("text") || !part["text"].is_string()) {
-      return Status::Invalid("a text part has no text");
-    }
-    text += part["text"].get<std::string>();
-  }
-  return text;
-}
-
-// Templates compare roles with the well-known ones, so those stay plain; any other is row text and
-// stays marked.
-std::string RoleText(const std::string& marked) {
-  std::string plain = Unmark(marked);
-  for (const char* known : {"system", "user", "assistant", "tool", "developer"}) {
-    if (plain == known) return plain;
-  }
-  return marked;
-}
-
-// The messages that a row's column holds, marked as row text throughout.
-Result<Json> MessagesOfValue(
-    const std::string& json, const std::string& special_tokens, bool parse_special
-) {
-  const Json value = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-  if (!value.is_array() || value.empty()) {
-    return Status::Invalid("the messages column must hold a non-empty list of messages");
-  }
-  const auto mark = [&](const std::string& text) {
-    return parse_special ? text : MarkAll(text, special_tokens);
-  };
-  Json messages = Json::array();
-  for (const Json& message : value) {
-    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
-      return Status::Invalid("every message needs a role, a string");
-    }
-    MS_ASSIGN_OR_RETURN(
-        const std::string text,
-        ContentText(message.contains("content") ? message["content"] : Json())
-    );
-    messages.push_back(
-        {{"role", RoleText(mark(message["role"].get<std::string>()))}, {"content", mark(text)}}
-    );
-  }
-  return messages;
 }
 
 }  // namespace
@@ -111,7 +50,7 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
       )
   );
   if (std::string problem = step->sampling_.ContextProblem(model.context);
-      !is_served && !problem.empty()) {
+      !is_served && !spec.request_column && !problem.empty()) {
     return Status::Invalid(problem);
   }
   step->expressions_ = step->sampling_.expressions();
@@ -120,6 +59,10 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
       return Status::Invalid(fmt::format("stop_token_ids: the model has no token {}", token));
     }
     step->stop_tokens_.push_back(static_cast<std::int32_t>(token));
+  }
+  if (spec.request_column) {
+    MS_RETURN_NOT_OK(step->BindRequest());
+    return step;
   }
   MS_RETURN_NOT_OK(step->CompilePrompt());
   MS_RETURN_NOT_OK(step->CompileConstraint());
@@ -302,7 +245,11 @@ Result<std::vector<Json>> GenerateStep::Conversations(const RowBatch& slice, Err
       } else {
         MS_RETURN_NOT_OK(WriteJson(*column, at, json));
       }
-      auto messages = MessagesOfValue(json, model_.model->special_tokens, spec_.parse_special);
+      auto messages = MarkedMessages(
+          Json::parse(json, nullptr, /*allow_exceptions=*/false),
+          model_.model->special_tokens,
+          spec_.parse_special
+      );
       if (messages.ok()) {
         conversations[row] = *std::move(messages);
       } else {
@@ -439,6 +386,7 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
   for (FailedRow& row : failed) {
     SetError(&errors, static_cast<std::size_t>(row.row), std::move(row.error));
   }
+  if (spec_.request_column) return PrepareRequests(slice, begin, settings, std::move(errors));
   if (model_.served) return PrepareServed(slice, begin, settings, std::move(errors));
   Values choices;
   if (choices_) {

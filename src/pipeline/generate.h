@@ -5,18 +5,21 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "arrow/type.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "engine/dialect.h"
 #include "engine/engine.h"
 #include "engine/language_model.h"
 #include "engine/token_count.h"
 #include "pipeline/reasoning.h"
+#include "pipeline/request_body.h"
 #include "pipeline/row_batch.h"
 #include "pipeline/sampling_settings.h"
 #include "pipeline/spec.h"
@@ -39,6 +42,8 @@ struct BoundModel {
   std::optional<ServedModel> served;
   std::shared_ptr<const GrammarCompiler> grammars;
   std::int64_t context = 0;  // tokens: the spec's or the model's; 0: a server's that is not known
+  /// What request bodies may call it; the first is what answers call it.
+  std::vector<std::string> names;
   /// The weights and how they are computed: what an answer depends on beside its request.
   std::string identity;
 };
@@ -63,7 +68,19 @@ struct AnsweredRow {
   std::shared_ptr<const AnswerCheck> check;
 };
 
-/// Immutable once bound; thread-safe.
+/// Counts keys of request bodies that were ignored, some names at most. Thread-safe.
+class IgnoredKeys {
+ public:
+  void Add(const std::vector<std::string>& keys);
+  std::string InWords() const;
+
+ private:
+  mutable Mutex mutex_;
+  std::map<std::string, std::int64_t> counts_ MS_GUARDED_BY(mutex_);
+  bool has_more_ MS_GUARDED_BY(mutex_) = false;
+};
+
+/// Immutable once bound, but for what it counts; thread-safe.
 class GenerateStep {
  public:
   /// Compiles and checks the spec. `now_unix_seconds` is the plan's.
@@ -90,6 +107,9 @@ class GenerateStep {
   std::vector<ResolvedSetting> Describe() const;
   /// Which part of the answer's schema stays JSON text, and why; or empty.
   const std::string& note() const { return note_; }
+
+  /// Which keys of request bodies were ignored so far, in words; or empty.
+  std::string IgnoredInWords() const;
 
   /// Renders, tokenizes and checks rows [begin, end) of a batch.
   Result<std::vector<PreparedRow>> Prepare(
@@ -145,6 +165,23 @@ class GenerateStep {
   ) const;
   // Adds the n requests of a row, each with its own stream of draws.
   void AddSamples(Request request, std::int64_t seed, const RowId& row, PreparedRow* out) const;
+  // For `request`: what a step has then, and rows to requests and back.
+  Status BindRequest();
+  Result<std::vector<PreparedRow>> PrepareRequests(
+      const RowBatch& slice,
+      std::int64_t begin,
+      const std::vector<RowSettings>& settings,
+      std::vector<std::optional<RowError>> errors
+  ) const;
+  std::optional<RequestProblem> PrepareNative(
+      const RowRequest& line, const RowSettings& settings, const RowId& row, PreparedRow* out
+  ) const;
+  Result<std::string> RenderRequest(const RequestBody& body) const;
+  std::optional<RequestProblem> PrepareHttp(
+      const RowRequest& line, std::string_view body, const RowId& row, PreparedRow* out
+  ) const;
+  Status CollectRequests(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out)
+      const;
   // For a served model: what it cannot be asked; and rows to requests.
   Status CheckServed() const;
   Status CheckOverflowServed() const;
@@ -201,6 +238,7 @@ class GenerateStep {
   bool answer_is_json_ = false;
   std::string note_;
   std::vector<std::pair<std::string, std::shared_ptr<const Expression>>> expressions_;
+  std::unique_ptr<IgnoredKeys> ignored_;
 };
 
 }  // namespace millstream

@@ -26,6 +26,7 @@ Hash128 HashOfRequest(const Request& request, std::string_view model) {
   std::string bytes = EncodeRequest(asked).append(model);
   if (!request.http_body.empty()) {
     bytes.append(1, '\0').append(request.http_path).append(1, '\0').append(request.http_body);
+    if (request.http_whole) bytes.append(1, '\0');
   }
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
   return {hash.high64, hash.low64};

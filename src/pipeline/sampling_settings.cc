@@ -39,24 +39,7 @@ std::optional<double> ModelWish(const GenerationDefaults& model, std::string_vie
   return std::nullopt;
 }
 
-void Store(const SamplingKey& key, double value, RowSettings& settings) {
-  const auto whole = static_cast<std::int64_t>(value);
-  SamplingParams& params = settings.sampling;
-  if (key.name == "seed") settings.seed = whole;
-  if (key.name == "max_tokens") params.max_tokens = whole;
-  if (key.name == "min_tokens") params.min_tokens = whole;
-  if (key.name == "temperature") params.temperature = value;
-  if (key.name == "top_k") {
-    params.top_k = std::max<std::int64_t>(whole, 0);  // vLLM: -1 and 0 are all
-  }
-  if (key.name == "top_p") params.top_p = value;
-  if (key.name == "min_p") params.min_p = value;
-  if (key.name == "repetition_penalty") params.repetition_penalty = value;
-  if (key.name == "presence_penalty") params.presence_penalty = value;
-  if (key.name == "frequency_penalty") params.frequency_penalty = value;
-}
-
-// The inverse of Store.
+// The inverse of StoreSetting.
 double Load(std::string_view name, const SamplingParams& params) {
   if (name == "max_tokens") return static_cast<double>(params.max_tokens);
   if (name == "min_tokens") return static_cast<double>(params.min_tokens);
@@ -83,6 +66,23 @@ double NumberOf(const Values& values, std::size_t row) {
 }
 
 }  // namespace
+
+void StoreSetting(const SamplingKey& key, double value, RowSettings& settings) {
+  const auto whole = static_cast<std::int64_t>(value);
+  SamplingParams& params = settings.sampling;
+  if (key.name == "seed") settings.seed = whole;
+  if (key.name == "max_tokens") params.max_tokens = whole;
+  if (key.name == "min_tokens") params.min_tokens = whole;
+  if (key.name == "temperature") params.temperature = value;
+  if (key.name == "top_k") {
+    params.top_k = std::max<std::int64_t>(whole, 0);  // vLLM: -1 and 0 are all
+  }
+  if (key.name == "top_p") params.top_p = value;
+  if (key.name == "min_p") params.min_p = value;
+  if (key.name == "repetition_penalty") params.repetition_penalty = value;
+  if (key.name == "presence_penalty") params.presence_penalty = value;
+  if (key.name == "frequency_penalty") params.frequency_penalty = value;
+}
 
 std::span<const SamplingKey> SamplingKeys() {
   return kKeys;
@@ -152,7 +152,7 @@ Result<std::vector<RowSettings>> SamplingSettings::ForRows(
   std::vector<RowSettings> settings(static_cast<std::size_t>(columns.num_rows()));
   for (const Number& number : numbers_) {
     if (!number.expression) {
-      for (RowSettings& row : settings) Store(*number.key, number.constant, row);
+      for (RowSettings& row : settings) StoreSetting(*number.key, number.constant, row);
       continue;
     }
     MS_ASSIGN_OR_RETURN(const Values values, EvaluateOver(*number.expression, columns));
@@ -164,7 +164,7 @@ Result<std::vector<RowSettings>> SamplingSettings::ForRows(
             {at, {step, std::string(values.ErrorCode(row)), std::string(values.Text(row))}}
         );
       } else if (std::string problem = SamplingProblem(*number.key, value); problem.empty()) {
-        Store(*number.key, value, settings[row]);
+        StoreSetting(*number.key, value, settings[row]);
       } else {
         failed->push_back({at, {step, "bad_parameter", std::move(problem)}});
       }

@@ -44,6 +44,9 @@ struct RowSettings {
   std::int64_t seed = 0;
 };
 
+/// Sets one of them. REQUIRES: a value without a SamplingProblem.
+void StoreSetting(const SamplingKey& key, double value, RowSettings& settings);
+
 /// The resolved numeric settings of one generate step. Immutable; thread-safe.
 class SamplingSettings {
  public:

@@ -48,6 +48,7 @@ struct ModelSpec {
   std::string compute = "auto";  // auto, f32, bf16
   bool isolate = false;
   std::int64_t hang_seconds = 60;
+  std::vector<std::string> served_names;  // further names that request bodies may use
   // Of servers:
   std::vector<std::string> base_urls;
   std::vector<std::string> launch;  // in place of an address: the words of a command, with {port}
@@ -129,12 +130,13 @@ inline constexpr double kLargestSeed = 9007199254740992;
 
 struct GenerateSpec {
   std::string model;  // key of `models:`, or a name, path or id
-  std::optional<std::string>
-      prompt;  // exactly one of prompt, messages, messages_column, raw_prompt
+  // Exactly one of prompt, messages, messages_column, raw_prompt, request_column.
+  std::optional<std::string> prompt;
   std::optional<std::string> system;  // with prompt
   std::vector<MessageSpec> messages;
   std::optional<std::string> messages_column;
   std::optional<std::string> raw_prompt;
+  std::optional<std::string> request_column;
   std::string as;                                // output column
   std::map<std::string, NumberSetting> numbers;  // max_tokens, temperature, ... as given
   std::vector<std::string> stop;

@@ -44,7 +44,7 @@ void CheckEngineKeys(
       "timeout",
       "row_deadline"
   };
-  constexpr std::array<std::string_view, 2> kBothKeys{"engine", "context"};
+  constexpr std::array<std::string_view, 3> kBothKeys{"engine", "context", "served_model_name"};
   bool has_unknown = false;  // a name from elsewhere may mean what is missing
   for (const YamlNode& node : entry.children) {
     const auto is_among = [&](const auto& keys) {
@@ -212,6 +212,7 @@ void BuildModels(const YamlNode& models, JobSpec& spec, SpecMistakes& mistakes) 
     if (const YamlNode* node = entry.Find("threads")) {
       model.threads = static_cast<int>(IntegerOf(*node).value_or(1));
     }
+    model.served_names = TextsAt(entry, "served_model_name");
     model.compute = TextAt(entry, "compute").value_or("auto");
     if (const YamlNode* node = entry.Find("isolate")) {
       model.isolate = BoolOf(*node).value_or(false);
@@ -240,6 +241,9 @@ void BuildInput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
     for (const YamlNode& entry : schema->children) {
       input.schema.emplace_back(entry.key, entry.text);
       if (entry.text != "json") CheckType(entry, PathOf("input.schema", entry.key), mistakes);
+    }
+    if (input.format == "openai-batch") {
+      mistakes.Add(*schema, "input.schema", "does not go with `format: openai-batch`, which has one");
     }
   }
   if (const YamlNode* keep = node.Find("keep_job_columns")) {
@@ -276,8 +280,9 @@ void BuildOutput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
   for (const auto& [known, suffix_format] : kFileSuffixes) {
     if (suffix != known) continue;
     output.is_file = true;
-    output.format = suffix_format;
-    if (!format || *format == suffix_format) continue;
+    const bool is_batch = format == "openai-batch" && suffix == ".jsonl";
+    if (!is_batch) output.format = suffix_format;
+    if (!format || *format == output.format) continue;
     mistakes.Add(
         *node.Find("format"),
         "output.format",
@@ -477,8 +482,9 @@ class GeneratedColumns {
   bool Add(const YamlNode& node, const GenerateSpec& generate) {
     const auto place = generate.places.find("as");
     if (place == generate.places.end()) return true;
-    std::vector<std::string> made{generate.as, generate.as + "_meta"};
-    if (generate.split_reasoning) made.push_back(generate.as + "_reasoning");
+    std::vector<std::string> made{generate.as};
+    if (!generate.request_column) made.push_back(generate.as + "_meta");
+    if (generate.split_reasoning && !generate.request_column) made.push_back(generate.as + "_reasoning");
     if (generate.keep_prompt) made.push_back(generate.as + "_prompt");
     for (const std::string& column : made) {
       const auto [first, is_new] = columns_.emplace(column, place->second.line);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -59,6 +60,8 @@ class GenerateBuilder {
     spec_.prompt = TextAt(node_, "prompt");
     spec_.system = TextAt(node_, "system");
     spec_.raw_prompt = TextAt(node_, "raw_prompt");
+    spec_.request_column = TextAt(node_, "request");
+    if (spec_.request_column) CheckRequestKeys();
     if (Has("system") && !Has("prompt")) {
       if (Has("messages")) {
         Mistake("system", "goes with `prompt` only: give a message of role system");
@@ -68,6 +71,17 @@ class GenerateBuilder {
       }
     }
     BuildMessages();
+  }
+
+  // A request body says itself what the other keys would.
+  void CheckRequestKeys() {
+    constexpr std::array<std::string_view, 8> kAllowed{
+        "model", "request", "as", "reasoning", "parse_special", "prompt", "messages", "raw_prompt"
+    };
+    for (const YamlNode& entry : node_.children) {
+      if (std::find(kAllowed.begin(), kAllowed.end(), entry.key) != kAllowed.end()) continue;
+      Mistake(entry.key, "does not go with `request`: each row's body says it itself");
+    }
   }
 
   void BuildMessages() {

@@ -15,7 +15,7 @@ constexpr std::array<std::string_view, 2> kLengths{"keep", "error"};
 constexpr std::array<std::string_view, 2> kReasonings{"keep", "split"};
 constexpr std::array<std::string_view, 1> kParts{"text"};
 constexpr std::array<std::string_view, 3> kResponseFormats{"json_schema", "json_object", "text"};
-constexpr std::array<std::string_view, 3> kPrompts{"prompt", "messages", "raw_prompt"};
+constexpr std::array<std::string_view, 4> kPrompts{"prompt", "messages", "raw_prompt", "request"};
 constexpr std::array<std::string_view, 4> kConstraints{"json", "choice", "regex", "grammar"};
 
 constexpr SpecKey kPartKeys[] = {
@@ -187,6 +187,12 @@ constexpr SpecKey kGenerateKeys[] = {
      .shape = kTemplateValue,
      .doc = "The text that the model continues, without a chat template.",
      .example = "\"Q: {{ question }}\\nA:\""},
+    {.name = "request",
+     .shape = kTextValue,
+     .doc = "The column that holds a request body of OpenAI's API, which says all that the other "
+            "keys say; the columns `url` and `method`, where there are any, say of which kind. The "
+            "output column holds the whole completion object, as JSON.",
+     .example = "body"},
     {.name = "as",
      .shape = kTextValue,
      .doc = "The output column, and the step's id unless `id` is given.",

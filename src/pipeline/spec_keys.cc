@@ -12,10 +12,12 @@
 namespace millstream {
 namespace {
 
-constexpr std::array<std::string_view, 8> kInputFormats{
-    "jsonl", "json", "csv", "tsv", "text", "parquet", "arrow", "arrows"
+constexpr std::array<std::string_view, 9> kInputFormats{
+    "jsonl", "json", "csv", "tsv", "text", "parquet", "arrow", "arrows", "openai-batch"
 };
-constexpr std::array<std::string_view, 4> kOutputFormats{"parquet", "jsonl", "csv", "arrow"};
+constexpr std::array<std::string_view, 5> kOutputFormats{
+    "parquet", "jsonl", "csv", "arrow", "openai-batch"
+};
 constexpr std::array<std::string_view, 3> kRowKinds{"ok", "error", "skipped"};
 constexpr std::array<std::string_view, 3> kComputes{"auto", "f32", "bf16"};
 constexpr std::array<std::string_view, 2> kEngines{"native", "openai"};
@@ -94,6 +96,11 @@ constexpr SpecKey kModelKeys[] = {
      .default_note = "none; `base_url` needs it; with `launch` any",
      .doc = "The name by which the server knows the model.",
      .example = "Qwen/Qwen3-8B"},
+    {.name = "served_model_name",
+     .shape = kTextOrList,
+     .default_note = "none",
+     .doc = "Further names by which the bodies of `generate: {request: ...}` may call the model.",
+     .example = "[gpt-4o-mini]"},
     {.name = "dialect",
      .shape = {.scalar = kWord, .words = kDialects},
      .default_value = "auto",
@@ -221,7 +228,9 @@ constexpr SpecKey kInputKeys[] = {
     {.name = "format",
      .shape = {.scalar = kWord, .words = kInputFormats},
      .default_note = "from each file's suffix",
-     .doc = "The files' format. `text` makes each line a row with the one column `text`.",
+     .doc = "The files' format. `text` makes each line a row with the one column `text`. "
+            "`openai-batch` is OpenAI's batch input: the columns `custom_id`, `method`, `url` and "
+            "`body`.",
      .example = "jsonl"},
     {.name = "columns",
      .shape = kTextList,
@@ -342,7 +351,8 @@ constexpr SpecKey kOutputKeys[] = {
     {.name = "format",
      .shape = {.scalar = kWord, .words = kOutputFormats},
      .default_note = "the file's suffix, else parquet",
-     .doc = "The format of the parts.",
+     .doc = "The format of the parts. `openai-batch` writes OpenAI's batch output lines from the "
+            "columns `custom_id` and `response`, and no other.",
      .example = "jsonl"},
     {.name = "rows",
      .shape = {.items = &kRowKind},

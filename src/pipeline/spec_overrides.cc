@@ -292,7 +292,10 @@ void SetOutput(YamlNode& root, const std::string& path) {
   MakeMap(*output, "--output");
   const std::string suffix = std::filesystem::path(path).extension().string();
   if (!suffix.empty()) {
-    std::erase_if(output->children, [](const YamlNode& n) { return n.key == "format"; });
+    // The suffix says it anew; only batch lines are JSON lines of a kind of their own.
+    std::erase_if(output->children, [&](const YamlNode& n) {
+      return n.key == "format" && !(suffix == ".jsonl" && n.text == "openai-batch");
+    });
   }
   YamlNode* node = FindOrAdd(*output, "path");
   node->kind = YamlNode::Kind::kScalar;

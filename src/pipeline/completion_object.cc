@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pipeline/completion_object.h"
+
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "pipeline/reasoning.h"
+
+namespace millstream {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json Message(const CompletionFrame& frame, const Completion& sample) {
+  Json message = {{"role", "assistant"}, {"content", sample.text}, {"refusal", nullptr}};
+  if (frame.split) {
+    const SplitText parts = SplitReasoning(frame.prompt, sample.text);
+    message["content"] = parts.answer;
+    message["reasoning_content"] = parts.reasoning;
+  }
+  return message;
+}
+
+}  // namespace
+
+std::string CompletionObject(
+    const CompletionFrame& frame, const std::vector<Completion>& samples
+) {
+  const bool is_chat = frame.endpoint == Endpoint::kChat;
+  Json choices = Json::array();
+  std::int64_t completion_tokens = 0;
+  for (const Completion& sample : samples) {
+    Json choice = {{"index", choices.size()}};
+    if (is_chat) {
+      choice["message"] = Message(frame, sample);
+    } else {
+      choice["text"] = frame.echo ? frame.prompt + sample.text : sample.text;
+    }
+    choice["logprobs"] = nullptr;
+    choice["finish_reason"] = FinishReasonName(sample.reason);
+    choices.push_back(std::move(choice));
+    completion_tokens += sample.completion_tokens;
+  }
+  const std::int64_t prompt_tokens = samples.front().prompt_tokens;
+  const Json object = {
+      {"id",
+       fmt::format(
+           "{}-{:016x}{:016x}", is_chat ? "chatcmpl" : "cmpl", frame.id.high, frame.id.low
+       )},
+      {"object", is_chat ? "chat.completion" : "text_completion"},
+      {"created", frame.created_unix_seconds},
+      {"model", frame.model},
+      {"choices", std::move(choices)},
+      {"usage",
+       {{"prompt_tokens", prompt_tokens},
+        {"completion_tokens", completion_tokens},
+        {"total_tokens", prompt_tokens + completion_tokens}}}
+  };
+  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace millstream
