@@ -22,6 +22,7 @@ struct CommandContext {
 };
 
 void AddRun(CLI::App& app, CommandContext& context);
+void AddBatch(CLI::App& app, CommandContext& context);
 void AddRetry(CLI::App& app, CommandContext& context);
 void AddOutputCommands(CLI::App& app, CommandContext& context);
 void AddModels(CLI::App& app, CommandContext& context);

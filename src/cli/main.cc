@@ -130,6 +130,7 @@ int Main(int argc, char** argv) {
     }
   });
   AddRun(app, context);
+  AddBatch(app, context);
   AddOutputCommands(app, context);
   AddRetry(app, context);
   AddModels(app, context);

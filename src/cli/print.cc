@@ -8,6 +8,7 @@
 #include <cctype>
 
 #include "arrow/array/array_binary.h"
+#include "base/log.h"
 #include "data/json_value.h"
 #include "fmt/format.h"
 
@@ -83,6 +84,15 @@ bool SplitPairs(
     out->emplace_back(pair.substr(0, at), pair.substr(at + 1));
   }
   return true;
+}
+
+void SayToPerson(const std::string& message) {
+  constexpr std::string_view kWarning = "warning: ";
+  if (message.starts_with(kWarning)) {
+    spdlog::warn("{}", message.substr(kWarning.size()));
+  } else {
+    spdlog::info("{}", message);
+  }
 }
 
 int Complain(const Status& status) {

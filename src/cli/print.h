@@ -42,6 +42,8 @@ std::string Grouped(std::int64_t number);
 bool SplitPairs(
     const std::vector<std::string>& pairs, std::vector<std::pair<std::string, std::string>>* out
 );
+/// Logs what a job says of itself; "warning: ..." as a warning.
+void SayToPerson(const std::string& message);
 /// Prints a failed operation and returns its exit code.
 int Complain(const Status& status);
 void PrintSummary(const JobReport& report);

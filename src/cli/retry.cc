@@ -3,7 +3,6 @@
 
 #include <memory>
 
-#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/print.h"
 #include "fmt/format.h"
@@ -68,7 +67,7 @@ int RunRetry(RetryFlags& flags, CommandContext& context) {
   const ProgressStyle style = flags.progress == "none" || context.quiet ? ProgressStyle::kNone
                               : flags.progress == "json"                ? ProgressStyle::kJson
                                                                         : ProgressStyle::kAuto;
-  const Say say = [](const std::string& message) { spdlog::info("{}", message); };
+  const Say say = SayToPerson;
   JobMonitor monitor;
   const Result<RetryReport> report = [&] {
     ProgressPrinter printer(monitor, style);

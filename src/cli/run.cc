@@ -2,44 +2,14 @@
 #include <charconv>
 #include <memory>
 
-#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/print.h"
+#include "cli/run_flags.h"
 #include "fmt/format.h"
 #include "job/inspect.h"
 
 namespace millstream {
 namespace {
-
-struct RunFlags {
-  JobOptions job;
-  std::vector<std::string> vars, sets;
-  std::string progress = "auto", row;
-  bool dry_run = false;
-  int drain_seconds = 25;
-};
-
-// A whole number, at least 1.
-CLI::Validator AtLeastOne() {
-  return {
-      [](std::string& text) {
-        std::int64_t count = 0;
-        const char* end = text.data() + text.size();
-        const bool is_number = std::from_chars(text.data(), end, count).ptr == end;
-        return is_number && count >= 1
-                   ? std::string()
-                   : fmt::format("must be a whole number, at least 1, not {}", text);
-      },
-      ""
-  };
-}
-
-// A path that a shell's empty variable did not take away.
-CLI::Validator NotEmpty() {
-  return {
-      [](std::string& text) { return text.empty() ? std::string("is empty") : std::string(); }, ""
-  };
-}
 
 int ShowPreview(
     const RunFlags& flags,
@@ -74,7 +44,9 @@ int ShowPreview(
   return static_cast<int>(ExitCode::kComplete);
 }
 
-int Run(RunFlags& flags, CommandContext& context) {
+}  // namespace
+
+int RunWithFlags(RunFlags& flags, CommandContext& context) {
   context.drain_seconds = flags.drain_seconds;
   flags.job.drain = context.drain;
   if (!SplitPairs(flags.vars, &flags.job.overrides.vars) ||
@@ -84,7 +56,7 @@ int Run(RunFlags& flags, CommandContext& context) {
   const ProgressStyle style = flags.progress == "json"                    ? ProgressStyle::kJson
                               : flags.progress == "none" || context.quiet ? ProgressStyle::kNone
                                                                           : ProgressStyle::kAuto;
-  const Say say = [](const std::string& message) { spdlog::info("{}", message); };
+  const Say say = SayToPerson;
   auto storage = MakeStorage(context.stop);
   JobMonitor monitor;
   if (flags.dry_run) {
@@ -116,8 +88,34 @@ int Run(RunFlags& flags, CommandContext& context) {
   return static_cast<int>(report->exit);
 }
 
-// What matters to a job that is run more than once.
-void AddResumeFlags(CLI::App& run, RunFlags& flags) {
+CLI::Validator AtLeastOne() {
+  return {
+      [](std::string& text) {
+        std::int64_t count = 0;
+        const char* end = text.data() + text.size();
+        const bool is_number = std::from_chars(text.data(), end, count).ptr == end;
+        return is_number && count >= 1
+                   ? std::string()
+                   : fmt::format("must be a whole number, at least 1, not {}", text);
+      },
+      ""
+  };
+}
+
+CLI::Validator NotEmpty() {
+  return {
+      [](std::string& text) { return text.empty() ? std::string("is empty") : std::string(); }, ""
+  };
+}
+
+CLI::Option* AddRunFlags(CLI::App& run, RunFlags& flags) {
+  run.add_option(
+         "--set", flags.sets, "Override a key, steps by id: --set steps.answer.max_tokens=8"
+  )
+      ->type_name("PATH=YAML");
+  run.add_flag(
+      "--restart", flags.job.restart, "Start anew: moves the old output and its state aside"
+  );
   run.add_flag("--append", flags.job.append, "Take in input that came since the job was planned");
   run.add_option(
          "--accept-change",
@@ -132,30 +130,23 @@ void AddResumeFlags(CLI::App& run, RunFlags& flags) {
   )
       ->type_name("N")
       ->check(AtLeastOne());
+  run.add_option("--progress", flags.progress, "auto, json (events on stderr, one a line) or none")
+      ->check(CLI::IsMember({"auto", "json", "none"}));
+  return run.add_flag(
+      "--dry-run", flags.dry_run, "Check everything and show the plan; write nothing"
+  );
 }
-
-}  // namespace
 
 void AddRun(CLI::App& app, CommandContext& context) {
   auto flags = std::make_shared<RunFlags>();
   CLI::App* run = app.add_subcommand("run", "Run a job file; run it again to resume");
   run->add_option("job", flags->job.file, "The job file")->required()->type_name("JOB.yaml");
-  run->add_option(
-         "--set", flags->sets, "Override a key, steps by id: --set steps.answer.max_tokens=8"
-  )
-      ->type_name("PATH=YAML");
+  auto* dry_run = AddRunFlags(*run, *flags);
   run->add_option("--var", flags->vars, "Give a variable of the job file: --var lang=French")
       ->type_name("NAME=VALUE");
   run->add_option("--output", flags->job.overrides.output, "Write elsewhere than the job file says")
       ->type_name("PATH")
       ->check(NotEmpty());
-  run->add_flag(
-      "--restart", flags->job.restart, "Start anew: moves the old output and its state aside"
-  );
-  AddResumeFlags(*run, *flags);
-  auto* dry_run = run->add_flag(
-      "--dry-run", flags->dry_run, "Check everything and show the plan; write nothing"
-  );
   auto* limit = run->add_option(
                        "--limit",
                        flags->job.limit,
@@ -169,10 +160,6 @@ void AddRun(CLI::App& app, CommandContext& context) {
       ->type_name("FILE:RECORD")
       ->excludes(limit)
       ->excludes(dry_run);
-  run->add_option(
-         "--progress", flags->progress, "auto, json (events on stderr, one a line) or none"
-  )
-      ->check(CLI::IsMember({"auto", "json", "none"}));
   run->add_option(
          "--threads",
          flags->job.runner.threads,
@@ -194,7 +181,7 @@ void AddRun(CLI::App& app, CommandContext& context) {
       "engine, 4 conflict, 75 "
       "stopped (resumable)."
   );
-  run->callback([flags, &context] { context.exit_code = Run(*flags, context); });
+  run->callback([flags, &context] { context.exit_code = RunWithFlags(*flags, context); });
 }
 
 }  // namespace millstream

@@ -52,9 +52,9 @@ Result<FileMark> WriteRows(
 ) {
   MS_ASSIGN_OR_RETURN(auto file, storage.Create(path));
   auto stream = std::make_shared<HashingStream>(std::move(file));
-  MS_ASSIGN_OR_RETURN(auto writer, MakeTableWriter(
-      format, plan.output, stream, metadata, FileNames(plan.snapshot)
-  ));
+  MS_ASSIGN_OR_RETURN(
+      auto writer, MakeTableWriter(format, plan.output, stream, metadata, FileNames(plan.snapshot))
+  );
   for (const auto& batch : batches) MS_RETURN_NOT_OK(writer->Write(*batch));
   MS_RETURN_NOT_OK(writer->Close());
   MS_ASSIGN_OR_RETURN(const std::int64_t bytes, stream->Tell());
@@ -114,19 +114,29 @@ Result<FinishedPart> WritePart(
   return part;
 }
 
-// The parts of a single-file output, one after the other, as one file.
-Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan) {
-  const std::string temporary = ledger.TemporaryPath("output" + ledger.layout().suffix);
-  MS_ASSIGN_OR_RETURN(auto stream, storage.Create(temporary));
+namespace {
+
+// The rows of some files, one after the other, as one unpublished file.
+Result<std::string> JoinFiles(
+    Storage& storage,
+    const Ledger& ledger,
+    OutputFormat format,
+    const Plan& plan,
+    const std::vector<std::string>& paths,
+    const std::string& name
+) {
+  const std::string temporary = ledger.TemporaryPath(name + ledger.layout().suffix);
   const std::vector<std::string> inputs = FileNames(plan.snapshot);
+  MS_ASSIGN_OR_RETURN(auto stream, storage.Create(temporary));
   MS_ASSIGN_OR_RETURN(
       auto writer,
       MakeTableWriter(format, plan.output, stream, {{"millstream.job", ledger.id()}}, inputs)
   );
-  for (const Split& split : plan.splits) {
-    const std::string part = ledger.layout().PartPath(split.number);
-    MS_ASSIGN_OR_RETURN(auto file, storage.Open(part));
-    MS_ASSIGN_OR_RETURN(auto reader, OpenWritten(format, std::move(file), part, plan.output, inputs));
+  for (const std::string& path : paths) {
+    MS_ASSIGN_OR_RETURN(auto file, storage.Open(path));
+    MS_ASSIGN_OR_RETURN(
+        auto reader, OpenWritten(format, std::move(file), path, plan.output, inputs)
+    );
     std::shared_ptr<arrow::RecordBatch> batch;
     while (true) {
       MS_RETURN_NOT_OK(reader->ReadNext(&batch));
@@ -136,7 +146,38 @@ Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, co
   }
   MS_RETURN_NOT_OK(writer->Close());
   MS_RETURN_NOT_OK(stream->Close());
-  return ledger.PublishOutput(temporary);
+  return temporary;
+}
+
+}  // namespace
+
+Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan) {
+  const OutputLayout& layout = ledger.layout();
+  std::vector<std::string> parts, errors;
+  for (const Split& split : plan.splits) parts.push_back(layout.PartPath(split.number));
+  MS_ASSIGN_OR_RETURN(
+      const std::string output, JoinFiles(storage, ledger, format, plan, parts, "output")
+  );
+  if (!layout.errors.empty()) {
+    MS_ASSIGN_OR_RETURN(const auto committed, ledger.Parts());
+    for (const auto& [split, part] : committed) {
+      if (part.errors) errors.push_back(layout.ErrorsPath(split, part.errors->hash));
+    }
+    MS_ASSIGN_OR_RETURN(
+        const std::string failed, JoinFiles(storage, ledger, format, plan, errors, "errors")
+    );
+    // Before the output: where that stands, its failed rows do.
+    MS_RETURN_NOT_OK(ledger.PublishErrors(failed));
+  }
+  return ledger.PublishOutput(output);
+}
+
+void SayIgnored(const BoundJob& job, const Say& say) {
+  for (const Segment& segment : job.segments) {
+    if (!segment.generate) continue;
+    const std::string ignored = segment.generate->IgnoredInWords();
+    if (!ignored.empty()) say("warning: " + ignored);
+  }
 }
 
 Json Manifest(const PreparedJob& job, const RowCounts& counts) {

@@ -49,8 +49,11 @@ Result<FinishedPart> WritePart(
     const Plan& plan,
     const FinishedSplit& split
 );
-/// Writes the rows of all parts as the single output file.
+/// Writes the rows of all parts as the single output file, and the failed rows as theirs.
 Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan);
+
+/// Says which keys of request bodies were ignored, if any.
+void SayIgnored(const BoundJob& job, const Say& say);
 
 nlohmann::ordered_json Manifest(const PreparedJob& job, const RowCounts& counts);
 bool TooManyErrors(const JobSpec& spec, const RowCounts& counts);

@@ -138,6 +138,7 @@ Status RunOpenSplits(
   });
   const Status ran =
       RunSplits(job, open, options, engines, monitor, assembler, results, &breaker, nullptr, stop);
+  SayIgnored(job.bound, say);
   if (guard.is_short() || IsDiskFull(ran)) guard.Release();  // for what is finished
   for (FinishedPart& part : held.All()) {
     if (ran.ok() && !publisher.Add(std::move(part)).ok()) break;  // Finish() says why
@@ -297,7 +298,9 @@ Result<Preview> RunPreview(
   MS_ASSIGN_OR_RETURN(
       const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
   );
-  return RunInMemory(job, job.plan.splits, options, monitor, say, stop);
+  Result<Preview> preview = RunInMemory(job, job.plan.splits, options, monitor, say, stop);
+  SayIgnored(job.bound, say);
+  return preview;
 }
 
 ExitCode ExitCodeOf(const Status& status) {

@@ -10,6 +10,7 @@
 #include "arrow/array/array_nested.h"
 #include "arrow/array/array_primitive.h"
 #include "fmt/format.h"
+#include "storage/path.h"
 
 namespace millstream {
 namespace {
@@ -54,6 +55,18 @@ Result<OutputFormat> FormatOf(const Json& output, const std::string& suffix) {
   return of_suffix.ok() ? of_suffix : OutputFormatFromName("parquet");
 }
 
+// Where the failed rows' own file stands, if the spec wants one.
+std::string ErrorsFileOf(
+    Storage& storage, const Ledger& ledger, const Json& output, const OutputLayout& layout
+) {
+  if (!output.contains("errors") || !output["errors"].is_string()) return "";
+  const Json source = ledger.current_spec().value("file", Json::object());
+  const std::string job_file = source.value("path", "");
+  const std::string errors = CleanPath(ParentOf(job_file), output["errors"].get<std::string>());
+  const std::string aside = OutputLayout::ErrorsAside(errors, layout);
+  return IsNotFound(storage.Open(aside).status()) ? errors : aside;
+}
+
 }  // namespace
 
 Result<StandingOutput> OpenOutput(Storage& storage, const std::string& given) {
@@ -73,13 +86,12 @@ Result<StandingOutput> OpenOutput(Storage& storage, const std::string& given) {
   const Json spec = output.ledger->job().value("spec", Json::object());
   const Json written = spec.value("output", Json::object());
   MS_ASSIGN_OR_RETURN(output.format, FormatOf(written, suffix));
-  MS_ASSIGN_OR_RETURN(
-      output.ledger,
-      Ledger::Load(
-          storage, OutputLayout::Of(guess.output, std::string(OutputFormatSuffix(output.format)))
-      )
-  );
+  OutputLayout layout =
+      OutputLayout::Of(guess.output, std::string(OutputFormatSuffix(output.format)));
+  layout.errors = ErrorsFileOf(storage, *output.ledger, written, layout);
+  MS_ASSIGN_OR_RETURN(output.ledger, Ledger::Load(storage, layout));
   MS_ASSIGN_OR_RETURN(output.plan, PlanOf(*output.ledger));
+  if (written.contains("errors")) output.keep_errors = false;
   if (const auto rows = written.find("rows"); rows != written.end()) {
     const auto keeps = [&](std::string_view status) {
       return std::find(rows->begin(), rows->end(), status) != rows->end();
@@ -98,11 +110,7 @@ Status ReadRows(
   MS_ASSIGN_OR_RETURN(
       auto reader,
       OpenWritten(
-          output.format,
-          std::move(part),
-          path,
-          output.plan.output,
-          FileNames(output.plan.snapshot)
+          output.format, std::move(part), path, output.plan.output, FileNames(output.plan.snapshot)
       )
   );
   SplitWalk walk(split, output.plan.snapshot);

@@ -253,7 +253,17 @@ Result<OutputFormat> OutputFormatOf(const JobSpec& spec) {
 
 Result<OutputLayout> OutputLayoutOf(const JobSpec& spec) {
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(spec));
-  return OutputLayoutAt(spec.folder, spec.output.path, std::string(OutputFormatSuffix(format)));
+  MS_ASSIGN_OR_RETURN(
+      OutputLayout layout,
+      OutputLayoutAt(spec.folder, spec.output.path, std::string(OutputFormatSuffix(format)))
+  );
+  if (!spec.output.errors_path.empty()) {
+    layout.errors = CleanPath(spec.folder, spec.output.errors_path);
+  }
+  if (layout.errors == layout.output) {
+    return Status::Invalid("output.errors and output.path are one file: ", layout.output);
+  }
+  return layout;
 }
 
 Result<OutputLayout> OutputLayoutAt(

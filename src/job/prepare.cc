@@ -17,6 +17,7 @@
 #include "fmt/chrono.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "job/custom_ids.h"
 #include "job/job.h"
 #include "job/resume.h"
 #include "job/served.h"
@@ -161,14 +162,15 @@ Status CheckOutputIsNoInput(const JobSpec& spec, const OutputLayout& layout) {
   for (const std::string& input : spec.input.paths) {
     const std::string folder = CleanPath(spec.folder, input);
     std::error_code ignored;
-    const bool below = layout.output.starts_with(folder + "/");
     const bool is_folder = IsObjectPath(folder) || std::filesystem::is_directory(folder, ignored);
-    if (!below || !is_folder) continue;
-    return Status::Invalid(MistakeLine(
-        spec,
-        spec.output.place,
-        fmt::format("{} lies in the input folder {}: write elsewhere", layout.output, input)
-    ));
+    for (const std::string& path : {layout.output, layout.errors}) {
+      if (!is_folder || !path.starts_with(folder + "/")) continue;
+      return Status::Invalid(MistakeLine(
+          spec,
+          spec.output.place,
+          fmt::format("{} lies in the input folder {}: write elsewhere", path, input)
+      ));
+    }
   }
   return Status::OK();
 }
@@ -267,6 +269,13 @@ Result<PreparedJob> PrepareJob(
     MS_RETURN_NOT_OK(ResumePlan(job, *std::move(planned), options, say, stop));
   } else {
     MS_RETURN_NOT_OK(PlanAnew(job, options, stop));
+  }
+  if (!job.resumed && job.spec.input.format == "openai-batch") {
+    MS_ASSIGN_OR_RETURN(
+        const std::string doubled,
+        DoubledCustomIds(job.plan.snapshot, job.input, job.plan.splits, kCustomIdsMax, stop)
+    );
+    if (!doubled.empty()) say("warning: " + doubled);
   }
   MS_ASSIGN_OR_RETURN(const RowBatch sample, ReadSample(job));
   BindOptions bind{&job.models, job.plan.now_unix_seconds};

@@ -314,6 +314,7 @@ class Retry {
         &chosen_,
         stop_
     );
+    SayIgnored(job_.bound, say_);
     if (results) MS_RETURN_NOT_OK(results->Finish());
     return ran;
   }

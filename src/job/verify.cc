@@ -168,7 +168,13 @@ class Verifier {
   Status CheckOneFile() {
     const std::string& path = output_.ledger->layout().output;
     MS_ASSIGN_OR_RETURN(const bool stands, output_.ledger->OutputStands());
-    if (!stands) return Conflict(path + " is gone: run the job again to write it from its parts");
+    const std::string& errors = output_.ledger->layout().errors;
+    if (!stands) {
+      return Conflict(
+          path + (errors.empty() ? " is" : " or " + errors + " is") +
+          " gone: run the job again to write it from its parts"
+      );
+    }
     Split all;
     for (const Split& split : output_.plan.splits) {
       all.ranges.insert(all.ranges.end(), split.ranges.begin(), split.ranges.end());
@@ -177,7 +183,11 @@ class Verifier {
     Found found;
     found.rows.resize(static_cast<std::size_t>(all.num_rows));
     MS_RETURN_NOT_OK(CountRows(output_, all, path, digest(), found));
-    return Compare(found.counts, Shown(result_.counts), path);
+    MS_RETURN_NOT_OK(Compare(found.counts, Shown(result_.counts), path));
+    if (errors.empty()) return Status::OK();
+    found.counts = {};
+    MS_RETURN_NOT_OK(CountRows(output_, all, errors, nullptr, found));
+    return Compare(found.counts, {0, result_.counts.error, 0}, errors);
   }
 
   Status CheckSuccess(const nlohmann::ordered_json& success) const {

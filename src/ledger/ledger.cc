@@ -17,6 +17,7 @@ constexpr std::uint64_t kMaxStateBytes = 1ULL << 30;
 constexpr int kFormat = 1;  // of the state folder
 constexpr std::string_view kPartPrefix = "part-";
 constexpr std::string_view kIntentSuffix = ".json";
+constexpr std::string_view kAside = ".old-";
 
 Result<Json> ReadJson(Storage& storage, const std::string& path) {
   MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(path, kMaxStateBytes));
@@ -33,9 +34,13 @@ Result<bool> Exists(Storage& storage, const std::string& folder, const std::stri
   return false;
 }
 
+Result<bool> FileExists(Storage& storage, const std::string& path) {
+  return Exists(storage, ParentOf(path), LeafOf(path));
+}
+
 // Whether anything stands where the output is to stand.
 Result<bool> HasOutput(Storage& storage, const OutputLayout& layout) {
-  if (layout.is_single_file) return Exists(storage, ParentOf(layout.output), LeafOf(layout.output));
+  if (layout.is_single_file) return FileExists(storage, layout.output);
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(layout.output));
   return !files.empty();
 }
@@ -154,6 +159,16 @@ OutputLayout OutputLayout::Of(const std::string& path, const std::string& suffix
   return layout;
 }
 
+std::string OutputLayout::ErrorsAside(const std::string& errors, const OutputLayout& aside) {
+  // "out.old-1.jsonl": the errors get the same number.
+  const std::string stem = aside.output.substr(0, aside.output.size() - aside.suffix.size());
+  const std::size_t number = stem.rfind(kAside);
+  const bool is_aside = number != stem.npos &&
+                        stem.find_first_not_of("0123456789", number + kAside.size()) == stem.npos;
+  if (!is_aside || !errors.ends_with(aside.suffix)) return errors;
+  return errors.substr(0, errors.size() - aside.suffix.size()) + stem.substr(number) + aside.suffix;
+}
+
 std::string OutputLayout::PartPath(std::int64_t split) const {
   return fmt::format("{}/part-{:06d}{}", parts, split, suffix);
 }
@@ -203,12 +218,20 @@ Result<std::unique_ptr<Ledger>> Ledger::Load(Storage& storage, OutputLayout layo
   MS_ASSIGN_OR_RETURN(bool born, Exists(storage, layout.state, "job.json"));
   if (!born) {
     MS_ASSIGN_OR_RETURN(const bool taken, HasOutput(storage, layout));
-    if (!taken) return std::unique_ptr<Ledger>();
+    MS_ASSIGN_OR_RETURN(
+        const bool errors_taken,
+        layout.errors.empty() ? Result<bool>(false) : FileExists(storage, layout.errors)
+    );
+    if (!taken && !errors_taken) return std::unique_ptr<Ledger>();
     // Another driver may have begun it just now.
     MS_ASSIGN_OR_RETURN(born, Exists(storage, layout.state, "job.json"));
   }
   if (!born && layout.is_single_file) {
-    return Conflict(layout.output + " exists and is no output of Millstream: choose another path");
+    MS_ASSIGN_OR_RETURN(const bool taken, FileExists(storage, layout.output));
+    return Conflict(
+        (taken ? layout.output : layout.errors) +
+        " exists and is no output of Millstream: choose another path"
+    );
   }
   if (!born) {
     return Conflict(
@@ -681,12 +704,24 @@ Result<std::vector<std::int64_t>> Ledger::LoggedSplits() const {
 
 Result<bool> Ledger::OutputStands() const {
   if (!layout_.is_single_file) return true;
-  return Exists(storage_, ParentOf(layout_.output), LeafOf(layout_.output));
+  if (!layout_.errors.empty()) {
+    MS_ASSIGN_OR_RETURN(const bool stands, FileExists(storage_, layout_.errors));
+    if (!stands) return false;
+  }
+  return FileExists(storage_, layout_.output);
+}
+
+Status Ledger::PublishFile(const std::string& temporary, const std::string& path) {
+  const Status published = storage_.Publish(temporary, path);
+  return published.IsAlreadyExists() ? ExchangeAsLatest(temporary, path) : published;
 }
 
 Status Ledger::PublishOutput(const std::string& temporary) {
-  const Status published = storage_.Publish(temporary, layout_.output);
-  return published.IsAlreadyExists() ? ExchangeAsLatest(temporary, layout_.output) : published;
+  return PublishFile(temporary, layout_.output);
+}
+
+Status Ledger::PublishErrors(const std::string& temporary) {
+  return PublishFile(temporary, layout_.errors);
 }
 
 Status Ledger::WriteSuccess(Json manifest) {
@@ -724,7 +759,10 @@ namespace {
 OutputLayout Aside(const OutputLayout& layout, int number) {
   const std::string suffix = layout.is_single_file ? layout.suffix : "";
   const std::string stem = layout.output.substr(0, layout.output.size() - suffix.size());
-  return OutputLayout::Of(fmt::format("{}.old-{}{}", stem, number, suffix), layout.suffix);
+  OutputLayout aside =
+      OutputLayout::Of(fmt::format("{}{}{}{}", stem, kAside, number, suffix), layout.suffix);
+  if (!layout.errors.empty()) aside.errors = OutputLayout::ErrorsAside(layout.errors, aside);
+  return aside;
 }
 
 }  // namespace
@@ -739,27 +777,31 @@ Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout&
         layout.state
     ));
   }
-  MS_ASSIGN_OR_RETURN(
-      const bool has_output, Exists(storage, ParentOf(layout.output), LeafOf(layout.output))
-  );
-  MS_ASSIGN_OR_RETURN(
-      const bool has_state, Exists(storage, ParentOf(layout.state), LeafOf(layout.state))
-  );
+  // The state first: what is left of a move that stopped here is known by it.
   std::vector<std::string> moved;
-  if (!has_output && !has_state) return moved;
+  bool has_any = false;
+  for (const std::string& path : {layout.state, layout.output, layout.errors}) {
+    if (path.empty()) continue;
+    MS_ASSIGN_OR_RETURN(const bool exists, FileExists(storage, path));
+    has_any = has_any || exists;
+  }
+  if (!has_any) return moved;
   for (int number = 1;; ++number) {
     const OutputLayout aside = Aside(layout, number);
-    MS_ASSIGN_OR_RETURN(
-        const bool taken, Exists(storage, ParentOf(aside.output), LeafOf(aside.output))
-    );
-    MS_ASSIGN_OR_RETURN(
-        const bool state_taken, Exists(storage, ParentOf(aside.state), LeafOf(aside.state))
-    );
-    if (taken || state_taken) continue;
-    // The state first: what is left of a move that stopped here is known by it.
+    bool is_taken = false;
+    for (const std::string& path : {aside.state, aside.output, aside.errors}) {
+      if (path.empty()) continue;
+      MS_ASSIGN_OR_RETURN(const bool exists, FileExists(storage, path));
+      is_taken = is_taken || exists;
+    }
+    if (is_taken) continue;
     for (const auto& [from, to] :
-         {std::pair(layout.state, aside.state), {layout.output, aside.output}}) {
-      if (!(from == layout.state ? has_state : has_output)) continue;
+         {std::pair(layout.state, aside.state),
+          {layout.output, aside.output},
+          {layout.errors, aside.errors}}) {
+      if (from.empty()) continue;
+      MS_ASSIGN_OR_RETURN(const bool exists, FileExists(storage, from));
+      if (!exists) continue;
       MS_RETURN_NOT_OK(storage.Publish(from, to));
       moved.push_back(to);
     }
@@ -769,24 +811,23 @@ Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout&
 
 Status FinishMoveAside(Storage& storage, const OutputLayout& layout) {
   if (IsObjectPath(layout.output)) return Status::OK();
-  MS_ASSIGN_OR_RETURN(
-      const bool has_output, Exists(storage, ParentOf(layout.output), LeafOf(layout.output))
-  );
-  MS_ASSIGN_OR_RETURN(
-      const bool has_state, Exists(storage, ParentOf(layout.state), LeafOf(layout.state))
-  );
-  if (!has_output || has_state) return Status::OK();
-  for (int number = 1;; ++number) {
-    const OutputLayout aside = Aside(layout, number);
-    MS_ASSIGN_OR_RETURN(
-        const bool state_moved, Exists(storage, ParentOf(aside.state), LeafOf(aside.state))
-    );
-    if (!state_moved) return Status::OK();
-    MS_ASSIGN_OR_RETURN(
-        const bool moved, Exists(storage, ParentOf(aside.output), LeafOf(aside.output))
-    );
-    if (!moved) return storage.Publish(layout.output, aside.output);
+  MS_ASSIGN_OR_RETURN(const bool has_state, FileExists(storage, layout.state));
+  if (has_state) return Status::OK();
+  for (const auto& [path, aside_path] :
+       {std::pair(layout.output, &OutputLayout::output), {layout.errors, &OutputLayout::errors}}) {
+    if (path.empty()) continue;
+    MS_ASSIGN_OR_RETURN(const bool exists, FileExists(storage, path));
+    for (int number = 1; exists; ++number) {
+      const OutputLayout aside = Aside(layout, number);
+      MS_ASSIGN_OR_RETURN(const bool state_moved, FileExists(storage, aside.state));
+      if (!state_moved) break;
+      MS_ASSIGN_OR_RETURN(const bool moved, FileExists(storage, aside.*aside_path));
+      if (moved) continue;
+      MS_RETURN_NOT_OK(storage.Publish(path, aside.*aside_path));
+      break;
+    }
   }
+  return Status::OK();
 }
 
 }  // namespace millstream

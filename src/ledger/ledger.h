@@ -41,10 +41,13 @@ struct OutputLayout {
   std::string state;
   std::string suffix;  // of a part, with its dot
   bool is_single_file = false;
+  std::string errors;  // the single file of failed rows, which the output leaves out; or empty
 
   /// `path` as the job file gives it, made absolute; a path that ends in `suffix` is one file.
   static OutputLayout Of(const std::string& path, const std::string& suffix);
   std::string PartPath(std::int64_t split) const;
+  /// The name of its single file of failed rows once MoveAside() has given this output its name.
+  static std::string ErrorsAside(const std::string& errors, const OutputLayout& aside);
   /// The file of a split's failed rows, by the hash of its bytes.
   std::string ErrorsPath(std::int64_t split, const std::string& hash) const;
 };
@@ -177,10 +180,13 @@ class Ledger {
   /// The splits of which there is something to load.
   Result<std::vector<std::int64_t>> LoggedSplits() const;
 
-  /// Whether what a reader opens stands, once all parts do: the single file, if the output is one.
+  /// Whether what a reader opens stands, once all parts do: the single file, if the output is one,
+  /// and that of its failed rows.
   Result<bool> OutputStands() const;
-  /// Publishes a finished file as the single output file, in the place of an earlier one.
+  /// Publishes a finished file as the single output file (or as that of its failed rows), in the
+  /// place of an earlier one.
   Status PublishOutput(const std::string& temporary);
+  Status PublishErrors(const std::string& temporary);
 
   /// Writes the final manifest as its next generation; `manifest` gets its number.
   Status WriteSuccess(nlohmann::ordered_json manifest);
@@ -202,6 +208,7 @@ class Ledger {
   Result<std::map<std::int64_t, CommittedPart>> FindParts() const;
   // Exchanges, unless another driver has begun: what it found is to stay.
   Status ExchangeAsLatest(const std::string& from, const std::string& to);
+  Status PublishFile(const std::string& temporary, const std::string& path);
   // Fails if another driver has begun since.
   Status CheckLatest() const;
   Status RemoveAsLatest(const std::string& path);

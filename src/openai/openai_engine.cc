@@ -210,7 +210,9 @@ class OpenAiEngine final : public Engine {
       return launcher_->TakeReady(ended.reply, Clock::now());
     }
     if (launcher_ && ended.reply.end == HttpReply::End::kDone) launcher_->Replied();
-    Verdict verdict = Judge(ended.reply);
+    const auto request = requests_.find(ended.id);  // an errand is none
+    const bool whole = request != requests_.end() && request->second.http_whole;
+    Verdict verdict = Judge(ended.reply, whole);
     if (ended.id < 0) {
       if (errand == Errand::kProbe) dispatch_.Probed(server, verdict, Clock::now());
       if (errand == Errand::kLook) dispatch_.Looked(server, verdict, Clock::now());
@@ -224,11 +226,11 @@ class OpenAiEngine final : public Engine {
 
   // Answers stay as they are. Of what else a server says a message holds no key, nor the beginning
   // of one that was cut to size.
-  Verdict Judge(HttpReply& reply) const {
-    Verdict verdict = JudgeReply(reply, std::time(nullptr));
+  Verdict Judge(HttpReply& reply, bool whole) const {
+    Verdict verdict = JudgeReply(reply, std::time(nullptr), whole);
     if (verdict.kind == Verdict::Kind::kAnswer || options_.access.secrets.empty()) return verdict;
     reply.body = options_.access.Redacted(std::move(reply.body));
-    verdict = JudgeReply(reply, std::time(nullptr));
+    verdict = JudgeReply(reply, std::time(nullptr), whole);
     verdict.message = options_.access.Redacted(std::move(verdict.message));
     std::string& error = verdict.completion.error_message;
     error = options_.access.Redacted(std::move(error));

@@ -19,6 +19,7 @@ using Json = nlohmann::json;
 using Kind = Verdict::Kind;
 
 constexpr std::size_t kMessageBytesMax = 500;
+constexpr int kDepthMax = 128;  // of a whole answer, as data/ has it
 constexpr std::int64_t kRetryAfterSecondsMax = 24 * 3600;
 
 Verdict Of(Kind kind, std::string message) {
@@ -76,6 +77,25 @@ ErrorBody ReadError(const std::string& body) {
   if (read.message.empty() && json.is_discarded() && IsValidUtf8(body)) read.message = body;
   read.message = Clipped(std::move(read.message));
   return read;
+}
+
+// The answer of a refusal, as Request::http_whole wants it: OpenAI's keys, as far as they are
+// there.
+std::string WholeError(const HttpReply& reply, const ErrorBody& error) {
+  const Json json = Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+  const Json& given = Member(json, "error").is_object() ? Member(json, "error") : json;
+  nlohmann::ordered_json whole = {{"message", error.message}};
+  for (const char* key : {"type", "param", "code"}) {
+    const Json& value = Member(given, key);
+    if (value.is_string()) {
+      whole[key] = Clipped(value.get<std::string>());
+    } else {
+      whole[key] = value.is_number_integer() ? value : Json();
+    }
+  }
+  return fmt::format(
+      "{} {}", reply.status, whole.dump(-1, ' ', false, Json::error_handler_t::replace)
+  );
 }
 
 // Servers say in many ways that a prompt is too long.
@@ -166,6 +186,33 @@ Verdict JudgeStatus(const HttpReply& reply, std::int64_t now) {
   return Failed("bad_request", message);
 }
 
+// An answer that is kept as it came.
+Verdict JudgeWhole(const HttpReply& reply, const Json& choices, Completion completion) {
+  for (const Json& choice : choices) {
+    const std::string reason = Text(choice, "finish_reason");
+    if (reason == "abort" || reason == "error") {
+      return Of(Kind::kAgain, fmt::format("the server ended the answer with '{}'", reason));
+    }
+    const Json& message = Member(choice, "message");
+    bool has_content = Member(choice, "text").is_string();
+    for (const char* key : {"content", "refusal", "reasoning", "reasoning_content"}) {
+      has_content = has_content || Member(message, key).is_string();
+    }
+    for (const char* key : {"tool_calls", "function_call", "audio"}) {
+      const Json& part = Member(message, key);
+      has_content = has_content || (part.is_structured() && !part.empty());
+    }
+    if (!has_content && reason != "content_filter") {
+      return Failed("empty_choice", "the server's answer has no text");
+    }
+    if (reason == "length") completion.reason = FinishReason::kLength;
+  }
+  Verdict verdict = Of(Kind::kAnswer, {});
+  verdict.completion = std::move(completion);
+  verdict.completion.text = reply.body;
+  return verdict;
+}
+
 // A choice of either endpoint.
 Verdict JudgeChoice(const Json& choice, Completion completion) {
   const std::string reason = Text(choice, "finish_reason");
@@ -194,9 +241,18 @@ Verdict JudgeChoice(const Json& choice, Completion completion) {
   return verdict;
 }
 
-Verdict JudgeAnswer(const HttpReply& reply) {
-  const Json json = Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+Verdict JudgeAnswer(const HttpReply& reply, bool whole) {
+  int depth = 0;
+  const auto note_depth = [&](int at, Json::parse_event_t, const Json&) {
+    depth = std::max(depth, at);
+    return true;
+  };
+  const Json json = whole ? Json::parse(reply.body, note_depth, /*allow_exceptions=*/false)
+                          : Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return Of(Kind::kAgain, "the server's answer is no JSON");
+  if (depth >= kDepthMax) {
+    return Failed("empty_choice", "the server's answer nests deeper than a row can");
+  }
   if (Member(json, "error").is_object()) {
     return Of(Kind::kAgain, "the server answered 200: " + ReadError(reply.body).message);
   }
@@ -207,12 +263,13 @@ Verdict JudgeAnswer(const HttpReply& reply) {
   const Json& usage = Member(json, "usage");
   completion.prompt_tokens = Count(usage, "prompt_tokens");
   completion.completion_tokens = Count(usage, "completion_tokens");
+  if (whole) return JudgeWhole(reply, choices, std::move(completion));
   return JudgeChoice(choices.front(), std::move(completion));
 }
 
 }  // namespace
 
-Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds) {
+Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds, bool whole) {
   switch (reply.end) {
     case HttpReply::End::kDone:
       break;
@@ -230,7 +287,11 @@ Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds) {
     case HttpReply::End::kWrong:
       return Of(Kind::kStop, "cannot ask the server: " + reply.error);
   }
-  Verdict verdict = reply.status == 200 ? JudgeAnswer(reply) : JudgeStatus(reply, now_unix_seconds);
+  const bool is_answer = reply.status == 200;
+  Verdict verdict = is_answer ? JudgeAnswer(reply, whole) : JudgeStatus(reply, now_unix_seconds);
+  if (whole && !is_answer && verdict.kind == Kind::kFailed) {
+    verdict.completion.text = WholeError(reply, ReadError(reply.body));
+  }
   verdict.rates = ReadRateHeaders(reply);
   return verdict;
 }

@@ -35,7 +35,8 @@ struct Verdict {
 };
 
 /// Judges a reply to a chat or text completion. `now_unix_seconds` is for a Retry-After that is a
-/// date. Trusts nothing in the reply; no message holds a header of the request.
-Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds);
+/// date. `whole` is Request::http_whole: an answer is then the body as it came, refusals and calls
+/// of tools too. Trusts nothing in the reply; no message holds a header of the request.
+Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds, bool whole = false);
 
 }  // namespace millstream

@@ -41,6 +41,68 @@ TEST(ReplyTest, AnAnswerHasItsTextReasonAndTokens) {
   );
 }
 
+Verdict JudgedWhole(long status, std::string body) {
+  return JudgeReply(Replied(status, std::move(body)), 0, /*whole=*/true);
+}
+
+TEST(ReplyTest, AWholeAnswerIsItsBodyAsItCame) {
+  const std::string body =
+      R"({"x": 12345678901234567890123, "choices": [{"message": {"content": null, "tool_calls": [{}]}}, )"
+      R"({"message": {"content": "hi"}, "finish_reason": "length"}], "usage": {"completion_tokens": 2}})";
+  const Verdict verdict = JudgedWhole(200, body);
+  ASSERT_EQ(verdict.kind, Kind::kAnswer);
+  EXPECT_EQ(verdict.completion.text, body);
+  EXPECT_EQ(verdict.completion.completion_tokens, 2);
+  EXPECT_EQ(verdict.completion.reason, FinishReason::kLength);
+  for (const char* choice :
+       {R"({"text": ""})",
+        R"({"message": {"content": null, "refusal": "no"}})",
+        R"({"message": {"content": null, "reasoning": "hm"}})",
+        R"({"message": {"content": null}, "finish_reason": "content_filter"})"}) {
+    EXPECT_EQ(JudgedWhole(200, R"({"choices":[)" + std::string(choice) + "]}").kind, Kind::kAnswer)
+        << choice;
+  }
+}
+
+TEST(ReplyTest, AWholeAnswerIsJudgedInEachChoice) {
+  const auto with_second = [](const std::string& choice) {
+    return JudgedWhole(200, R"({"choices":[{"text": "a"},)" + choice + "]}");
+  };
+  EXPECT_EQ(with_second(R"({"text": "", "finish_reason": "abort"})").kind, Kind::kAgain);
+  for (const char* choice :
+       {R"({"message": {"content": null}})",
+        R"({"message": {"content": null, "tool_calls": []}})",
+        "{}",
+        "7"}) {
+    EXPECT_EQ(with_second(choice).completion.error_code, "empty_choice") << choice;
+  }
+  EXPECT_EQ(JudgedWhole(200, R"({"choices":[]})").completion.error_code, "empty_choice");
+  EXPECT_EQ(JudgedWhole(200, "{}").kind, Kind::kAgain);
+  const std::string deep = std::string(200, '[') + std::string(200, ']');
+  EXPECT_EQ(JudgedWhole(200, R"({"choices":[{"text":"a"}],"x":)" + deep + "}").kind, Kind::kFailed);
+}
+
+TEST(ReplyTest, AWholeRefusalHasItsStatusAndErrorObject) {
+  EXPECT_EQ(
+      JudgedWhole(
+          422, R"({"error": {"message": "no", "type": "t", "param": "n", "code": "c", "more": 1}})"
+      )
+          .completion.text,
+      R"(422 {"message":"no","type":"t","param":"n","code":"c"})"
+  );
+  // vLLM's older form, and one that is none.
+  EXPECT_EQ(
+      JudgedWhole(400, R"({"object": "error", "message": "no", "type": ["x"], "code": 400})")
+          .completion.text,
+      R"(400 {"message":"no","type":null,"param":null,"code":400})"
+  );
+  EXPECT_EQ(
+      JudgedWhole(413, "too large").completion.text,
+      R"(413 {"message":"too large","type":null,"param":null,"code":null})"
+  );
+  EXPECT_EQ(Judged(422, R"({"error":{"message":"no"}})").completion.text, "");
+}
+
 TEST(ReplyTest, EachServersWordsForAPromptThatIsTooLongAreKnown) {
   for (const char* body :
        {R"({"error":{"message":"no","code":"context_length_exceeded"}})",

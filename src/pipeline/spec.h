@@ -171,6 +171,7 @@ struct OutputSpec {
   std::string format = "parquet";
   bool is_file = false;  // the path ends in a file suffix: one file is published at the end
   bool keep_skipped = false, keep_errors = true, keep_ok = true;  // rows:
+  std::string errors_path;  // of the failed rows' own file, as written; empty: they have none
   SpecPlace place;
 };
 

@@ -243,7 +243,9 @@ void BuildInput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
       if (entry.text != "json") CheckType(entry, PathOf("input.schema", entry.key), mistakes);
     }
     if (input.format == "openai-batch") {
-      mistakes.Add(*schema, "input.schema", "does not go with `format: openai-batch`, which has one");
+      mistakes.Add(
+          *schema, "input.schema", "does not go with `format: openai-batch`, which has one"
+      );
     }
   }
   if (const YamlNode* keep = node.Find("keep_job_columns")) {
@@ -269,6 +271,26 @@ constexpr std::array<std::string_view, 13> kOtherSuffixes{
     ".avro",
     ".zip"
 };
+
+void BuildErrorsFile(
+    const YamlNode& node, const std::string& suffix, OutputSpec& output, SpecMistakes& mistakes
+) {
+  const YamlNode* const errors = node.Find("errors");
+  if (errors == nullptr || !errors->IsScalar()) return;
+  output.errors_path = errors->text;
+  output.keep_errors = false;
+  const auto wrong = [&](std::string message) {
+    mistakes.Add(*errors, "output.errors", std::move(message));
+  };
+  if (!output.is_file) {
+    wrong("goes with an output that is one file, such as out.jsonl");
+  } else if (std::filesystem::path(output.errors_path).extension() != suffix) {
+    wrong(fmt::format("must end in {}, as the output does", suffix));
+  } else if (output.errors_path == output.path) {
+    wrong("is the output itself");
+  }
+  if (node.Find("rows") != nullptr) wrong("stands beside `rows`: give one of them");
+}
 
 void BuildOutput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
   OutputSpec& output = spec.output;
@@ -298,16 +320,22 @@ void BuildOutput(const YamlNode& node, JobSpec& spec, SpecMistakes& mistakes) {
         )
     );
   }
+  BuildErrorsFile(node, suffix, output, mistakes);
   if (node.Find("rows") == nullptr) return;
   const std::vector<std::string> rows = TextsAt(node, "rows");
   const auto keeps = [&rows](std::string_view kind) {
     return std::find(rows.begin(), rows.end(), kind) != rows.end();
   };
   output.keep_ok = keeps("ok");
-  output.keep_errors = keeps("error");
+  output.keep_errors = keeps("error") && output.errors_path.empty();
   output.keep_skipped = keeps("skipped");
   if (rows.empty()) {
     mistakes.Add(*node.Find("rows"), "output.rows", "must name at least one kind of row");
+  }
+  if (output.format == "openai-batch" && output.keep_skipped) {
+    mistakes.Add(
+        *node.Find("rows"), "output.rows", "format openai-batch has no line for a skipped row"
+    );
   }
 }
 
@@ -484,7 +512,8 @@ class GeneratedColumns {
     if (place == generate.places.end()) return true;
     std::vector<std::string> made{generate.as};
     if (!generate.request_column) made.push_back(generate.as + "_meta");
-    if (generate.split_reasoning && !generate.request_column) made.push_back(generate.as + "_reasoning");
+    if (generate.split_reasoning && !generate.request_column)
+      made.push_back(generate.as + "_reasoning");
     if (generate.keep_prompt) made.push_back(generate.as + "_prompt");
     for (const std::string& column : made) {
       const auto [first, is_new] = columns_.emplace(column, place->second.line);

@@ -359,6 +359,12 @@ constexpr SpecKey kOutputKeys[] = {
      .default_value = "[ok, error]",
      .doc = "The rows to write.",
      .example = "[ok, error, skipped]"},
+    {.name = "errors",
+     .shape = kTextValue,
+     .default_note = "none",
+     .doc = "A file for the failed rows, which then stand there alone. For an output that is one "
+            "file, and of its format.",
+     .example = "errors.jsonl"},
 };
 constexpr SpecSection kOutput{
     .name = "output",

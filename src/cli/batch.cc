@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// `millstream batch`: makes a job of OpenAI batch files and runs it.
+#include <filesystem>
+#include <memory>
+
+#include "cli/run_flags.h"
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+
+namespace millstream {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// What messages call the job, which stands in no file.
+constexpr const char* kJobName = "millstream batch";
+
+struct BatchFlags {
+  RunFlags run;
+  std::vector<std::string> inputs, more_inputs, base_urls, served_names;
+  std::string output, errors, model, key_variable, max_errors;
+  std::int64_t max_in_flight = 0;
+};
+
+Json ModelOf(const BatchFlags& flags) {
+  Json model = {{"path", flags.model}};
+  if (!flags.base_urls.empty()) {
+    model = {{"engine", "openai"}, {"base_url", flags.base_urls}, {"model", flags.model}};
+  }
+  if (!flags.served_names.empty()) model["served_model_name"] = flags.served_names;
+  if (!flags.key_variable.empty()) model["api_key"] = {{"env", flags.key_variable}};
+  if (flags.max_in_flight > 0) model["max_in_flight"] = flags.max_in_flight;
+  return model;
+}
+
+// JSON is YAML. A line a key, which messages name.
+std::string JobText(const BatchFlags& flags) {
+  Json output = {{"path", flags.output}, {"format", "openai-batch"}};
+  if (!flags.errors.empty()) output["errors"] = flags.errors;
+  Json job = {
+      {"name", std::filesystem::path(flags.output).filename().string()},
+      {"models", {{"model", ModelOf(flags)}}},
+      {"input", {{"path", flags.inputs}, {"format", "openai-batch"}}},
+      {"steps",
+       Json::array({{{"generate", {{"model", "model"}, {"request", "body"}, {"as", "response"}}}}})
+      },
+      {"output", std::move(output)},
+      // Every line is to get its line, also if all of them are refused.
+      {"breaker", "off"}
+  };
+  if (!flags.max_errors.empty()) job["max_errors"] = flags.max_errors;
+  std::string text;
+  for (const auto& [key, value] : job.items()) {
+    text +=
+        fmt::format("{}: {}\n", key, value.dump(-1, ' ', false, Json::error_handler_t::replace));
+  }
+  return text;
+}
+
+int RunBatch(BatchFlags& flags, CommandContext& context) {
+  flags.inputs.insert(flags.inputs.end(), flags.more_inputs.begin(), flags.more_inputs.end());
+  if (flags.inputs.empty()) {
+    fmt::print(stderr, "millstream batch: INPUT.jsonl is missing; see `millstream batch --help`\n");
+    return static_cast<int>(ExitCode::kWrong);
+  }
+  flags.run.job.file = kJobName;
+  flags.run.job.text = JobText(flags);
+  return RunWithFlags(flags.run, context);
+}
+
+void AddModelFlags(CLI::App& batch, BatchFlags& flags) {
+  batch
+      .add_option(
+          "-m,--model",
+          flags.model,
+          "The model: a name, path or Hugging Face id, or with --base-url what the server calls it"
+      )
+      ->required()
+      ->type_name("MODEL")
+      ->check(NotEmpty());
+  batch
+      .add_option(
+          "--served-model-name",
+          flags.served_names,
+          "Another name by which bodies may call the model; again for more"
+      )
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  CLI::Option* const url =
+      batch
+          .add_option(
+              "--base-url",
+              flags.base_urls,
+              "Ask a server, as http://localhost:8000/v1; again for more, which share the load"
+          )
+          ->type_name("URL")
+          ->allow_extra_args(false);
+  batch
+      .add_option(
+          "--api-key-env",
+          flags.key_variable,
+          "The environment variable that holds the server's key"
+      )
+      ->type_name("NAME")
+      ->needs(url);
+  batch.add_option("--max-in-flight", flags.max_in_flight, "Requests at a time, at most")
+      ->type_name("N")
+      ->needs(url)
+      ->check(AtLeastOne());
+}
+
+}  // namespace
+
+void AddBatch(CLI::App& app, CommandContext& context) {
+  auto flags = std::make_shared<BatchFlags>();
+  CLI::App* batch = app.add_subcommand("batch", "Run OpenAI batch files; run it again to resume");
+  batch->add_option("input", flags->inputs, "Files of requests, one a line")
+      ->type_name("INPUT.jsonl");
+  batch->add_option("-i,--input-file", flags->more_inputs, "The same")
+      ->type_name("INPUT.jsonl")
+      ->allow_extra_args(false);
+  batch
+      ->add_option(
+          "-o,--output,--output-file",
+          flags->output,
+          "Where the answers go, in the order of the requests: a .jsonl file, or a folder for parts"
+      )
+      ->required()
+      ->type_name("OUTPUT.jsonl")
+      ->check(NotEmpty());
+  batch
+      ->add_option(
+          "--errors", flags->errors, "A file for the failed lines alone (default: all in OUTPUT)"
+      )
+      ->type_name("ERRORS.jsonl")
+      ->check(NotEmpty());
+  AddModelFlags(*batch, *flags);
+  batch
+      ->add_option(
+          "--max-errors",
+          flags->max_errors,
+          "End with exit code 2 if more lines failed: a count, or a percentage such as 1%"
+      )
+      ->type_name("N|N%");
+  AddRunFlags(*batch, flags->run);
+  batch->add_option("--limit", flags->run.job.limit, "A preview of so many lines; writes nothing")
+      ->type_name("N")
+      ->check(AtLeastOne());
+  batch->footer(
+      "Examples:\n"
+      "  millstream batch requests.jsonl -o answers.jsonl --model smollm2-135m-instruct\n"
+      "  millstream batch requests.jsonl -o answers.jsonl --errors failed.jsonl --model "
+      "Qwen/Qwen3-8B --base-url http://gpu-1:8000/v1 --base-url http://gpu-2:8000/v1\n"
+      "  millstream verify answers.jsonl\n"
+      "docs/openai-batch.md says which keys of a request are honoured. Exit codes: as of run; 0 "
+      "also if lines failed, unless --max-errors is given."
+  );
+  batch->callback([flags, &context] { context.exit_code = RunBatch(*flags, context); });
+}
+
+}  // namespace millstream
