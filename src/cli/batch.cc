@@ -37,7 +37,7 @@ Json ModelOf(const BatchFlags& flags) {
 std::string JobText(const BatchFlags& flags) {
   Json output = {{"path", flags.output}, {"format", "openai-batch"}};
   if (!flags.errors.empty()) output["errors"] = flags.errors;
-  Json job = {
+  const Json job = {
       {"name", std::filesystem::path(flags.output).filename().string()},
       {"models", {{"model", ModelOf(flags)}}},
       {"input", {{"path", flags.inputs}, {"format", "openai-batch"}}},
@@ -48,13 +48,25 @@ std::string JobText(const BatchFlags& flags) {
       // Every line is to get its line, also if all of them are refused.
       {"breaker", "off"}
   };
-  if (!flags.max_errors.empty()) job["max_errors"] = flags.max_errors;
   std::string text;
   for (const auto& [key, value] : job.items()) {
     text +=
         fmt::format("{}: {}\n", key, value.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
+  // As written: in quotes a number is none.
+  if (!flags.max_errors.empty()) text += fmt::format("max_errors: {}\n", flags.max_errors);
   return text;
+}
+
+CLI::Validator Limit() {
+  return {
+      [](std::string& text) {
+        const bool is_plain =
+            !text.empty() && text.find_first_not_of("0123456789.%") == std::string::npos;
+        return is_plain ? std::string() : "must be a count such as 10 or a percentage such as 1%";
+      },
+      ""
+  };
 }
 
 int RunBatch(BatchFlags& flags, CommandContext& context) {
@@ -141,7 +153,8 @@ void AddBatch(CLI::App& app, CommandContext& context) {
           flags->max_errors,
           "End with exit code 2 if more lines failed: a count, or a percentage such as 1%"
       )
-      ->type_name("N|N%");
+      ->type_name("N|N%")
+      ->check(Limit());
   AddRunFlags(*batch, flags->run);
   batch->add_option("--limit", flags->run.job.limit, "A preview of so many lines; writes nothing")
       ->type_name("N")
