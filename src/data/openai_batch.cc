@@ -48,11 +48,10 @@ constexpr std::array<HttpError, 10> kHttpErrors{{
 }};
 
 const HttpError* FindHttpError(std::string_view code) {
-  const auto found = std::find_if(
-      kHttpErrors.begin(),
-      kHttpErrors.end(),
-      [&](const HttpError& error) { return error.code == code; }
-  );
+  const auto found =
+      std::find_if(kHttpErrors.begin(), kHttpErrors.end(), [&](const HttpError& error) {
+        return error.code == code;
+      });
   return found == kHttpErrors.end() ? nullptr : &*found;
 }
 
@@ -167,9 +166,8 @@ class OpenAiBatchWriter final : public TableWriter {
           http->told
       );
     } else {
-      out += fmt::format(
-          "null,\"error\":{{\"code\":{},\"message\":{}}}}}\n", Quoted(code), message
-      );
+      out +=
+          fmt::format("null,\"error\":{{\"code\":{},\"message\":{}}}}}\n", Quoted(code), message);
       return;
     }
     out += "}},\"error\":null}\n";
@@ -246,9 +244,7 @@ class LineParser {
         members_[0]->kind() == JsonKind::kString ? ParseId(members_[0]->text()) : std::nullopt;
     if (!id || id->file >= inputs_.size()) return Wrong("its id is none of this job");
     MS_RETURN_NOT_OK(Append(0, *members_[1], *builders[0]));
-    MS_RETURN_NOT_OK(
-        id->code.empty() ? AppendAnswer(builders) : AppendFailure(*id, builders)
-    );
+    MS_RETURN_NOT_OK(id->code.empty() ? AppendAnswer(builders) : AppendFailure(*id, builders));
     std::string source = "{\"file\":";
     WriteJsonString(inputs_[id->file], source);
     source += fmt::format(",\"record\":{},\"version\":{}}}", id->record, id->version);

@@ -39,7 +39,9 @@ Result<OutputFormat> OutputFormatFromName(std::string_view name) {
     if (known.name == name) return known.format;
   }
   return Status::Invalid(
-      "unknown output format \"", std::string(name), "\": use parquet, jsonl, csv, arrow or openai-batch"
+      "unknown output format \"",
+      std::string(name),
+      "\": use parquet, jsonl, csv, arrow or openai-batch"
   );
 }
 

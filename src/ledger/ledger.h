@@ -236,6 +236,9 @@ class Ledger {
   std::unique_ptr<RowLog> rows_;
 };
 
+/// Whether a file or a folder stands there.
+Result<bool> FileExists(Storage& storage, const std::string& path);
+
 /// Moves an output and its state aside, to names that it returns, under which they are still one:
 /// OUT.old-1 and OUT.old-1.millstream. Invalid on an object store, which has no renames.
 Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout& layout);

@@ -22,9 +22,7 @@ Json Message(const CompletionFrame& frame, const Completion& sample) {
 
 }  // namespace
 
-std::string CompletionObject(
-    const CompletionFrame& frame, const std::vector<Completion>& samples
-) {
+std::string CompletionObject(const CompletionFrame& frame, const std::vector<Completion>& samples) {
   const bool is_chat = frame.endpoint == Endpoint::kChat;
   Json choices = Json::array();
   std::int64_t completion_tokens = 0;
@@ -43,9 +41,8 @@ std::string CompletionObject(
   const std::int64_t prompt_tokens = samples.front().prompt_tokens;
   const Json object = {
       {"id",
-       fmt::format(
-           "{}-{:016x}{:016x}", is_chat ? "chatcmpl" : "cmpl", frame.id.high, frame.id.low
-       )},
+       fmt::format("{}-{:016x}{:016x}", is_chat ? "chatcmpl" : "cmpl", frame.id.high, frame.id.low)
+      },
       {"object", is_chat ? "chat.completion" : "text_completion"},
       {"created", frame.created_unix_seconds},
       {"model", frame.model},

@@ -20,14 +20,12 @@ struct CompletionFrame {
   RandomKey id;  // the same for the same row of the same job
   std::int64_t created_unix_seconds = 0;
   std::string model;
-  std::string prompt;   // as the model got it
-  bool echo = false;    // the prompt stands before the answer
-  bool split = false;   // `<think>` parts stand in reasoning_content
+  std::string prompt;  // as the model got it
+  bool echo = false;   // the prompt stands before the answer
+  bool split = false;  // `<think>` parts stand in reasoning_content
 };
 
 /// The object as JSON. REQUIRES: at least one sample, none failed.
-std::string CompletionObject(
-    const CompletionFrame& frame, const std::vector<Completion>& samples
-);
+std::string CompletionObject(const CompletionFrame& frame, const std::vector<Completion>& samples);
 
 }  // namespace millstream

@@ -107,12 +107,13 @@ std::string IgnoredKeys::InWords() const {
 
 std::string GenerateStep::IgnoredInWords() const {
   const std::string keys = ignored_ ? ignored_->InWords() : "";
-  return keys.empty() ? keys
-                      : fmt::format(
-                            "{}: keys of request bodies that change no answer here were ignored: {}",
-                            id_,
-                            keys
-                        );
+  return keys.empty()
+             ? keys
+             : fmt::format(
+                   "{}: keys of request bodies that change no answer here were ignored: {}",
+                   id_,
+                   keys
+               );
 }
 
 Status GenerateStep::BindRequest() {
@@ -142,9 +143,7 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareRequests(
     out.row = begin + at;
     out.error = std::move(errors[row]);
     if (out.error) continue;
-    MS_ASSIGN_OR_RETURN(
-        const std::string body, ValueAt(*slice.columns, *spec_.request_column, at)
-    );
+    MS_ASSIGN_OR_RETURN(const std::string body, ValueAt(*slice.columns, *spec_.request_column, at));
     MS_ASSIGN_OR_RETURN(const std::string method, ValueAt(*slice.columns, "method", at));
     MS_ASSIGN_OR_RETURN(const std::string url, ValueAt(*slice.columns, "url", at));
     RowRequest line;
@@ -203,8 +202,7 @@ Problem GenerateStep::PrepareNative(
   const std::string_view content = is_chat ? "messages" : "prompt";
   const auto text = RenderRequest(body);
   if (!text.ok()) return Wrong(content, text.status().message());
-  auto tokens =
-      model_.model->tokenizer->Encode(*text, body.add_special_tokens.value_or(!is_chat));
+  auto tokens = model_.model->tokenizer->Encode(*text, body.add_special_tokens.value_or(!is_chat));
   if (!tokens.ok()) return Wrong(content, tokens.status().message());
   if (tokens->empty()) return Wrong(content, "the prompt has no tokens");
 
@@ -262,11 +260,10 @@ Status GenerateStep::CollectRequests(
   for (std::size_t row = 0; row < answers.size(); ++row) {
     const AnsweredRow& answer = answers[row];
     const auto at = static_cast<std::int64_t>(row);
-    const auto broken = std::find_if(
-        answer.samples.begin(),
-        answer.samples.end(),
-        [](const Completion& sample) { return sample.reason == FinishReason::kError; }
-    );
+    const auto broken =
+        std::find_if(answer.samples.begin(), answer.samples.end(), [](const Completion& sample) {
+          return sample.reason == FinishReason::kError;
+        });
     if (broken != answer.samples.end()) {
       const std::string told = model_.served ? broken->text : "";
       failed.push_back({at, {id_, broken->error_code, broken->error_message, told}});
@@ -277,14 +274,11 @@ Status GenerateStep::CollectRequests(
       MS_RETURN_NOT_OK(builder.Append(answer.samples.front().text));
       continue;
     }
-    MS_ASSIGN_OR_RETURN(
-        const std::string text, ValueAt(*batch.columns, *spec_.request_column, at)
-    );
+    MS_ASSIGN_OR_RETURN(const std::string text, ValueAt(*batch.columns, *spec_.request_column, at));
     MS_ASSIGN_OR_RETURN(const std::string url, ValueAt(*batch.columns, "url", at));
     RowRequest line;
     RequestBody body;
-    const bool is_read =
-        !ReadRowRequest(text, "", url, &line) && !ReadRequestBody(line, &body);
+    const bool is_read = !ReadRowRequest(text, "", url, &line) && !ReadRequestBody(line, &body);
     MS_CHECK(is_read);  // as it was when its request was made
     CompletionFrame frame;
     frame.endpoint = line.endpoint;

@@ -115,10 +115,9 @@ bool IsHarmless(const Json& value, Harmless harmless) {
     case Harmless::kEmpty:
       break;
   }
-  const bool has_nothing = value.is_number() ? value.get<double>() == 0
-                           : value.is_string()
-                               ? value.get_ref<const std::string&>().empty()
-                               : value.is_structured() && value.empty();
+  const bool has_nothing = value.is_number()   ? value.get<double>() == 0
+                           : value.is_string() ? value.get_ref<const std::string&>().empty()
+                                               : value.is_structured() && value.empty();
   return is_false || has_nothing;
 }
 
