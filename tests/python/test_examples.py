@@ -39,6 +39,13 @@ def test_summarise_adds_a_column(run_example):
     assert all(table.column("summary").to_pylist())
 
 
+def test_batch_answers_each_request_with_a_line(millstream, tmp_path):
+    millstream("run", ROOT / "examples/batch.yaml", "--output", tmp_path / "answers.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [line["custom_id"] for line in lines] == ["sea", "sky", "list", "story", "drawing"]
+    assert [line["response"]["status_code"] for line in lines] == [200, 200, 200, 200, 400]
+
+
 def test_the_demo_job_answers_every_row(run_example):
     table = pyarrow.parquet.read_table(run_example("demo")[0])
     assert table.column("_status").to_pylist() == ["ok"] * 48

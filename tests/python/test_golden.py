@@ -73,7 +73,6 @@ def test_case(millstream, tmp_path, case):
 
 # Codes that no job, row or model of a person brings about, and where they are shown instead.
 ENGINE_CODES = {
-    "invalid_request": "src/engine/generation_test.cc",
     "grammar_failed": "src/engine/generation_test.cc",
     "engine_failed": "src/engine/generation.cc",  # not shown: no token of a model fails to decode
     "crash": "src/engine/hosted_engine_test.cc",
