@@ -57,7 +57,7 @@ def test_help_has_examples(millstream):
     "line, message",
     [
         ("runn job.yaml", "no command 'runn': did you mean 'run'?"),
-        ("nothing-like-it", "no command 'nothing-like-it': there are 'run', 'status', 'verify', 'errors', 'retry'"),
+        ("nothing-like-it", "no command 'nothing-like-it': there are 'run', 'batch', 'status', 'verify', 'errors'"),
         ("--limit 3", "--limit goes after the command"),
         ("run", "millstream run: job is required; see `millstream run --help`"),
         ("run job.yaml --nothing", "not expected: --nothing"),
