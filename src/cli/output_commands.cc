@@ -128,7 +128,7 @@ void PrintStatus(const JobStatus& status) {
     fmt::print("\n");
   }
   if (status.holder.empty() && !status.complete) {
-    fmt::print("  {}; run the job file again to resume\n", status.last_end);
+    fmt::print("  {}; run the same command again to resume\n", status.last_end);
   }
   for (const auto& [code, group] : status.errors) {
     fmt::print("  {} x {}\n", Grouped(group.count), code);

@@ -178,7 +178,7 @@ class GenerateStep {
   ) const;
   Result<std::string> RenderRequest(const RequestBody& body) const;
   std::optional<RequestProblem> PrepareHttp(
-      const RowRequest& line, std::string_view body, const RowId& row, PreparedRow* out
+      const RowRequest& line, std::string_view text, const RowId& row, PreparedRow* out
   ) const;
   Status CollectRequests(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out)
       const;

@@ -59,9 +59,12 @@ void MarkTexts(Json& value, const std::string& special_tokens) {
 
 // The body as it came, to its digits and its order of keys, but for the model's name; `extra` keys
 // are added where it has none of that name.
-std::string BodyForServer(std::string_view body, const std::string& model, const Json& extra) {
+std::string BodyForServer(
+    std::string_view text, const Json& body, const std::string& model, const Json& extra
+) {
   JsonDocument document;
-  if (!document.Parse(body).ok()) return std::string(body);  // it was parsed before
+  const Status parsed = document.Parse(text);
+  MS_CHECK(parsed.ok());  // as it was before
   std::string out = "{\"model\":";
   WriteJsonString(model, out);
   (void)document.root().ForEachMember([&](std::string_view key, const JsonNode& value) {
@@ -72,9 +75,8 @@ std::string BodyForServer(std::string_view body, const std::string& model, const
     WriteJson(value, out);
     return Status::OK();
   });
-  const Json given = Json::parse(body, nullptr, /*allow_exceptions=*/false);
   for (const auto& [key, value] : extra.items()) {
-    if (given.contains(key)) continue;
+    if (body.contains(key)) continue;
     out += ',';
     WriteJsonString(key, out);
     out += ':' + Dump(value);
@@ -160,11 +162,12 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareRequests(
 }
 
 Problem GenerateStep::PrepareHttp(
-    const RowRequest& line, std::string_view body, const RowId& row, PreparedRow* out
+    const RowRequest& line, std::string_view text, const RowId& row, PreparedRow* out
 ) const {
   Request request;
   request.http_path = EndpointPath(line.endpoint);
-  request.http_body = BodyForServer(body, model_.served->name, model_.served->extra_body);
+  request.http_body =
+      BodyForServer(text, line.body, model_.served->name, model_.served->extra_body);
   request.http_whole = true;
   request.name = fmt::format("{}:{} {} 0", row.file, row.record, id_);
   out->prompt = request.http_body;
