@@ -187,7 +187,7 @@ TEST(WriterFormatTest, NamesAndSuffixes) {
   }
   EXPECT_EQ(
       OutputFormatFromName("xlsx").status().message(),
-      "unknown output format \"xlsx\": use parquet, jsonl, csv or arrow"
+      "unknown output format \"xlsx\": use parquet, jsonl, csv, arrow or openai-batch"
   );
 }
 
