@@ -30,6 +30,9 @@ Result<std::string> FromEnvironment(const std::string& variable, const std::stri
   }
   std::string text = value;
   text.erase(text.find_last_not_of(" \t\r\n") + 1);
+  if (text.empty()) {
+    return Status::Invalid(place, ": the environment variable ", variable, " holds only blanks");
+  }
   if (text.find_first_of("\r\n") != text.npos) {
     return Status::Invalid(
         place, ": the environment variable ", variable, " holds more than one line"

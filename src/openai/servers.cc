@@ -131,10 +131,12 @@ HttpOptions ServerAccess::http_options() const {
 }
 
 std::string ServerAccess::Redacted(std::string message) const {
+  constexpr std::string_view kMask = "***";
   for (const std::string& secret : secrets) {
     std::size_t at = 0;
     while ((at = message.find(secret, at)) != message.npos) {
-      message.replace(at, secret.size(), "***");
+      message.replace(at, secret.size(), kMask);
+      at += kMask.size();
     }
   }
   return message;

@@ -78,6 +78,23 @@ def test_a_key_that_is_refused_is_said_at_once(millstream, job, monkeypatch):
         millstream("run", job(server.url, ", api_key: {env: STUB_KEY}"))
 
 
+@pytest.mark.parametrize(("key", "code", "said"), [(" ", 1, "holds only blanks"), ("*", 3, "answers 401")])
+def test_a_key_that_is_none_or_a_mere_sign_is_said(millstream, job, monkeypatch, key, code, said):
+    monkeypatch.setenv("STUB_KEY", key)
+
+    def script(body):
+        return 401, {}, json.dumps({"error": {"message": "no * key"}}).encode()
+
+    with Server(owner="vllm", key="another", script=script) as server:
+        for dialect in ["auto", "vllm"] if key == " " else ["auto"]:
+            settings = f", dialect: {dialect}, api_key: {{env: STUB_KEY}}"
+            assert said in millstream("run", job(server.url, settings), exit_code=code).stderr
+    with Server(script=script) as server:  # whose words hold the key
+        settings = ", dialect: vllm, api_key: {env: STUB_KEY}"
+        failed = millstream("run", job(server.url, settings), "--restart", exit_code=code)
+        assert ("no ***" if key == "*" else said) in failed.stderr
+
+
 def test_a_run_waits_for_a_server_that_is_not_there_yet_and_a_dry_run_does_not(millstream, job):
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
