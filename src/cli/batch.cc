@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/compact_json.h"
 #include "cli/run_flags.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -50,8 +51,7 @@ std::string JobText(const BatchFlags& flags) {
   };
   std::string text;
   for (const auto& [key, value] : job.items()) {
-    text +=
-        fmt::format("{}: {}\n", key, value.dump(-1, ' ', false, Json::error_handler_t::replace));
+    text += fmt::format("{}: {}\n", key, CompactJson(value));
   }
   // As written: in quotes a number is none.
   if (!flags.max_errors.empty()) text += fmt::format("max_errors: {}\n", flags.max_errors);

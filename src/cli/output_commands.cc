@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "arrow/io/stdio.h"
+#include "base/compact_json.h"
 #include "cli/commands.h"
 #include "cli/print.h"
 #include "fmt/chrono.h"
@@ -18,7 +19,7 @@ using Json = nlohmann::ordered_json;
 
 // One line, whatever bytes a message took over from a file.
 void PrintJson(const Json& json) {
-  fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  fmt::print("{}\n", CompactJson(json));
 }
 
 int ComplainInJson(const Status& status) {

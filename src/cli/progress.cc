@@ -7,6 +7,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/compact_json.h"
 #include "cli/print.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -77,7 +78,7 @@ using Json = nlohmann::ordered_json;
 
 // One line, whatever bytes a message took over from a file.
 void PrintEvent(const Json& event) {
-  fmt::print(stderr, "{}\n", event.dump(-1, ' ', false, Json::error_handler_t::replace));
+  fmt::print(stderr, "{}\n", CompactJson(event));
 }
 
 void PrintJson(const JobMonitor::Progress& progress, const Rates& rates, double seconds) {

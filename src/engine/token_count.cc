@@ -4,14 +4,12 @@
 #include <string>
 #include <utility>
 
+#include "base/compact_json.h"
+
 namespace millstream {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 }  // namespace
 
@@ -27,9 +25,9 @@ TokenCounter CountHere(std::shared_ptr<const LanguageModel> model, std::int64_t 
       ChatOptions options;
       options.continue_final_message = body.contains("continue_final_message");
       options.add_generation_prompt = !options.continue_final_message;
-      options.kwargs_json = Dump(body.value("chat_template_kwargs", Json::object()));
+      options.kwargs_json = CompactJson(body.value("chat_template_kwargs", Json::object()));
       options.now_unix_seconds = now_unix_seconds;
-      auto rendered = model->chat_template->Render(Dump(body.at("messages")), options);
+      auto rendered = model->chat_template->Render(CompactJson(body.at("messages")), options);
       if (!rendered.ok()) return std::nullopt;
       text = *std::move(rendered);
     }

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "base/compact_json.h"
 #include "fmt/format.h"
 
 namespace millstream {
@@ -28,7 +29,7 @@ void Flatten(
       Flatten(json[i], fmt::format("{}[{}]", path, i), leaves);
     }
   } else {
-    leaves[path] = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+    leaves[path] = CompactJson(json);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "openai/dispatch.h"
+#include "openai/engine_testing.h"
 
 namespace millstream {
 namespace {
@@ -19,13 +20,6 @@ using std::chrono::minutes;
 using std::chrono::seconds;
 using Kind = Verdict::Kind;
 using Time = Dispatch::Time;
-
-Verdict Of(Kind kind) {
-  Verdict verdict;
-  verdict.kind = kind;
-  verdict.message = "as scripted";
-  return verdict;
-}
 
 Verdict Refused() {
   Verdict gone = Of(Kind::kGone);

@@ -8,6 +8,8 @@
 #include <random>
 #include <set>
 
+#include "openai/engine_testing.h"
+
 namespace millstream {
 namespace {
 
@@ -15,13 +17,6 @@ using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 using Kind = Verdict::Kind;
-
-Verdict Of(Kind kind) {
-  Verdict verdict;
-  verdict.kind = kind;
-  verdict.message = "as scripted";
-  return verdict;
-}
 
 class DispatchTest : public testing::Test {
  protected:

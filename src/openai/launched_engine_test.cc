@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "openai/engine_testing.h"
 #include "openai/openai_engine.h"
 
 namespace millstream {
@@ -41,28 +42,6 @@ class LaunchedEngineTest : public testing::Test {
     text << std::ifstream(folder_ + "/log").rdbuf();
     return text.str();
   }
-  static Request Asking(RequestId id, std::string body) {
-    Request request;
-    request.id = id;
-    request.http_path = "/chat/completions";
-    request.http_body = std::move(body);
-    return request;
-  }
-  static std::map<RequestId, Completion> Await(Engine& engine, std::size_t count) {
-    std::map<RequestId, Completion> all;
-    while (all.size() < count) {
-      auto some = engine.Poll(std::chrono::steady_clock::now() + hours(1), {});
-      if (!some.ok()) {
-        ADD_FAILURE() << some.status();
-        break;
-      }
-      for (Completion& completion : *some) {
-        EXPECT_TRUE(all.emplace(completion.id, completion).second) << "twice: " << completion.id;
-      }
-    }
-    return all;
-  }
-
   const std::string folder_ = testing::TempDir() + "launched-" + std::to_string(getpid());
   std::vector<std::string> said_;  // by the engine's thread: read it once that is gone
 

@@ -8,20 +8,13 @@
 #include <map>
 
 #include "base/mutex.h"
+#include "openai/engine_testing.h"
 #include "openai/testing.h"
 
 namespace millstream {
 namespace {
 
 using std::chrono::hours;
-
-Request Asking(RequestId id, std::string body) {
-  Request request;
-  request.id = id;
-  request.http_path = "/chat/completions";
-  request.http_body = std::move(body);
-  return request;
-}
 
 std::unique_ptr<Engine> EngineFor(
     const StubServer& server, std::chrono::milliseconds backoff = std::chrono::milliseconds(1)
@@ -31,26 +24,6 @@ std::unique_ptr<Engine> EngineFor(
   options.backoff_first = backoff;
   options.probes = {{"/chat/completions", "probe"}};
   return MakeOpenAiEngine(std::move(options)).ValueOrDie();
-}
-
-Deadline Never() {
-  return std::chrono::steady_clock::now() + hours(1);
-}
-
-// Completions until there are `count`, by id.
-std::map<RequestId, Completion> Await(Engine& engine, std::size_t count) {
-  std::map<RequestId, Completion> all;
-  while (all.size() < count) {
-    auto some = engine.Poll(Never(), {});
-    if (!some.ok()) {
-      ADD_FAILURE() << some.status();
-      break;
-    }
-    for (Completion& completion : *some) {
-      EXPECT_TRUE(all.emplace(completion.id, completion).second) << "twice: " << completion.id;
-    }
-  }
-  return all;
 }
 
 TEST(OpenAiEngineTest, EachRequestIsAnsweredOnceWhateverTheServerDoesFirst) {

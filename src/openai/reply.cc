@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/compact_json.h"
 #include "base/utf8.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -93,9 +94,7 @@ std::string WholeError(const HttpReply& reply, const ErrorBody& error) {
       whole[key] = value.is_number_integer() ? value : Json();
     }
   }
-  return fmt::format(
-      "{} {}", reply.status, whole.dump(-1, ' ', false, Json::error_handler_t::replace)
-  );
+  return fmt::format("{} {}", reply.status, CompactJson(whole));
 }
 
 // Servers say in many ways that a prompt is too long.

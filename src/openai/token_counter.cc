@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "base/compact_json.h"
 #include "engine/engine.h"
 #include "http/http_client.h"
 
@@ -73,7 +74,7 @@ class ServerCounter {
 
   // The reply's JSON; null if the request is refused.
   Result<Json> Ask(const std::string& path, const Json& asked) {
-    const std::string text = asked.dump(-1, ' ', false, Json::error_handler_t::replace);
+    const std::string text = CompactJson(asked);
     const Clock::time_point until = Clock::now() + kPatience;
     while (true) {
       std::string why;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pipeline/completion_object.h"
 
+#include "base/compact_json.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "pipeline/reasoning.h"
@@ -52,7 +53,7 @@ std::string CompletionObject(const CompletionFrame& frame, const std::vector<Com
         {"completion_tokens", completion_tokens},
         {"total_tokens", prompt_tokens + completion_tokens}}}
   };
-  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return CompactJson(object);
 }
 
 }  // namespace millstream

@@ -6,6 +6,7 @@
 
 #include "arrow/array/array_binary.h"
 #include "arrow/array/builder_binary.h"
+#include "base/compact_json.h"
 #include "data/input.h"
 #include "data/json_value.h"
 #include "fmt/format.h"
@@ -298,9 +299,7 @@ Result<std::vector<std::string>> GenerateStep::RenderChat(const RowBatch& slice,
   std::vector<std::string> texts(count);
   for (std::size_t row = 0; row < count; ++row) {
     if ((*errors)[row]) continue;
-    auto text = template_->Render(
-        conversations[row].dump(-1, ' ', false, Json::error_handler_t::replace), options
-    );
+    auto text = template_->Render(CompactJson(conversations[row]), options);
     if (text.ok()) {
       texts[row] = *std::move(text);
     } else {

@@ -6,6 +6,7 @@
 #include "arrow/array/array_binary.h"
 #include "arrow/array/builder_binary.h"
 #include "base/check.h"
+#include "base/compact_json.h"
 #include "data/input.h"
 #include "data/json_document.h"
 #include "data/json_value.h"
@@ -25,10 +26,6 @@ using Problem = std::optional<RequestProblem>;
 
 constexpr std::size_t kIgnoredNamesMax = 20;
 constexpr std::int64_t kTextCompletionTokens = 16;  // OpenAI's default of max_tokens there
-
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 RequestProblem Wrong(std::string_view key, std::string message) {
   return {400, "invalid_value", std::string(key), std::move(message)};
@@ -79,7 +76,7 @@ std::string BodyForServer(
     if (body.contains(key)) continue;
     out += ',';
     WriteJsonString(key, out);
-    out += ':' + Dump(value);
+    out += ':' + CompactJson(value);
   }
   return out + '}';
 }
@@ -189,9 +186,9 @@ Result<std::string> GenerateStep::RenderRequest(const RequestBody& body) const {
   ChatOptions options;
   options.add_generation_prompt = body.add_generation_prompt;
   options.continue_final_message = body.continue_final_message;
-  options.kwargs_json = Dump(kwargs);
+  options.kwargs_json = CompactJson(kwargs);
   options.now_unix_seconds = now_;
-  return template_->Render(Dump(messages), options);
+  return template_->Render(CompactJson(messages), options);
 }
 
 Problem GenerateStep::PrepareNative(

@@ -2,6 +2,7 @@
 // Rows to requests of a model that servers run: messages and settings as they take them.
 #include <utility>
 
+#include "base/compact_json.h"
 #include "fmt/format.h"
 #include "pipeline/expression_columns.h"
 #include "pipeline/generate.h"
@@ -11,10 +12,6 @@ namespace millstream {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 }  // namespace
 
@@ -171,7 +168,8 @@ Status GenerateStep::FitServed(
   const std::int64_t room = model_.context - (has_max_tokens ? sampling.max_tokens : 1);
   // A token is a byte at least, but for those that a chat template adds.
   constexpr std::int64_t kTemplateTokens = 1024;
-  const bool must_fit = static_cast<std::int64_t>(Dump(prompt).size()) + kTemplateTokens <= room;
+  const bool must_fit =
+      static_cast<std::int64_t>(CompactJson(prompt).size()) + kTemplateTokens <= room;
   if (must_fit && !served.counts_every_row) return Status::OK();
   MS_ASSIGN_OR_RETURN(const std::optional<std::int64_t> tokens, CountServed(prompt));
   if (!tokens) return Status::OK();  // the server will say what is wrong
@@ -221,7 +219,7 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
     if (out.error) continue;
     MS_RETURN_NOT_OK(FitServed(slice, row, settings[row].sampling, prompts[row], out));
     if (out.error) continue;
-    out.prompt = raw_prompt_ ? prompts[row].get<std::string>() : Dump(prompts[row]);
+    out.prompt = raw_prompt_ ? prompts[row].get<std::string>() : CompactJson(prompts[row]);
     Json body = ServedBody(settings[row]);
     if (choices_) out.error = AddRowChoices(choices, row, body, out);
     if (out.error) continue;
@@ -236,7 +234,7 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
       Json asked = body;
       if (is_drawn) asked["seed"] = key.low & kSeedMask;
       MS_RETURN_NOT_OK(ToServer(asked));
-      request.http_body = Dump(asked);
+      request.http_body = CompactJson(asked);
       request.name = fmt::format("{}:{} {} {}", id.file, id.record, id_, sample);
       out.requests.push_back(request);
     }

@@ -5,6 +5,7 @@
 #include <array>
 #include <limits>
 
+#include "base/compact_json.h"
 #include "data/json_document.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -412,9 +413,7 @@ class BodyReader {
     return std::nullopt;
   }
 
-  static std::string Dump(const Json& json) {
-    return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-  }
+  static std::string Dump(const Json& json) { return CompactJson(json); }
 
   const bool is_chat_;
   const Json& body_;
@@ -469,9 +468,7 @@ RowError ErrorOfRequest(const std::string& step, const RequestProblem& problem) 
       step,
       problem.status == 404 ? "model_not_found" : "invalid_request",
       problem.message,
-      fmt::format(
-          "{} {}", problem.status, error.dump(-1, ' ', false, Json::error_handler_t::replace)
-      )
+      fmt::format("{} {}", problem.status, CompactJson(error))
   };
 }
 
