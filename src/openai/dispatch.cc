@@ -118,7 +118,7 @@ Dispatch::Sending Dispatch::SendTo(std::size_t number, std::int64_t id, bool is_
 }
 
 // Takes a request off the server that it was sent to.
-Dispatch::Server& Dispatch::Release(Task& task) {
+void Dispatch::Release(Task& task) {
   MS_CHECK(task.server.has_value());
   Server& server = servers_[*task.server];
   task.server.reset();
@@ -127,14 +127,16 @@ Dispatch::Server& Dispatch::Release(Task& task) {
   if (task.suspect_at) --server.suspects_under_way;
   --under_way_;
   if (task.is_retry) --retries_under_way_;
-  return server;
+  server.requests_left.Ended(task.sent_at, 1);
+  server.tokens_left.Ended(task.sent_at, task.work);
 }
 
 // Counts what is sent against all that limits it.
 void Dispatch::Charge(Task& task, Server& server, Time now) {
   task.counted = rate_.Sent(now, task.work);
-  task.as_request_number = server.requests_left.Sent(now, 1);
-  task.as_token_number = server.tokens_left.Sent(now, task.work);
+  task.sent_at = now;
+  server.requests_left.Sent(now, 1);
+  server.tokens_left.Sent(now, task.work);
   if (task.is_retry) {
     ++retries_under_way_;
     quota_.Retried();
@@ -149,12 +151,12 @@ void Dispatch::Charge(Task& task, Server& server, Time now) {
 // What a reply tells of the limits.
 void Dispatch::TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now) {
   const bool is_answer = verdict.kind == Kind::kAnswer;
-  const auto learn = [&](Allowance& allowance, std::int64_t sent, const RateHeader& header) {
+  const auto learn = [&](Allowance& allowance, const RateHeader& header) {
     // A proxy's error may lack them.
-    if (is_answer || header.remaining) allowance.Learn(now, sent, header);
+    if (is_answer || header.remaining) allowance.Learn(now, task.sent_at, header);
   };
-  learn(server.requests_left, task.as_request_number, verdict.rates.requests);
-  learn(server.tokens_left, task.as_token_number, verdict.rates.tokens);
+  learn(server.requests_left, verdict.rates.requests);
+  learn(server.tokens_left, verdict.rates.tokens);
   if (!is_answer) return;
   const Completion& completion = verdict.completion;
   const std::int64_t used = completion.prompt_tokens + completion.completion_tokens;
@@ -289,8 +291,9 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
   MS_CHECK(task.server.has_value());
   const Sending sent{id, *task.server};
   const std::int64_t number = task.number;
-  Server& server = Release(task);
+  Server& server = servers_[sent.server];
   TakeRates(task, server, verdict, now);
+  Release(task);
   TakeReply(server, verdict, now);
   std::optional<Completion> completion;
   if (verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed) {

@@ -89,8 +89,8 @@ class Dispatch {
     std::int64_t work = 0;
     std::optional<std::size_t> server;  // under way there
     std::int64_t answers_when_sent = 0, timeouts_when_sent = 0;
-    std::int64_t counted = 0;                                 // tokens, of the limit a minute
-    std::int64_t as_request_number = 0, as_token_number = 0;  // of its server's allowances
+    std::int64_t counted = 0;  // tokens, of the limit a minute
+    Time sent_at{};
     bool is_retry = false;
     std::chrono::milliseconds backoff{0};                    // its last
     std::optional<std::chrono::milliseconds> failing_since;  // on the clock of answers
@@ -144,7 +144,7 @@ class Dispatch {
   static Time NextTimeOf(const Server& server, std::int64_t work);
   std::optional<std::size_t> ChooseServer(Time now, std::int64_t work) const;
   Sending SendTo(std::size_t server, std::int64_t id, bool is_retry, Time now);
-  Server& Release(Task& task);
+  void Release(Task& task);
   void Queue(std::int64_t id, std::deque<std::int64_t>& unless_suspect);
   void Charge(Task& task, Server& server, Time now);
   void TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now);

@@ -19,6 +19,8 @@ constexpr seconds kMinute{60};
 // though what is sent reaches it sooner or later by a second.
 constexpr double kMinuteSeconds = 61.2;
 constexpr double kUnusedSecondsMax = 5;
+// A request that was sent so long before another has reached the server before it.
+constexpr seconds kStretch{1};
 constexpr double kForgets = 1.0 / 8;  // of the average of answers, with each
 
 SendTime::duration Duration(double its_seconds) {
@@ -135,33 +137,65 @@ RateHeaders ReadRateHeaders(const HttpReply& reply) {
 
 SendTime Allowance::NextTime(std::int64_t units) const {
   if (state_ == State::kUnknown) return {};
-  if (left_ >= (limit_ > 0 ? std::min(units, limit_) : units)) return {};
+  if (remaining_ - under_way_ >= (limit_ > 0 ? std::min(units, limit_) : units)) return {};
   return std::min(reset_at_, last_sent_ + kMinute);
 }
 
-std::int64_t Allowance::Sent(SendTime now, std::int64_t units) {
+void Allowance::Sent(SendTime now, std::int64_t units) {
   if (state_ != State::kUnknown && now >= reset_at_) {
     // For one more minute it is held to what it said, as answers take a while.
     const bool is_known = limit_ > 0 && state_ == State::kSaid;
     state_ = is_known ? State::kAssumed : State::kUnknown;
-    left_ = limit_;
+    remaining_ = limit_;
     reset_at_ = now + kMinute;
+    while (!stretches_.empty()) DropFirst();
+    learned_from_ = now;
   }
-  left_ -= units;
+  while (!stretches_.empty() && stretches_.front().under_way == 0) DropFirst();
+  if (stretches_.empty() || now >= stretches_.back().begin + kStretch) stretches_.push_back({now});
+  stretches_.back().under_way += units;
+  under_way_ += units;
   last_sent_ = now;
-  sent_ += units;
-  return sent_;
 }
 
-void Allowance::Learn(SendTime now, std::int64_t sent, const RateHeader& header) {
-  if (sent < learned_from_) return;  // overtaken by a later one's
-  learned_from_ = sent;
+void Allowance::Learn(SendTime now, SendTime sent_at, const RateHeader& header) {
+  const auto stretch = Find(sent_at);
+  if (stretch == stretches_.end() || stretch->begin < learned_from_) return;  // overtaken
+  const bool was_said = state_ == State::kSaid;
+  const bool is_newer = !was_said || stretch->begin > learned_from_;
+  learned_from_ = stretch->begin;
   const bool is_said = header.remaining && header.reset;
   state_ = is_said ? State::kSaid : State::kUnknown;
   if (!is_said) return;
   limit_ = header.limit.value_or(0);
-  left_ = *header.remaining - (sent_ - sent);
-  reset_at_ = now + *header.reset;
+  // It was counted from some time between the sending and now: what is known is kept if it may be
+  // the same.
+  const bool is_later = was_said && sent_at + *header.reset > reset_at_;
+  const SendTime reset_at = now + *header.reset;
+  reset_at_ = was_said && !(is_newer && is_later) ? std::min(reset_at_, reset_at) : reset_at;
+  // Of those that may have been taken in any order, the least is the last.
+  remaining_ = is_newer ? *header.remaining : std::min(remaining_, *header.remaining);
+  while (stretches_.front().begin + 2 * kStretch <= sent_at) DropFirst();
+}
+
+void Allowance::Ended(SendTime sent_at, std::int64_t units) {
+  const auto stretch = Find(sent_at);
+  if (stretch == stretches_.end()) return;
+  stretch->under_way -= units;
+  under_way_ -= units;
+}
+
+// The stretch in which it was sent, if what is under way of it counts.
+std::deque<Allowance::Stretch>::iterator Allowance::Find(SendTime sent_at) {
+  for (auto stretch = stretches_.end(); stretch != stretches_.begin();) {
+    if ((--stretch)->begin <= sent_at) return stretch;
+  }
+  return stretches_.end();
+}
+
+void Allowance::DropFirst() {
+  under_way_ -= stretches_.front().under_way;
+  stretches_.pop_front();
 }
 
 }  // namespace millstream

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string_view>
 
@@ -69,23 +70,35 @@ struct RateHeaders {
 RateHeaders ReadRateHeaders(const HttpReply& reply);
 
 /// How many more units a server takes until its limit is reset, as its headers say. They are old
-/// when they come: what was sent since the request that they answer is not in them.
+/// when they come, and a server takes requests in another order than that they were sent in: what
+/// is under way counts as not in them, unless it was sent a second or more before.
 class Allowance {
  public:
   /// When `units` may be sent. Never later than a minute after the last that was sent: one request
   /// then looks whether there is more, whatever was said before.
   SendTime NextTime(std::int64_t units) const;
-  /// Returns where in the order of all that was sent it stands.
-  std::int64_t Sent(SendTime now, std::int64_t units);
-  /// The headers of a reply to the request that was sent as number `sent`.
-  void Learn(SendTime now, std::int64_t sent, const RateHeader& header);
+  void Sent(SendTime now, std::int64_t units);
+  /// The headers of a reply to a request that was sent then and has not Ended().
+  void Learn(SendTime now, SendTime sent_at, const RateHeader& header);
+  /// So much of what was sent then is no longer under way.
+  void Ended(SendTime sent_at, std::int64_t units);
 
  private:
+  // What was sent in about a second, and is under way.
+  struct Stretch {
+    SendTime begin;
+    std::int64_t under_way = 0;
+  };
+  std::deque<Stretch>::iterator Find(SendTime sent_at);
+  void DropFirst();
+
   enum class State { kUnknown, kSaid, kAssumed };  // assumed: a limit that has been reset since
   State state_ = State::kUnknown;
   std::int64_t limit_ = 0;  // 0: not said
-  std::int64_t left_ = 0;
-  std::int64_t sent_ = 0, learned_from_ = 0;  // units ever
+  std::int64_t remaining_ = 0;
+  std::int64_t under_way_ = 0;  // of which it is not known whether they are in remaining_
+  std::deque<Stretch> stretches_;
+  SendTime learned_from_{};  // the begin of a stretch
   SendTime reset_at_{}, last_sent_{};
 };
 

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <map>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace millstream {
@@ -150,10 +152,20 @@ class AllowanceTest : public testing::Test {
   int SendAll(int most = 100) {
     int count = 0;
     while (count < most && allowance_.NextTime(1) <= now_) {
-      last_ = allowance_.Sent(now_, 1);
+      allowance_.Sent(now_, 1);
+      sent_.push_back(now_);
       ++count;
     }
     return count;
+  }
+  // The first that was sent of those under way is answered.
+  void Answer(const RateHeader& header) {
+    allowance_.Learn(now_, sent_.front(), header);
+    allowance_.Ended(sent_.front(), 1);
+    sent_.pop_front();
+  }
+  void AnswerAll(const RateHeader& header) {
+    while (!sent_.empty()) Answer(header);
   }
   static RateHeader Says(std::int64_t limit, std::int64_t remaining, milliseconds reset) {
     return {limit, remaining, reset};
@@ -161,12 +173,12 @@ class AllowanceTest : public testing::Test {
 
   Allowance allowance_;
   SendTime now_ = kStart;
-  std::int64_t last_ = 0;
+  std::deque<SendTime> sent_;
 };
 
 TEST_F(AllowanceTest, NoMoreIsSentThanRemainsUntilTheReset) {
   EXPECT_EQ(SendAll(10), 10);  // nothing is known
-  allowance_.Learn(now_, last_, Says(20, 7, seconds(30)));
+  AnswerAll(Says(20, 7, seconds(30)));
   EXPECT_EQ(SendAll(), 7);
   EXPECT_EQ(allowance_.NextTime(1), now_ + seconds(30));
   now_ += seconds(30);
@@ -174,38 +186,48 @@ TEST_F(AllowanceTest, NoMoreIsSentThanRemainsUntilTheReset) {
   EXPECT_GT(allowance_.NextTime(1), now_);
 }
 
-TEST_F(AllowanceTest, WhatWasSentSinceIsNotInAHeaderAndAnOvertakenOneIsIgnored) {
-  ASSERT_EQ(SendAll(10), 10);
-  allowance_.Learn(now_, 4, Says(20, 16, seconds(30)));  // of the fourth
-  EXPECT_EQ(SendAll(), 10);
-  allowance_.Learn(now_, 3, Says(20, 20, seconds(30)));
+TEST_F(AllowanceTest, WhatIsUnderWayIsNotInAHeaderUnlessItWasSentLongBefore) {
+  ASSERT_EQ(SendAll(4), 4);
+  Answer(Says(20, 16, seconds(30)));
+  EXPECT_EQ(SendAll(), 13);           // and three are under way
+  Answer(Says(20, 19, seconds(30)));  // it was taken first
+  EXPECT_EQ(SendAll(), 1);
+  ASSERT_EQ(sent_.size(), 16U);
+  now_ += seconds(5);
+  allowance_.Ended(sent_.back(), 1);  // without a word
+  sent_.pop_back();
+  ASSERT_EQ(SendAll(), 1);
+  now_ += milliseconds(1);
+  std::swap(sent_.front(), sent_.back());
+  Answer(Says(20, 3, seconds(25)));
+  EXPECT_EQ(SendAll(), 3) << "the 15 of five seconds ago are in it";
+  Answer(Says(20, 19, seconds(30)));  // long overtaken
   EXPECT_EQ(SendAll(), 0);
-  allowance_.Learn(now_, 20, Says(20, 2, seconds(30)));
-  EXPECT_EQ(SendAll(), 2);
 }
 
 TEST_F(AllowanceTest, NothingThatAServerSaysStopsTheJob) {
   ASSERT_EQ(SendAll(10), 10);
-  allowance_.Learn(now_, last_, {5, 0, std::nullopt});  // no reset: not known
+  AnswerAll({5, 0, std::nullopt});  // no reset: not known
   EXPECT_EQ(SendAll(), 100);
-  allowance_.Learn(now_, last_, {std::nullopt, 0, seconds(2)});  // no limit: none after the reset
+  AnswerAll({std::nullopt, 0, seconds(2)});  // no limit: none after the reset
   EXPECT_EQ(SendAll(), 0);
   now_ += seconds(2);
   EXPECT_EQ(SendAll(), 100);
-  allowance_.Learn(now_, last_, Says(5, 0, hours(24)));
+  AnswerAll(Says(5, 0, hours(24)));
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(SendAll(), 0);
     now_ = allowance_.NextTime(1);
     EXPECT_EQ(SendAll(), 1) << "one looks";
   }
   EXPECT_LE(now_, kStart + minutes(11));
-  allowance_.Learn(now_, last_, Says(5, 4, hours(24)));
+  while (sent_.size() > 1) sent_.pop_front();  // the others are never answered
+  AnswerAll(Says(5, 4, hours(24)));
   EXPECT_EQ(SendAll(), 4);
 }
 
 TEST_F(AllowanceTest, ALimitOfWhichNoMoreIsSaidIsForgotten) {
   ASSERT_EQ(SendAll(1), 1);
-  allowance_.Learn(now_, last_, Says(5, 0, seconds(1)));
+  AnswerAll(Says(5, 0, seconds(1)));
   now_ += seconds(1);
   EXPECT_EQ(SendAll(), 5);
   now_ += seconds(61);
@@ -214,13 +236,97 @@ TEST_F(AllowanceTest, ALimitOfWhichNoMoreIsSaidIsForgotten) {
 
 TEST_F(AllowanceTest, ARequestLargerThanTheLimitIsSentWhenAllOfItIsLeft) {
   allowance_.Sent(now_, 10);
-  allowance_.Learn(now_, 10, Says(100, 60, seconds(6)));
+  allowance_.Learn(now_, now_, Says(100, 60, seconds(6)));
+  allowance_.Ended(now_, 10);
   EXPECT_EQ(allowance_.NextTime(5000), now_ + seconds(6));
   now_ += seconds(6);
   EXPECT_LE(allowance_.NextTime(5000), now_);
   allowance_.Sent(now_, 5000);
   EXPECT_EQ(allowance_.NextTime(1), now_ + minutes(1));
 }
+
+// Requests reach the server in another order than they were sent in, and are answered in another
+// again; it counts by the minute, and writes its headers when it takes a request or when it has
+// answered it.
+struct Disorder {
+  std::int64_t limit, window;
+  milliseconds answer;  // at most
+  bool headers_at_end;
+};
+class AllowanceOfServerTest : public testing::TestWithParam<std::tuple<Disorder, int>> {};
+
+TEST_P(AllowanceOfServerTest, IsUsedAndKept) {
+  const auto& [disorder, seed] = GetParam();
+  std::mt19937_64 random(seed);
+  const auto draw = [&](milliseconds most) { return milliseconds(random() % (most.count() + 1)); };
+  struct Request {
+    SendTime sent_at;
+    RateHeader header;
+  };
+  Allowance allowance;
+  std::multimap<SendTime, Request> arrives, ends;
+  std::int64_t under_way = 0, taken = 0, all_taken = 0, refused = 0;
+  constexpr int kMinutes = 20;
+  int minute = 0;
+  SendTime now = kStart;
+  while (minute < kMinutes) {
+    while (under_way < disorder.window && allowance.NextTime(1) <= now) {
+      allowance.Sent(now, 1);
+      ++under_way;
+      arrives.emplace(now + milliseconds(1) + draw(milliseconds(30)), Request{now, {}});
+    }
+    SendTime next = kStart + minutes(minute + 1);
+    if (!arrives.empty()) next = std::min(next, arrives.begin()->first);
+    if (!ends.empty()) next = std::min(next, ends.begin()->first);
+    if (under_way < disorder.window) next = std::min(next, allowance.NextTime(1));
+    now = std::max(now, next);
+    const SendTime reset_at = kStart + minutes(minute + 1);
+    const auto header = [&] {
+      const auto reset = std::chrono::ceil<milliseconds>(reset_at - now);
+      return RateHeader{disorder.limit, disorder.limit - taken, reset};
+    };
+    if (now >= reset_at) {
+      ++minute;
+      taken = 0;
+      continue;
+    }
+    for (; !arrives.empty() && arrives.begin()->first <= now; arrives.erase(arrives.begin())) {
+      Request request = arrives.begin()->second;
+      const bool is_taken = taken < disorder.limit;
+      taken += is_taken;
+      all_taken += is_taken;
+      refused += !is_taken;
+      request.header = header();
+      ends.emplace(now + (is_taken ? draw(disorder.answer) : milliseconds(1)), request);
+    }
+    for (; !ends.empty() && ends.begin()->first <= now; ends.erase(ends.begin())) {
+      const Request request = ends.begin()->second;
+      const RateHeader said = disorder.headers_at_end ? header() : request.header;
+      allowance.Learn(now, request.sent_at, said);
+      allowance.Ended(request.sent_at, 1);
+      --under_way;
+    }
+  }
+  EXPECT_GE(all_taken, kMinutes * disorder.limit * 95 / 100);
+  EXPECT_LE(refused, std::max<std::int64_t>(disorder.window * 11 / 10 - disorder.limit, 0))
+      << "but those before anything is known";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All,
+    AllowanceOfServerTest,
+    testing::Combine(
+        testing::Values(
+            Disorder{50, 32, milliseconds(20), false},
+            Disorder{50, 200, milliseconds(20), true},
+            Disorder{1000, 200, milliseconds(2000), true},
+            Disorder{1000, 500, milliseconds(20'000), true},
+            Disorder{1000, 500, milliseconds(20'000), false},
+            Disorder{1000, 2000, milliseconds(100'000), false}
+        ),
+        testing::Range(1, 4)
+    )
+);
 
 // A server that refuses nine of ten: retries take their share and no more of what is sent.
 TEST(RetryQuotaTest, RetriesAreAFifthOfWhatIsSentUnlessFewAreUnderWay) {

@@ -73,8 +73,8 @@ def test_a_row_that_kills_a_remote_server_fails_alone(run_rows, tmp_path):
 def test_a_remote_server_that_dies_once_of_many_rows_fails_none(run_rows, tmp_path):
     texts = [f"row {i}" for i in range(150)]
     texts[40], texts[110] = "segfault once", "exit once"
-    with supervised(tmp_path) as url:
-        found = run_rows([{"text": t} for t in texts], MODEL % (url, "") + ASK)
+    with supervised(tmp_path) as url:  # one after the other
+        found = run_rows([{"text": t} for t in texts], MODEL % (url, ", max_in_flight: 8") + ASK)
     check(found, texts, set(), tmp_path)
     assert len(lines(tmp_path / "lives")) == 3
 
@@ -116,7 +116,7 @@ def test_a_row_that_kills_a_launched_server_fails_alone(run_rows, tmp_path, how)
 def test_launched_servers_that_die_and_hang_once_cost_no_row(run_rows, tmp_path):
     texts = [f"row {i}" for i in range(150)]
     texts[20], texts[60], texts[110] = "segfault once", "stop once", "exit once"
-    found = run_rows(rows_of(texts), launched(tmp_path, ", timeout: 3"))
+    found = run_rows(rows_of(texts), launched(tmp_path, ", timeout: 3, max_in_flight: 8"))  # one after the other
     check(found, texts, set(), tmp_path)
     assert len(lines(tmp_path / "lives")) == 4
     assert all_gone(tmp_path)
