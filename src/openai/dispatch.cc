@@ -16,6 +16,7 @@ using Kind = Verdict::Kind;
 constexpr milliseconds kBackoffMax{30'000};
 constexpr milliseconds kProbeInterval{10'000};
 constexpr milliseconds kSpreadMax{5'000};
+constexpr milliseconds kRefusedStretchMax{10'000};
 constexpr int kTimeoutsMax = 3;
 
 Completion FailedFor(std::int64_t id, std::string_view code, std::string message) {
@@ -25,6 +26,14 @@ Completion FailedFor(std::int64_t id, std::string_view code, std::string message
   completion.error_code = code;
   completion.error_message = std::move(message);
   return completion;
+}
+
+Completion TimedOut(std::int64_t id) {
+  return FailedFor(
+      id,
+      "timeout",
+      fmt::format("no answer within `timeout`, {} times, while others were answered", kTimeoutsMax)
+  );
 }
 
 }  // namespace
@@ -77,11 +86,40 @@ std::optional<std::size_t> Dispatch::ChooseServer(Time now, std::int64_t work) c
   return best;
 }
 
-std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
+// Whether a row that timed out by itself has done so too often: no other did since, and others were
+// answered.
+bool Dispatch::ConfirmTimeout(Task& task) const {
+  if (!std::exchange(task.timed_out_alone, false)) return false;
+  const bool is_alone = num_timeouts_ == task.timeouts_when_sent + 1;
+  if (is_alone && num_answers_ > task.answers_when_sent) ++task.timeouts;
+  return task.timeouts >= kTimeoutsMax;
+}
+
+void Dispatch::QueueWhatIsDue(Time now) {
   while (!later_.empty() && later_.begin()->first <= now) {
-    Queue(later_.begin()->second, again_);
+    const std::int64_t id = later_.begin()->second;
     later_.erase(later_.begin());
+    const auto task = tasks_.find(id);
+    if (task == tasks_.end()) continue;
+    if (ConfirmTimeout(task->second)) {
+      Fail(id, TimedOut(id));
+    } else {
+      Queue(id, again_);
+    }
   }
+}
+
+void Dispatch::Fail(std::int64_t id, Completion completion) {
+  failed_.push_back(std::move(completion));
+  Cancel(id);
+}
+
+std::vector<Completion> Dispatch::TakeFailed() {
+  return std::exchange(failed_, {});
+}
+
+std::optional<Dispatch::Sending> Dispatch::Next(Time now) {
+  QueueWhatIsDue(now);
   MoveSuspectsOfGoneServers(now);
   for (auto* queue : {&again_, &ready_}) {
     while (!queue->empty() && !tasks_.contains(queue->front())) queue->pop_front();
@@ -105,8 +143,6 @@ Dispatch::Sending Dispatch::SendTo(std::size_t number, std::int64_t id, bool is_
   task.is_retry = is_retry;
   task.server = number;
   task.number = ++num_sent_;
-  if (task.timed_out_alone && num_timeouts_ == task.timeouts_when_sent + 1) ++task.timeouts;
-  task.timed_out_alone = false;
   task.answers_when_sent = num_answers_;
   task.timeouts_when_sent = num_timeouts_;
   server.work += task.work;
@@ -179,15 +215,24 @@ std::optional<std::size_t> Dispatch::NextProbe(Time now) {
 void Dispatch::Probed(std::size_t number, const Verdict& verdict, Time now) {
   Server& server = servers_[number];
   server.is_probed = false;
-  server.probe_at = now + kProbeInterval;
-  if (server.has_died) {
-    server.backoff = NextBackoff(server.backoff);
-    server.probe_at = now + std::max(server.backoff, verdict.retry_after.value_or(milliseconds(0)));
-  }
+  if (server.has_died) server.backoff = NextBackoff(server.backoff);
+  server.probe_at = now + std::max(
+                              server.has_died ? server.backoff : kProbeInterval,
+                              verdict.retry_after.value_or(milliseconds(0))
+                          );
   const bool answers = verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed;
-  had_outage_ = had_outage_ || !answers;
+  if (answers && !server.has_died) Acquit(number);
   const bool says_why = server.has_died && verdict.kind == Kind::kStop;  // no row may find out
-  if (answers || says_why) TakeReply(server, verdict, now);
+  if (answers || says_why) return TakeReply(server, verdict, now);
+  had_outage_ = true;
+  last_failure_ = verdict.message;
+  if (verdict.kind != Kind::kBusy) SetFailing(now);
+}
+
+bool Dispatch::is_asking() const {
+  return under_way_ > 0 || std::any_of(servers_.begin(), servers_.end(), [](const Server& server) {
+           return server.is_probed;
+         });
 }
 
 std::optional<Dispatch::Time> Dispatch::NextTime() const {
@@ -229,11 +274,48 @@ milliseconds Dispatch::NextBackoff(milliseconds last) {
   return std::min(milliseconds(draw(random_)), kBackoffMax);
 }
 
+// The clock of answers goes on, but for what lay in between of outages. Of a stretch in which a row
+// was refused that is refused again and again, a little counts: were it the server that wants to be
+// left, there would be few answers.
+void Dispatch::CountAnswer(Time now) {
+  ++num_answers_;
+  quota_.Answered();
+  if (last_answer_ && !had_outage_) {
+    const auto stretch = std::chrono::duration_cast<milliseconds>(now - *last_answer_);
+    clock_ += had_refusal_ ? std::min(stretch, kRefusedStretchMax) : stretch;
+  }
+  last_answer_ = now;
+  had_outage_ = had_refusal_ = false;
+  failing_since_.reset();
+}
+
+// A server that wants to be left does not fail rows, but one that is refused whenever it is sent.
+void Dispatch::NoteWait(const Verdict& verdict, Task& task) {
+  if (verdict.kind != Kind::kBusy && !verdict.retry_after) return;
+  (++task.refusals > kRefusalsMax ? had_refusal_ : had_outage_) = true;
+}
+
+// What fails by itself is told from a server that fails by a probe: a row that is slow, and one
+// that is suspected of having killed the server, which nothing else is sent to meanwhile.
+void Dispatch::Doubt(Server& server, const Task& task, const Verdict& verdict, Time now) const {
+  if (verdict.kind == Kind::kGone || verdict.kind == Kind::kStop) return;
+  if (verdict.kind == Kind::kLost && !options_.is_launched) return;  // a look tells
+  const bool is_slow = verdict.kind == Kind::kTimeout && server.requests == 0;
+  if (!is_slow && !task.suspect_at) return;
+  server.is_in_doubt = true;
+  server.probe_at = verdict.retry_after ? server.not_before : now;
+}
+
+void Dispatch::SetFailing(Time now) {
+  if (!failing_since_ && AllAreDoubtful()) failing_since_ = now;
+}
+
 void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
   if (verdict.retry_after && now + *verdict.retry_after > server.not_before) {
     server.not_before = now + *verdict.retry_after;
     server.spread = std::min(*verdict.retry_after, kSpreadMax);
     server.spread_until = server.not_before + server.spread;
+    server.probe_at = std::max(server.probe_at, server.not_before);
   }
   server.is_gone = verdict.kind == Kind::kGone;
   if (!server.is_gone) server.gone_since.reset();
@@ -241,22 +323,16 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
   switch (verdict.kind) {
     case Kind::kAnswer:
     case Kind::kFailed:
-      ++num_answers_;
-      quota_.Answered();
-      server.has_died = false;
-      server.failures = 0;
+      server.has_died = server.is_in_doubt = false;
+      server.failures = server.refusals = 0;
       server.backoff = milliseconds(0);
-      if (last_answer_ && !had_outage_) {
-        clock_ += std::chrono::duration_cast<milliseconds>(now - *last_answer_);
-      }
-      last_answer_ = now;
-      had_outage_ = false;
-      failing_since_.reset();
-      return;
+      return CountAnswer(now);
     case Kind::kBusy:
       window_.Busy();
-      had_outage_ = true;
       failing_since_.reset();  // it is there
+      if (++server.refusals == kRefusalsMax) {
+        server.probe_at = std::max(server.not_before, now + kProbeInterval);
+      }
       return;
     case Kind::kStop:
       why_stopped_ = verdict.message;
@@ -278,10 +354,12 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
     server.not_before = now + server.backoff;
   }
   last_failure_ = verdict.message;
-  if (server.failures == kFailuresMax) server.probe_at = now;
-  if (!AllAreDoubtful()) return;
-  had_outage_ = had_outage_ || server.is_gone;  // of those that only fail, a probe tells
-  if (!failing_since_) failing_since_ = now;
+  if (server.failures == kFailuresMax) {
+    server.probe_at = verdict.retry_after ? server.not_before : now;
+  }
+  if (server.is_gone && AllAreDoubtful())
+    had_outage_ = true;  // of those that only fail, a probe tells
+  SetFailing(now);
 }
 
 std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time now) {
@@ -294,12 +372,14 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
   Server& server = servers_[sent.server];
   TakeRates(task, server, verdict, now);
   Release(task);
+  NoteWait(verdict, task);
   TakeReply(server, verdict, now);
   std::optional<Completion> completion;
   if (verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed) {
     completion = std::move(verdict.completion);
     completion->id = id;
   } else {
+    Doubt(server, task, verdict, now);
     completion = TryAgain(id, task, verdict, now);
   }
   if (completion) {
@@ -315,20 +395,11 @@ std::optional<Completion> Dispatch::TryAgain(
 ) {
   // One of many that time out is not to blame: the server has too much to do. Whether it was one of
   // many is known once it is sent again.
-  task.timed_out_alone = verdict.kind == Kind::kTimeout && num_answers_ > task.answers_when_sent &&
-                         num_timeouts_ == task.timeouts_when_sent + 1;
-  if (task.timed_out_alone && task.timeouts == kTimeoutsMax - 1) {
-    return FailedFor(
-        id,
-        "timeout",
-        fmt::format(
-            "no answer within `timeout`, {} times, while others were answered", kTimeoutsMax
-        )
-    );
-  }
-  const bool is_its_own =
-      verdict.kind == Kind::kAgain || verdict.kind == Kind::kLost || verdict.kind == Kind::kTimeout;
-  if (is_its_own) {
+  task.timed_out_alone =
+      verdict.kind == Kind::kTimeout && num_timeouts_ == task.timeouts_when_sent + 1;
+  const bool others_were = num_answers_ > task.answers_when_sent;
+  if (task.timed_out_alone && others_were && task.timeouts == kTimeoutsMax - 1) return TimedOut(id);
+  if (verdict.kind != Kind::kGone && verdict.kind != Kind::kStop) {
     if (!task.failing_since) task.failing_since = clock_;
     if (clock_ - *task.failing_since >= options_.row_deadline) {
       return FailedFor(

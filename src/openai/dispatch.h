@@ -63,16 +63,16 @@ class Dispatch {
   std::optional<std::size_t> NextLook(Time now);
   /// kGone: there was no connection; kLost or kTimeout: there was no reply; else there was.
   void Looked(std::size_t server, const Verdict& verdict, Time now);
-  /// A launched server has died, with what failed since its last answer; or was killed because it
-  /// hung, which no request is to blame for. It is there again. REQUIRES: nothing is under way
-  /// there.
-  void ServerDied(std::size_t server, const std::string& how, bool may_be_a_request, Time now);
+  /// A launched server has died, or was killed because it hung, with what failed since its last
+  /// answer. It is there again. REQUIRES: nothing is under way there.
+  void ServerDied(std::size_t server, const std::string& how, bool hung, Time now);
 
   /// What came of a request that was sent. Returns its completion if that is the row's; if not, it
   /// will be sent again.
   std::optional<Completion> Ended(std::int64_t id, Verdict verdict, Time now);
-  /// Those that turned out to kill their server: each once, as failed.
-  std::vector<Completion> TakeCrashed();
+  /// Those that failed though nothing has ended just now, each once: they kill their server, or
+  /// hang it.
+  std::vector<Completion> TakeFailed();
   /// Why no request will be answered any more, in words: a server said so, or none answers for too
   /// long. Empty: nothing of the kind.
   std::string WhyStopped(Time now) const;
@@ -81,6 +81,8 @@ class Dispatch {
   std::optional<Time> failing_since() const { return failing_since_; }
   const std::string& last_failure() const { return last_failure_; }
   std::int64_t under_way() const { return under_way_; }
+  /// Whether something was sent, a probe included, that has not ended.
+  bool is_asking() const;
   /// How many more requests are worth adding.
   std::int64_t room() const;
 
@@ -96,10 +98,14 @@ class Dispatch {
     std::optional<std::chrono::milliseconds> failing_since;  // on the clock of answers
     int timeouts = 0;  // while others were answered and none timed out
     bool timed_out_alone = false;
-    std::int64_t number = 0;                // of its sending
+    int refusals = 0;         // by a server that wants to be left
+    int hangs = 0;            // of a server that was killed for it, with this row alone
+    std::int64_t number = 0;  // of its sending
     std::optional<std::size_t> suspect_at;  // a server that died with it
   };
   static constexpr int kFailuresMax = 3;
+  // What is refused more often may be too large to be taken at all.
+  static constexpr int kRefusalsMax = 3;
   // For their server to come back: then another is put at risk.
   static constexpr std::chrono::minutes kSuspectsWait{2};
   struct Server {
@@ -111,11 +117,14 @@ class Dispatch {
     Time spread_until{};
     Allowance requests_left, tokens_left;
     int failures = 0;  // since its last answer
+    int refusals = 0;  // likewise
     bool is_gone = false;
     // One that is gone, or fails each time, gets one request at a time, which looks whether it is
     // back.
     bool is_doubtful() const { return is_gone || has_died || failures >= kFailuresMax; }
     std::chrono::milliseconds backoff{0};
+    // Something failed that may be slow or wrong by itself: does the server answer others?
+    bool is_in_doubt = false;
     bool is_probed = false;  // a probe is under way
     Time probe_at{};         // the next
 
@@ -131,7 +140,10 @@ class Dispatch {
     std::int64_t suspects_under_way = 0;
 
     bool takes_one_more() const { return !is_doubtful() || requests == 0; }
-    bool wants_probe() const { return has_died || (failures >= kFailuresMax && !is_gone); }
+    bool wants_probe() const {
+      const bool fails = failures >= kFailuresMax || refusals >= kRefusalsMax;
+      return has_died || ((fails || is_in_doubt) && !is_gone);
+    }
     // Suspects are sent by themselves.
     bool takes_any() const { return !has_died && !suspects.active(); }
     bool takes_suspects() const {
@@ -150,12 +162,20 @@ class Dispatch {
   void TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now);
   std::optional<Sending> NextSuspect(Time now);
   void NoteLoss(const Sending& sent, std::int64_t number, const Verdict& verdict, Time now);
-  void Die(std::size_t server, const std::string& how, Time now);
-  void Condemn(std::int64_t id, const std::string& how);
+  void Die(std::size_t server, const std::string& how, bool hung, Time now);
+  void Condemn(std::int64_t id, std::size_t server, const std::string& how, bool hung);
+  void Fail(std::int64_t id, Completion completion);
+  void Acquit(std::size_t server);
   void MoveSuspects(std::size_t from, std::size_t to);
   void MoveSuspectsOfGoneServers(Time now);
   void ClearSuspect(std::int64_t id, const Task& task);
   void TakeReply(Server& server, const Verdict& verdict, Time now);
+  void CountAnswer(Time now);
+  void NoteWait(const Verdict& verdict, Task& task);
+  void Doubt(Server& server, const Task& task, const Verdict& verdict, Time now) const;
+  bool ConfirmTimeout(Task& task) const;
+  void QueueWhatIsDue(Time now);
+  void SetFailing(Time now);
   std::optional<Completion> TryAgain(std::int64_t id, Task& task, const Verdict& verdict, Time now);
   std::chrono::milliseconds NextBackoff(std::chrono::milliseconds last);
   bool AllAreDoubtful() const;
@@ -172,7 +192,7 @@ class Dispatch {
   std::int64_t under_way_ = 0, retries_under_way_ = 0;
   std::int64_t under_way_when_sent_ = 0;  // what the window let happen: many may end at once
   std::int64_t num_sent_ = 0;
-  std::vector<Completion> crashed_;
+  std::vector<Completion> failed_;
   std::int64_t num_answers_ = 0;
   std::string why_stopped_;
   std::int64_t num_timeouts_ = 0;
@@ -180,6 +200,7 @@ class Dispatch {
   std::chrono::milliseconds clock_{0};
   std::optional<Time> last_answer_;
   bool had_outage_ = false;            // since
+  bool had_refusal_ = false;           // since, of a row that is refused again and again
   std::optional<Time> failing_since_;  // no answer since, but failures
   std::string last_failure_;
 };

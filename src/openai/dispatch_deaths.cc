@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 using Kind = Verdict::Kind;
 
 constexpr milliseconds kLookInterval{1'000};
+constexpr int kHangsAloneMax = 2;
 constexpr const char* kRefused = "its connections broke, and its port refused others";
 
 }  // namespace
@@ -74,10 +75,14 @@ void Dispatch::NoteLoss(
       return;
     case Kind::kGone:
       if (verdict.is_refused && !options_.is_launched && !server.lost.empty()) {
-        Die(sent.server, kRefused, now);
+        Die(sent.server, kRefused, /*hung=*/false, now);
       }
       return;
     case Kind::kTimeout:
+      if (!options_.is_launched) return;
+      if (server.lost.empty()) server.first_after_loss = num_sent_ + 1;
+      server.lost.insert(sent.id);  // if it hangs, then maybe because of this
+      return;
     case Kind::kStop:
       return;
     case Kind::kAnswer:
@@ -111,31 +116,30 @@ void Dispatch::Looked(std::size_t number, const Verdict& verdict, Time now) {
     case Kind::kGone:
       server.wants_look = false;
       TakeReply(server, verdict, now);
-      if (verdict.is_refused) Die(number, kRefused, now);
+      if (verdict.is_refused) Die(number, kRefused, /*hung=*/false, now);
       return;
     default:
       server.wants_look = false;
       server.lost.clear();
+      if (!server.has_died) Acquit(number);
       return;
   }
 }
 
-void Dispatch::ServerDied(
-    std::size_t number, const std::string& how, bool may_be_a_request, Time now
-) {
+void Dispatch::ServerDied(std::size_t number, const std::string& how, bool hung, Time now) {
   Server& server = servers_[number];
-  if (!may_be_a_request) server.lost.clear();
-  Die(number, how, now);
+  Die(number, how, hung, now);
   failing_since_.reset();  // its launcher says when to give up
   server.is_gone = false;  // it is there again
   server.not_before = server.probe_at = now;
 }
 
-void Dispatch::Die(std::size_t number, const std::string& how, Time now) {
+void Dispatch::Die(std::size_t number, const std::string& how, bool hung, Time now) {
   Server& server = servers_[number];
   std::vector<std::int64_t> in_flight;
   for (auto& [id, task] : tasks_) {
-    const bool was_lost = server.lost.contains(id) && !task.server;
+    const bool is_of_another = task.suspect_at && *task.suspect_at != number;
+    const bool was_lost = server.lost.contains(id) && !task.server && !is_of_another;
     if (task.server != number && !was_lost) continue;
     in_flight.push_back(id);
     if (task.server && !task.suspect_at) ++server.suspects_under_way;
@@ -150,7 +154,7 @@ void Dispatch::Die(std::size_t number, const std::string& how, Time now) {
   const bool are_all = AllAreDoubtful();
   had_outage_ = had_outage_ || are_all;
   failing_since_ = are_all ? std::optional<Time>(now) : std::nullopt;
-  if (const auto to_blame = server.suspects.Die(in_flight)) Condemn(*to_blame, how);
+  if (const auto to_blame = server.suspects.Die(in_flight)) Condemn(*to_blame, number, how, hung);
   const auto moves = [&](std::int64_t id) {
     const auto task = tasks_.find(id);
     if (task == tasks_.end() || !task->second.suspect_at) return false;
@@ -162,20 +166,37 @@ void Dispatch::Die(std::size_t number, const std::string& how, Time now) {
   std::erase_if(later_, [&](const auto& entry) { return moves(entry.second); });
 }
 
-void Dispatch::Condemn(std::int64_t id, const std::string& how) {
-  Completion crash;
-  crash.id = id;
-  crash.reason = FinishReason::kError;
-  crash.error_code = "crash";
-  crash.error_message =
-      "the server died with this row twice, the second time with it alone: " + how;
-  crash.killed_engine = true;
-  crashed_.push_back(std::move(crash));
-  Cancel(id);
+// A row that was alone at a server's death, and there at one before. A hang may be the server's own
+// more often than a death: it is tried a third time.
+void Dispatch::Condemn(std::int64_t id, std::size_t number, const std::string& how, bool hung) {
+  Task& task = tasks_.at(id);
+  if (hung && ++task.hangs < kHangsAloneMax) {
+    servers_[number].suspects.Die({id});
+    return;
+  }
+  Completion failed;
+  failed.id = id;
+  failed.reason = FinishReason::kError;
+  failed.error_code = hung ? "timeout" : "crash";
+  failed.error_message =
+      hung ? "the server hung with this row three times, the last two with it alone: " + how
+           : "the server died with this row twice, the second time with it alone: " + how;
+  failed.killed_engine = !hung;
+  Fail(id, std::move(failed));
 }
 
-std::vector<Completion> Dispatch::TakeCrashed() {
-  return std::exchange(crashed_, {});
+// A server has answered something that was sent after what failed there: it has outlived it, and
+// what failed is to hold up no other row.
+void Dispatch::Acquit(std::size_t number) {
+  Server& server = servers_[number];
+  for (const std::int64_t id : server.suspects.ids()) {
+    Task& task = tasks_.at(id);
+    const bool is_ready =
+        std::find(server.ready.begin(), server.ready.end(), id) != server.ready.end();
+    if (task.server || is_ready) continue;
+    ClearSuspect(id, task);
+    task.suspect_at.reset();
+  }
 }
 
 void Dispatch::MoveSuspectsOfGoneServers(Time now) {

@@ -58,7 +58,7 @@ class MortalServers {
       while (const auto sent = dispatch.Next(now)) Send(dispatch, *sent);
       Look(dispatch);
       ReplyToOne(dispatch);
-      for (const Completion& crash : dispatch.TakeCrashed()) {
+      for (const Completion& crash : dispatch.TakeFailed()) {
         EXPECT_TRUE(crash.killed_engine);
         End(crash.id, crash.error_code);
       }
@@ -130,7 +130,7 @@ class MortalServers {
     for (const std::int64_t id : lost) EXPECT_FALSE(dispatch.Ended(id, Of(Kind::kLost), now));
     if (!is_launched) return;
     now = down_until_[server];  // its launcher waits until it is there again
-    dispatch.ServerDied(server, "SIGSEGV", /*may_be_a_request=*/true, now);
+    dispatch.ServerDied(server, "SIGSEGV", /*hung=*/false, now);
   }
 
   DispatchOptions options_;
@@ -224,7 +224,7 @@ TEST_P(LookTest, ARowIsBlamedOnlyIfThePortRefuses) {
       ++sent;
       EXPECT_FALSE(dispatch_.Ended(1, Of(Kind::kLost), now_));
     }
-    crashed = dispatch_.TakeCrashed();
+    crashed = dispatch_.TakeFailed();
     now_ += milliseconds(100);
     ASSERT_LT(now_, Time() + minutes(60));
   }
@@ -285,25 +285,98 @@ TEST_F(SuspectTest, AProbeThatTheServerRefusesForGoodStopsTheJob) {
   EXPECT_EQ(dispatch_.WhyStopped(now_), "as scripted");
 }
 
-TEST_F(SuspectTest, AServerThatWasKilledForAHangMakesNoSuspect) {
+// Three rows, of which one hangs the server whenever it is sent, until it is killed: which of them
+// have timed out by then? The connections of the others break.
+enum class TimesOut { kNone, kIt, kAll };
+class HangTest : public SuspectTest, public testing::WithParamInterface<TimesOut> {};
+
+TEST_P(HangTest, TheRowThatHangsALaunchedServerEndsAsTimeoutAndNoOther) {
   DispatchOptions options = Options(1);
   options.is_launched = true;
   Dispatch dispatch(options, 1);
-  dispatch.Add(1, 1);
-  dispatch.Add(2, 1);
-  for (int i = 0; i < 5; ++i) {
-    now_ += minutes(1);
-    ASSERT_TRUE(dispatch.Next(now_));
-    ASSERT_TRUE(dispatch.Next(now_));  // not alone
-    for (int id = 1; id <= 2; ++id) EXPECT_FALSE(dispatch.Ended(id, Of(Kind::kLost), now_));
-    EXPECT_FALSE(dispatch.NextLook(now_));  // its launcher knows
-    now_ += minutes(20);
-    dispatch.ServerDied(0, "SIGKILL", /*may_be_a_request=*/false, now_);
-    EXPECT_EQ(dispatch.WhyStopped(now_), "");  // its launcher says when to give up
-    ASSERT_TRUE(dispatch.NextProbe(now_));
-    dispatch.Probed(0, Of(Kind::kAnswer), now_);
+  constexpr std::int64_t kHangs = 2;
+  for (int id = 1; id <= 3; ++id) dispatch.Add(id, 1);
+  std::map<std::int64_t, std::string> ends;
+  int hangs = 0;
+  for (int i = 0; i < 1000 && ends.size() < 3; ++i) {
+    if (dispatch.NextProbe(now_)) dispatch.Probed(0, Of(Kind::kAnswer), now_);
+    std::set<std::int64_t> sent;
+    while (const auto sending = dispatch.Next(now_)) sent.insert(sending->id);
+    const bool is_hung = sent.contains(kHangs);
+    for (const std::int64_t id : sent) {
+      Verdict verdict = Of(Kind::kAnswer);
+      if (is_hung) {
+        const bool times_out =
+            GetParam() == TimesOut::kAll || (GetParam() == TimesOut::kIt && id == kHangs);
+        verdict = Of(times_out ? Kind::kTimeout : Kind::kLost);
+      }
+      if (dispatch.Ended(id, verdict, now_)) ends[id] = "ok";
+    }
+    if (is_hung) {
+      ++hangs;
+      now_ += minutes(11);
+      dispatch.ServerDied(0, "it hung, and was killed", /*hung=*/true, now_);
+    }
+    for (const Completion& failed : dispatch.TakeFailed()) {
+      EXPECT_FALSE(failed.killed_engine);
+      ends[failed.id] = failed.error_code;
+    }
+    ASSERT_EQ(dispatch.WhyStopped(now_), "");
+    now_ += seconds(1);
   }
-  EXPECT_TRUE(dispatch.TakeCrashed().empty());
+  EXPECT_EQ(ends, (std::map<std::int64_t, std::string>{{1, "ok"}, {2, "timeout"}, {3, "ok"}}));
+  EXPECT_EQ(hangs, 3);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, HangTest, testing::Values(TimesOut::kNone, TimesOut::kIt, TimesOut::kAll)
+);
+
+TEST_F(SuspectTest, ALaunchedServerThatIsBackAndAnswersNothingEndsTheJob) {
+  DispatchOptions options = Options(1);
+  options.is_launched = true;
+  options.gone_limit = minutes(15);
+  Dispatch dispatch(options, 1);
+  dispatch.Add(1, 1);
+  ASSERT_TRUE(dispatch.Next(now_));
+  EXPECT_FALSE(dispatch.Ended(1, Of(Kind::kLost), now_));
+  dispatch.ServerDied(0, "SIGSEGV", /*hung=*/false, now_);
+  while (dispatch.WhyStopped(now_).empty()) {
+    ASSERT_LT(now_, Time() + minutes(17));
+    if (dispatch.NextProbe(now_)) {
+      EXPECT_TRUE(dispatch.is_asking());
+      dispatch.Probed(0, Of(Kind::kAgain), now_);
+      EXPECT_TRUE(dispatch.failing_since());
+    }
+    now_ += seconds(1);
+  }
+  EXPECT_GE(now_, Time() + minutes(15));
+}
+
+// After a death that none is to blame for, a row that fails however often holds no other up.
+TEST_F(SuspectTest, ASuspectThatFailsAndLeavesTheServerAliveIsNoneAnyMore) {
+  for (const Kind fails : {Kind::kAgain, Kind::kUnavailable, Kind::kTimeout, Kind::kBusy}) {
+    SCOPED_TRACE(static_cast<int>(fails));
+    Dispatch dispatch(Options(1), 1);
+    constexpr int kRows = 50;
+    for (int id = 1; id <= kRows; ++id) dispatch.Add(id, 1);
+    for (int id = 1; id <= 4; ++id) ASSERT_TRUE(dispatch.Next(now_));
+    for (int id = 1; id <= 4; ++id) EXPECT_FALSE(dispatch.Ended(id, Of(Kind::kLost), now_));
+    ASSERT_TRUE(dispatch.NextLook(now_));
+    dispatch.Looked(0, Refused(), now_);
+    int answered = 0;
+    const Time begun = now_;
+    while (answered < kRows - 1) {
+      ASSERT_LT(now_, begun + minutes(5));
+      if (dispatch.NextProbe(now_)) dispatch.Probed(0, Of(Kind::kAnswer), now_);
+      while (const auto sending = dispatch.Next(now_)) {
+        if (dispatch.Ended(sending->id, Of(sending->id == 3 ? fails : Kind::kAnswer), now_)) {
+          ++answered;
+        }
+      }
+      now_ += milliseconds(100);
+    }
+  }
 }
 
 class TwoServersTest : public SuspectTest {
@@ -338,6 +411,39 @@ TEST_F(TwoServersTest, SuspectsOfAServerThatStaysAwayAreTriedOnAnotherByThemselv
     EXPECT_TRUE(dispatch_.Ended(sending->id, Of(Kind::kAnswer), now_));
   }
   EXPECT_EQ(dispatch_.Next(now_)->id, 5);
+}
+
+// Each may fail what it has before it dies.
+TEST_F(TwoServersTest, ARowThatFailedAtTwoServersThatDiedIsASuspectOfOne) {
+  dispatch_.Add(1, 1);
+  ASSERT_EQ(dispatch_.Next(now_)->server, 0U);
+  EXPECT_FALSE(dispatch_.Ended(1, Of(Kind::kAgain), now_));
+  dispatch_.Add(2, 100);
+  ASSERT_EQ(dispatch_.Next(now_)->server, 0U);
+  now_ += seconds(5);
+  ASSERT_EQ(dispatch_.Next(now_)->server, 1U);
+  EXPECT_FALSE(dispatch_.Ended(1, Of(Kind::kAgain), now_));
+  dispatch_.Add(3, 1);
+  ASSERT_EQ(dispatch_.Next(now_)->server, 1U);
+  EXPECT_FALSE(dispatch_.Ended(2, Refused(), now_));
+  EXPECT_FALSE(dispatch_.Ended(3, Refused(), now_));
+  std::set<std::int64_t> answered;
+  while (answered.size() < 3) {
+    ASSERT_LT(now_, Time() + minutes(20));
+    now_ += seconds(1);
+    while (const auto server = dispatch_.NextProbe(now_)) {
+      dispatch_.Probed(*server, Of(Kind::kAnswer), now_);
+    }
+    while (const auto sent = dispatch_.Next(now_)) {
+      EXPECT_TRUE(dispatch_.Ended(sent->id, Of(Kind::kAnswer), now_));
+      answered.insert(sent->id);
+    }
+  }
+  dispatch_.Add(4, 1);
+  dispatch_.Add(5, 1);
+  std::set<std::size_t> servers;
+  for (int i = 0; i < 2; ++i) servers.insert(dispatch_.Next(now_)->server);
+  EXPECT_EQ(servers.size(), 2U) << "both take any row again";
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <random>
 #include <set>
 
+#include "fmt/format.h"
 #include "openai/engine_testing.h"
 
 namespace millstream {
@@ -247,6 +248,89 @@ TEST_F(DispatchTest, ATimeoutWhileNobodyIsAnsweredIsAnOutage) {
   }
 }
 
+TEST_F(DispatchTest, ARowThatAloneTimesOutThriceFailsThoughNoOtherIsLeft) {
+  Dispatch dispatch(Options(), 1);
+  dispatch.Add(1, 1);
+  int sent = 0;
+  std::vector<Completion> failed;
+  for (int i = 0; i < 10'000 && failed.empty(); ++i) {
+    if (dispatch.NextProbe(now_)) dispatch.Probed(0, Of(Kind::kAnswer), now_);
+    if (dispatch.Next(now_)) {
+      ++sent;
+      now_ += minutes(10);
+      EXPECT_FALSE(dispatch.Ended(1, Of(Kind::kTimeout), now_));
+    }
+    failed = dispatch.TakeFailed();
+    now_ += milliseconds(100);
+  }
+  ASSERT_EQ(failed.size(), 1U);
+  EXPECT_EQ(failed[0].error_code, "timeout");
+  EXPECT_EQ(sent, 3);
+  EXPECT_FALSE(dispatch.Next(now_ + minutes(60)));
+}
+
+// A request that is larger than a limit is refused as if the server were busy, each time.
+TEST_F(DispatchTest, ARowThatIsRefusedWhileOthersAreAnsweredFailsAfterItsDeadline) {
+  for (const Kind kind : {Kind::kBusy, Kind::kUnavailable}) {
+    for (const bool has_others : {true, false}) {
+      for (const bool says_when : {true, false}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", static_cast<int>(kind), has_others, says_when));
+        Dispatch dispatch(Options(), 1);
+        const Dispatch::Time begun = now_;
+        dispatch.Add(1, 1);
+        std::int64_t added = 1;
+        std::optional<Completion> failed;
+        while (!failed) {
+          ASSERT_LT(now_, begun + minutes(300));
+          if (has_others && dispatch.room() > 0) dispatch.Add(++added, 1);
+          if (dispatch.NextProbe(now_)) dispatch.Probed(0, Of(Kind::kAnswer), now_);
+          while (const auto sending = dispatch.Next(now_)) {
+            Verdict verdict = Of(sending->id == 1 ? kind : Kind::kAnswer);
+            if (says_when && sending->id == 1) verdict.retry_after = seconds(5);
+            auto completion = dispatch.Ended(sending->id, verdict, now_);
+            EXPECT_EQ(sending->id != 1, completion && completion->error_code.empty());
+            if (sending->id == 1) failed = std::move(completion);
+          }
+          now_ += seconds(1);
+        }
+        EXPECT_EQ(failed->error_code, "fetch");
+        EXPECT_GE(now_, begun + minutes(30));
+      }
+    }
+  }
+}
+
+TEST_F(DispatchTest, ARetryAfterIsNoTimeOfFailing) {
+  Dispatch dispatch(Options(), 1);
+  for (int id = 1; id <= 3; ++id) dispatch.Add(id, 1);
+  for (int id = 1; id <= 3; ++id) ASSERT_TRUE(dispatch.Next(now_));
+  EXPECT_FALSE(dispatch.Ended(1, Of(Kind::kAgain), now_));
+  EXPECT_TRUE(dispatch.Ended(2, Of(Kind::kAnswer), now_));
+  Verdict verdict = Of(Kind::kUnavailable);
+  verdict.retry_after = minutes(40);
+  EXPECT_FALSE(dispatch.Ended(3, verdict, now_));
+  now_ += minutes(41);
+  ASSERT_TRUE(dispatch.Next(now_));
+  ASSERT_TRUE(dispatch.Next(now_));
+  EXPECT_TRUE(dispatch.Ended(3, Of(Kind::kAnswer), now_));
+  EXPECT_FALSE(dispatch.Ended(1, Of(Kind::kAgain), now_));  // of 41 minutes, one has passed
+}
+
+TEST_F(DispatchTest, AProbeIsSentNoEarlierThanTheServerAsks) {
+  Dispatch dispatch(Options(), 1);
+  for (int id = 1; id <= 3; ++id) dispatch.Add(id, 1);
+  for (int id = 1; id <= 3; ++id) ASSERT_TRUE(dispatch.Next(now_));
+  Verdict verdict = Of(Kind::kUnavailable);
+  verdict.retry_after = minutes(2);
+  for (int id = 1; id <= 3; ++id) EXPECT_FALSE(dispatch.Ended(id, verdict, now_));
+  EXPECT_FALSE(dispatch.NextProbe(now_ + seconds(119)));
+  now_ += minutes(2);
+  ASSERT_TRUE(dispatch.NextProbe(now_));
+  dispatch.Probed(0, verdict, now_);
+  EXPECT_FALSE(dispatch.NextProbe(now_ + seconds(119)));
+  EXPECT_TRUE(dispatch.NextProbe(now_ + minutes(2)));
+}
+
 // Whatever happens to requests, each ends once, and with an answer: none of it is its own fault.
 TEST_F(DispatchTest, EveryRequestEndsOnce) {
   for (std::uint64_t seed = 1; seed <= 50; ++seed) {
@@ -299,6 +383,7 @@ class LimitedServer {
     for (int i = 0; answered < count && i < 1'000'000; ++i) {
       while (added < count && dispatch.room() > 0) dispatch.Add(++added, 10);
       while (const auto sending = dispatch.Next(now)) Receive(sending->id, now);
+      if (dispatch.NextProbe(now)) dispatch.Probed(0, Of(Kind::kBusy), now);
       const auto next = dispatch.NextTime();
       if (replies_.empty() || (next && *next < replies_.begin()->first)) {
         EXPECT_TRUE(next);

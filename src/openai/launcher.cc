@@ -20,6 +20,7 @@ constexpr int kNotFound = 404;
 Launcher::Launcher(LauncherOptions options) : options_(std::move(options)), life_(options_.life) {}
 
 Launcher::Question Launcher::Tend(Time now) {
+  if (!why_given_up_.empty()) return Question::kNone;
   if (server_ && server_->HasDied()) return Question::kNone;  // until it is buried
   switch (life_.Next(now)) {
     case ServerLife::Action::kStart:
@@ -41,7 +42,7 @@ Launcher::Question Launcher::Tend(Time now) {
 }
 
 std::optional<Launcher::Time> Launcher::NextTime() const {
-  if (server_ && !server_->death().empty()) return std::nullopt;
+  if (!why_given_up_.empty() || (server_ && !server_->death().empty())) return std::nullopt;
   return life_.NextTime();
 }
 
@@ -97,8 +98,8 @@ void Launcher::TakeReady(const HttpReply& reply, Time now) {
 
 std::optional<Launcher::Death> Launcher::death() const {
   if (!server_ || server_->death().empty()) return std::nullopt;
-  if (life_.is_killed()) return Death{"it hung, and was killed", false};
-  return Death{server_->death(), true};
+  if (life_.is_killed()) return Death{"it hung, and was killed", true};
+  return Death{server_->death(), false};
 }
 
 void Launcher::Bury(Time now) {

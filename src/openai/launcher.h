@@ -47,7 +47,7 @@ class Launcher {
   /// A death that is still to be buried, which is for when no request is under way any more.
   struct Death {
     std::string how;
-    bool may_be_a_request = false;  // not ours
+    bool hung = false;  // and was killed for it
   };
   std::optional<Death> death() const;
   void Bury(Time now);

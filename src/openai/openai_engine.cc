@@ -157,19 +157,25 @@ class OpenAiEngine final : public Engine {
       std::vector<Completion> done = TakeSubmitted();
       if (launcher_) TendServer();
       if (!launcher_ || launcher_->is_ready()) SendWhatIsDue();
+      for (Completion& failed : dispatch_.TakeFailed()) {
+        loop_.Cancel(failed.id);
+        requests_.erase(failed.id);
+        CountFailed(failed);
+        done.push_back(std::move(failed));
+      }
       const int death = launcher_ ? launcher_->descriptor() : -1;
       for (auto& ended : loop_.Run(done.empty() ? WaitTime() : kNone, death)) {
         Take(ended, done);
-      }
-      for (Completion& crash : dispatch_.TakeCrashed()) {
-        loop_.Cancel(crash.id);
-        requests_.erase(crash.id);
-        done.push_back(std::move(crash));
       }
       Publish(std::move(done));
       SayOutage();
     }
     return Status::OK();
+  }
+
+  void CountFailed(const Completion& failed) {
+    MutexLock lock(mutex_);
+    if (!failed.killed_engine && launcher_) ++stats_.requests_hung;
   }
 
   void SendWhatIsDue() {
@@ -180,11 +186,12 @@ class OpenAiEngine final : public Engine {
     while (const auto server = dispatch_.NextLook(Clock::now())) {
       Get(IdOf(Errand::kLook, *server), UrlOf(*server) + "/models");
     }
+    // Here, as what is sent now may have timed out when this thread looks again.
+    if (launcher_ && dispatch_.is_asking()) launcher_->Asked(Clock::now());
   }
 
   void TendServer() {
     const auto now = Clock::now();
-    if (dispatch_.under_way() > 0) launcher_->Asked(now);
     switch (launcher_->Tend(now)) {  // an earlier question may be without a reply still
       case Launcher::Question::kIsReady:
         loop_.Cancel(IdOf(Errand::kIsReady, 0));
@@ -201,7 +208,7 @@ class OpenAiEngine final : public Engine {
     const auto death = launcher_->death();
     if (!death || dispatch_.under_way() > 0) return;
     launcher_->Bury(now);
-    dispatch_.ServerDied(0, death->how, death->may_be_a_request, now);
+    dispatch_.ServerDied(0, death->how, death->hung, now);
   }
 
   void Take(HttpLoop::Ended& ended, std::vector<Completion>& done) {

@@ -113,6 +113,16 @@ def test_a_row_that_kills_a_launched_server_fails_alone(run_rows, tmp_path, how)
     assert log.count("serving") == len(lines(tmp_path / "lives"))
 
 
+def test_a_row_that_hangs_a_launched_server_each_time_fails_alone(run_rows, tmp_path):
+    texts = [f"row {i}" for i in range(20)]
+    texts[8] = "stop"
+    found = run_rows(rows_of(texts), launched(tmp_path, ", timeout: 1"))
+    assert [row["answer"] for row in found] == [None if t == "stop" else answer_of(f"Say {t}") for t in texts]
+    assert found[8]["_error"]["code"] == "timeout"
+    assert 3 <= len(lines(tmp_path / "lives")) <= 5
+    assert all_gone(tmp_path)
+
+
 def test_launched_servers_that_die_and_hang_once_cost_no_row(run_rows, tmp_path):
     texts = [f"row {i}" for i in range(150)]
     texts[20], texts[60], texts[110] = "segfault once", "stop once", "exit once"
