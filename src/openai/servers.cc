@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "openai/servers.h"
 
+#include <strings.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <optional>
@@ -24,6 +26,25 @@ constexpr std::uint64_t kListBytesMax = 16 << 20;
 constexpr long kTimeoutMs = 30'000;
 constexpr std::chrono::milliseconds kInterval{1000};  // between two tries
 constexpr std::int64_t kContextMax = std::int64_t{1} << 31;
+
+// As far as it is base64.
+std::string FromBase64(std::string_view text) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  std::uint32_t pending = 0;
+  int bits = 0;
+  for (const char c : text) {
+    const std::size_t digit = kDigits.find(c);
+    if (digit == kDigits.npos) break;
+    pending = pending << 6U | static_cast<std::uint32_t>(digit);
+    bits += 6;
+    if (bits < 8) continue;
+    bits -= 8;
+    bytes += static_cast<char>(pending >> static_cast<unsigned>(bits) & 0xFFU);
+  }
+  return bytes;
+}
 
 HttpReply Get(HttpClient& client, const ServerAccess& access, const std::string& url) {
   HttpRequest request;
@@ -128,6 +149,31 @@ HttpOptions ServerAccess::http_options() const {
   options.stall_timeout_s = 0;  // a server says nothing until the whole answer is there
   options.buffer_bytes = 1024;  // thousands are under way
   return options;
+}
+
+void ServerAccess::AddSecret(std::string value) {
+  constexpr std::size_t kPartBytesMin = 4;  // less would be in many a word
+  const auto add = [this](std::string secret) {
+    // The longest first: one may be the beginning of another.
+    const auto at = std::find_if(secrets.begin(), secrets.end(), [&](const std::string& known) {
+      return known.size() < secret.size();
+    });
+    secrets.insert(at, std::move(secret));
+  };
+  const std::size_t blank = value.find_last_of(" \t");
+  if (blank != value.npos) {
+    std::string part = value.substr(blank + 1);
+    const std::string decoded =
+        strncasecmp(value.c_str(), "basic ", 6) == 0 ? FromBase64(part) : std::string();
+    const std::size_t colon = decoded.find(':');
+    if (colon != decoded.npos) {
+      std::string password = decoded.substr(colon + 1);
+      if (password.empty()) password = decoded.substr(0, colon);  // some services' key is the name
+      if (password.size() >= kPartBytesMin) add(std::move(password));
+    }
+    if (part.size() >= kPartBytesMin) add(std::move(part));
+  }
+  add(std::move(value));
 }
 
 std::string ServerAccess::Redacted(std::string message) const {

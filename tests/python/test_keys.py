@@ -15,6 +15,7 @@ from openai_stub import Server, completion
 
 KEY, TOKEN = "canary-key-0123456789", "canary-token-9876543210"
 SECRETS = ", api_key: {env: CANARY_KEY}, headers: {X-Token: {env: CANARY_TOKEN}}"
+WITH_SCHEME = ", headers: {Authorization: {env: CANARY_HEADER}, X-Token: {env: CANARY_TOKEN}}"
 JOB = """
 models:
   big: {engine: openai, base_url: %s, model: m, dialect: openai, row_deadline: 1%s}
@@ -47,10 +48,10 @@ FAULTS = {
 }
 
 
-def run(folder, command, **options):
+def run(folder, command):
     """A process that may dump core, and its standard error and output."""
     unlimited = functools.partial(resource.setrlimit, resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
-    environment = os.environ | {"CANARY_KEY": KEY, "CANARY_TOKEN": TOKEN}
+    environment = os.environ | {"CANARY_KEY": KEY, "CANARY_TOKEN": TOKEN, "CANARY_HEADER": f"Bearer {KEY}"}
     return subprocess.Popen(
         command, cwd=folder, env=environment, preexec_fn=unlimited, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -71,7 +72,8 @@ def write_job(folder, texts, url, settings):
     return [ROOT / "build/release/bin/millstream", "--verbose", "run", folder / "job.yaml"]
 
 
-def test_no_key_is_in_what_a_job_writes_and_says(tmp_path):
+@pytest.mark.parametrize("settings", [SECRETS, WITH_SCHEME], ids=["key", "header"])
+def test_no_key_is_in_what_a_job_writes_and_says(tmp_path, settings):
     texts = [f"row {i}" for i in range(20)] + list(FAULTS)
 
     def script(body):
@@ -79,7 +81,7 @@ def test_no_key_is_in_what_a_job_writes_and_says(tmp_path):
         return fault(body) if fault else None
 
     with Server(script=script, key=KEY) as server:
-        process = run(tmp_path, write_job(tmp_path, texts, server.url, SECRETS))
+        process = run(tmp_path, write_job(tmp_path, texts, server.url, settings))
         said = b"".join(process.communicate())
         assert process.returncode == 0, said
         assert all(headers["x-token"] == TOKEN for headers in server.headers if "x-token" in headers)
@@ -120,14 +122,15 @@ def test_a_job_with_keys_dumps_no_core(tmp_path):
         pytest.skip("processes dump no core on this machine, keys or not")
 
 
-def test_a_launched_server_that_prints_its_keys_shows_none_in_its_log(tmp_path):
+@pytest.mark.parametrize("settings", [SECRETS, WITH_SCHEME], ids=["key", "header"])
+def test_a_launched_server_that_prints_its_keys_shows_none_in_its_log(tmp_path, settings):
     program = tmp_path / "server.py"
     program.write_text(
         f"import os, sys\nsys.path.insert(0, {str(ROOT / 'tests/python')!r})\nimport mortal_server\n"
         "print(dict(os.environ), flush=True)\n"
         "mortal_server.main()\n"
     )
-    command = write_job(tmp_path, ["a", "b"], "", SECRETS)
+    command = write_job(tmp_path, ["a", "b"], "", settings)
     job = (
         (tmp_path / "job.yaml")
         .read_text()
