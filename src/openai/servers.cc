@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include <algorithm>
+#include <charconv>
 #include <condition_variable>
 #include <optional>
 #include <string_view>
@@ -126,6 +127,32 @@ std::optional<Result<ServerFacts>> AskOne(
   return facts;
 }
 
+// What a text begins with, as it is or as JSON escapes it, and in how many bytes.
+std::pair<char, std::size_t> FirstCharacter(std::string_view text) {
+  constexpr std::string_view kHex = "\\u00", kEscaped = "\"\\/";
+  if (text.empty()) return {};
+  if (text.starts_with(kHex) && text.size() >= 6) {
+    unsigned char code = 0;
+    const auto [end, error] = std::from_chars(text.data() + 4, text.data() + 6, code, 16);
+    if (error == std::errc() && end == text.data() + 6) return {static_cast<char>(code), 6};
+  }
+  const bool is_escaped =
+      text[0] == '\\' && text.size() >= 2 && kEscaped.find(text[1]) != kEscaped.npos;
+  return is_escaped ? std::pair(text[1], 2) : std::pair(text[0], 1);
+}
+
+// How many bytes spell `secret`, which the text begins with; 0: it does not.
+std::size_t SpelledBytes(std::string_view text, std::string_view secret) {
+  if (text.starts_with(secret)) return secret.size();
+  std::size_t count = 0;
+  for (const char wanted : secret) {
+    const auto [c, bytes] = FirstCharacter(text.substr(count));
+    if (c != wanted || bytes == 0) return 0;
+    count += bytes;
+  }
+  return count;
+}
+
 }  // namespace
 
 std::string RootOf(std::string base_url) {
@@ -179,11 +206,18 @@ void ServerAccess::AddSecret(std::string value) {
 std::string ServerAccess::Redacted(std::string message) const {
   constexpr std::string_view kMask = "***";
   for (const std::string& secret : secrets) {
-    std::size_t at = 0;
-    while ((at = message.find(secret, at)) != message.npos) {
-      message.replace(at, secret.size(), kMask);
-      at += kMask.size();
+    const std::string begins{secret.front(), '\\'};
+    std::string masked;
+    std::size_t done = 0;
+    for (std::size_t at = 0; (at = message.find_first_of(begins, at)) != message.npos;) {
+      const std::size_t count = SpelledBytes(std::string_view(message).substr(at), secret);
+      if (count > 0) {
+        masked.append(message, done, at - done).append(kMask);
+        done = at + count;
+      }
+      at += std::max<std::size_t>(count, 1);
     }
+    if (done > 0) message = masked.append(message, done);
   }
   return message;
 }

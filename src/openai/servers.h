@@ -26,7 +26,8 @@ struct ServerAccess {
   /// Takes a key, or a header's whole value: what follows its scheme is a secret too, as servers
   /// repeat a key without it, and so is the password that Basic encodes. REQUIRES: not empty.
   void AddSecret(std::string value);
-  /// A message without the secrets: a server may repeat the key that it refuses.
+  /// A text without the secrets, which may stand there as JSON escapes them: a server may repeat
+  /// the key that it refuses.
   std::string Redacted(std::string message) const;
 };
 

@@ -25,6 +25,18 @@ TEST(ServersTest, AHeadersSecretIsMaskedWithItsSchemeAndWithout) {
   EXPECT_EQ(access.Redacted("sk-canary"), "***");
 }
 
+TEST(ServersTest, ASecretIsMaskedAsJsonEscapesIt) {
+  ServerAccess access;
+  access.AddSecret(R"(/a"b\c+)");
+  for (const char* spelled :
+       {R"(/a"b\c+)", R"(\/a\"b\\c+)", R"(\u002F\u0061\u0022\u0062\u005c\u0063\u002b)"}) {
+    EXPECT_EQ(access.Redacted("\\ud" + std::string(spelled) + "d"), "\\ud***d") << spelled;
+  }
+  for (const char* other : {R"(/a"b\\)", R"(\u002)", R"(\u002+a"b\c+)", R"(/\a"b\c+)", "\\"}) {
+    EXPECT_EQ(access.Redacted(other), other);
+  }
+}
+
 TEST(ServersTest, AShortPartOfASecretMasksNothingByItself) {
   ServerAccess access;
   access.AddSecret("Token is x");

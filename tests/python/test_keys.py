@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from openai_stub import Server, completion
 
-KEY, TOKEN = "canary-key-0123456789", "canary-token-9876543210"
+KEY, TOKEN = "canary-key-01234/56789+", "canary-token-9876543210"
 SECRETS = ", api_key: {env: CANARY_KEY}, headers: {X-Token: {env: CANARY_TOKEN}}"
 WITH_SCHEME = ", headers: {Authorization: {env: CANARY_HEADER}, X-Token: {env: CANARY_TOKEN}}"
 JOB = """
@@ -31,10 +31,22 @@ def message(status, text):
     return status, {}, json.dumps({"error": {"message": text}}).encode()
 
 
+def escaped(text):
+    """As JSON may write a text, which few need to."""
+    return "".join(f"\\u{ord(c):04x}" for c in text[:9]) + text[9:].replace("/", "\\/")
+
+
 # Servers that repeat what they were sent. A message is cut at 500 bytes, here in the midst of the key.
 FAULTS = {
     "refused": lambda body: message(400, f"with {KEY} and {TOKEN}"),
     "cut": lambda body: message(400, "x" * 490 + KEY),
+    "escaped": lambda body: (400, {}, b'{"error":{"message":"with %s"}}' % escaped(KEY).encode()),
+    "escaped and cut": lambda body: (
+        400,
+        {},
+        b'{"error":{"message":"%s"}}' % ("x" * 489 + escaped(KEY)).encode(),
+    ),
+    "escaped in no JSON": lambda body: (400, {}, b'data: {"error":"%s"}' % escaped(KEY).encode()),
     "no JSON": lambda body: (400, {}, f"you said {KEY}".encode()),
     "fails": lambda body: message(500, f"{KEY} {TOKEN}"),
     "an error as 200": lambda body: message(200, "x" * 490 + TOKEN),
@@ -90,6 +102,21 @@ def test_no_key_is_in_what_a_job_writes_and_says(tmp_path, settings):
     ).stdout
     assert b"***" in errors
     assert not has_canary(said + errors)
+    check_files(tmp_path)
+
+
+def test_no_key_is_in_a_batchs_output(tmp_path):
+    body = b'{"error":{"message":"%(key)s","type":"%(key)s","code":"%(cut)s"}}'
+    body %= {b"key": escaped(KEY).encode(), b"cut": ("x" * 489 + escaped(KEY)).encode()}
+    line = {"method": "POST", "url": "/v1/chat/completions"}
+    line |= {"custom_id": "1", "body": {"model": "m", "messages": [{"role": "user", "content": "x"}]}}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n")
+    with Server(script=lambda _: (400, {}, body)) as server:
+        command = [ROOT / "build/release/bin/millstream", "batch", "in.jsonl", "-o", "out.jsonl", "-m", "m"]
+        process = run(tmp_path, command + ["--base-url", server.url, "--api-key-env", "CANARY_KEY"])
+        said = b"".join(process.communicate())
+    assert (tmp_path / "out.jsonl").read_text().count("***") == 3
+    assert not has_canary(said)
     check_files(tmp_path)
 
 
