@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/mutex.h"
+#include "base/parse_json.h"
 #include "engine/engine.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -58,27 +59,28 @@ HttpReply Get(HttpClient& client, const ServerAccess& access, const std::string&
 
 Json Parsed(const HttpReply& reply) {
   const bool is_good = reply.end == HttpReply::End::kDone && reply.status == 200;
-  return is_good ? Json::parse(reply.body, nullptr, /*allow_exceptions=*/false) : Json();
+  return is_good ? ParseJson<Json>(reply.body) : Json();
 }
 
 std::int64_t Context(const Json& json, const char* key) {
-  const auto found = json.is_object() ? json.find(key) : json.end();
-  if (found == json.end() || !found->is_number_integer()) return 0;
-  return std::clamp<std::int64_t>(found->get<std::int64_t>(), 0, kContextMax);
+  const Json& context = Member(json, key);
+  if (!context.is_number_integer()) return 0;
+  return std::clamp<std::int64_t>(context.get<std::int64_t>(), 0, kContextMax);
 }
 
 // The entry of a list of models that is `model`'s, or its first.
-Json EntryOf(const Json& list, const std::string& model) {
-  const auto data = list.is_object() ? list.find("data") : list.end();
-  if (data == list.end() || !data->is_array() || data->empty()) return nullptr;
-  for (const Json& entry : *data) {
-    if (entry.is_object() && entry.value("id", Json()) == model) return entry;
-  }
-  return data->front();
+const Json& EntryOf(const Json& list, const std::string& model) {
+  static const Json kNone;
+  const Json& data = Member(list, "data");
+  if (!data.is_array() || data.empty()) return kNone;
+  const auto entry = std::find_if(data.begin(), data.end(), [&](const Json& one) {
+    return Member(one, "id") == model;
+  });
+  return entry == data.end() ? data.front() : *entry;
 }
 
 Dialect DialectOf(const Json& entry) {
-  const Json owner = entry.is_object() ? entry.value("owned_by", Json()) : Json();
+  const Json& owner = Member(entry, "owned_by");
   if (owner == "vllm") return Dialect::kVllm;
   if (owner == "sglang") return Dialect::kSglang;
   if (owner == "llamacpp") return Dialect::kLlamaServer;
@@ -90,8 +92,7 @@ std::int64_t ContextOfSlots(
     HttpClient& client, const ServerAccess& access, const std::string& url
 ) {
   const Json props = Parsed(Get(client, access, RootOf(url) + "/props"));
-  const auto settings = props.is_object() ? props.find("default_generation_settings") : props.end();
-  return settings == props.end() ? 0 : Context(*settings, "n_ctx");
+  return Context(Member(props, "default_generation_settings"), "n_ctx");
 }
 
 // Nothing if the server is not there, or not ready: `why` says so.
@@ -119,7 +120,8 @@ std::optional<Result<ServerFacts>> AskOne(
     why = fmt::format("{} answers {}", url, reply.status);
     return std::nullopt;
   }
-  const Json entry = EntryOf(Parsed(reply), model);
+  const Json list = Parsed(reply);
+  const Json& entry = EntryOf(list, model);
   ServerFacts facts;
   facts.dialect = DialectOf(entry);
   facts.context = facts.dialect == Dialect::kLlamaServer ? ContextOfSlots(client, access, url)

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/compact_json.h"
+#include "base/parse_json.h"
 #include "engine/engine.h"
 #include "http/http_client.h"
 
@@ -39,8 +40,7 @@ class ServerCounter {
     if (dialect_ == Dialect::kLlamaServer) {
       Json text = is_chat ? Json() : body.at("prompt");
       if (is_chat) {
-        MS_ASSIGN_OR_RETURN(const Json reply, Ask("/apply-template", Part(body)));
-        text = Member(reply, "prompt");
+        MS_ASSIGN_OR_RETURN(text, Ask("/apply-template", "prompt", Part(body)));
       }
       if (!text.is_string()) return std::nullopt;
       asked = {{"content", std::move(text)}, {"add_special", true}, {"parse_special", true}};
@@ -49,17 +49,12 @@ class ServerCounter {
       asked["model"] = model_;
       if (body.contains("continue_final_message")) asked["add_generation_prompt"] = false;
     }
-    MS_ASSIGN_OR_RETURN(const Json reply, Ask("/tokenize", asked));
-    const Json tokens = Member(reply, "tokens");
+    MS_ASSIGN_OR_RETURN(const Json tokens, Ask("/tokenize", "tokens", asked));
     if (!tokens.is_array()) return std::nullopt;
     return static_cast<std::int64_t>(tokens.size());
   }
 
  private:
-  static Json Member(const Json& json, const char* key) {
-    return json.is_object() ? json.value(key, Json()) : Json();
-  }
-
   // What of a request's body its prompt is made of.
   static Json Part(const Json& body) {
     Json part = Json::object();
@@ -72,8 +67,8 @@ class ServerCounter {
     return part;
   }
 
-  // The reply's JSON; null if the request is refused.
-  Result<Json> Ask(const std::string& path, const Json& asked) {
+  // What the reply has under `key`; null if it has nothing there, or the request is refused.
+  Result<Json> Ask(const std::string& path, const char* key, const Json& asked) {
     const std::string text = CompactJson(asked);
     const Clock::time_point until = Clock::now() + kPatience;
     while (true) {
@@ -89,7 +84,9 @@ class ServerCounter {
         const HttpReply reply = client_.Send(request);
         const bool is_done = reply.end == HttpReply::End::kDone;
         if (is_done && reply.status == 200) {
-          return Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+          Json json = ParseJson<Json>(reply.body);
+          const auto found = json.is_object() ? json.find(key) : json.end();
+          return found == json.end() ? Json() : std::move(*found);  // a copy may take gigabytes
         }
         if (is_done && reply.status < 500 && reply.status != 429) return Json();
         why = is_done ? root + path + " answers " + std::to_string(reply.status) : reply.error;
