@@ -2,6 +2,7 @@
 #include "openai/token_counter.h"
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <utility>
@@ -73,7 +74,10 @@ class ServerCounter {
     const Clock::time_point until = Clock::now() + kPatience;
     while (true) {
       std::string why;
-      for (const std::string& root : roots_) {
+      const std::size_t first = answered_last_;
+      for (std::size_t i = 0; i < roots_.size(); ++i) {
+        const std::size_t server = (first + i) % roots_.size();
+        const std::string& root = roots_[server];
         HttpRequest request;
         request.method = "POST";
         request.url = root + path;
@@ -83,12 +87,14 @@ class ServerCounter {
         request.timeout_ms = kTimeoutMs;
         const HttpReply reply = client_.Send(request);
         const bool is_done = reply.end == HttpReply::End::kDone;
+        const bool is_answer = is_done && reply.status < 500 && reply.status != 429;
+        if (is_answer) answered_last_ = server;
         if (is_done && reply.status == 200) {
           Json json = ParseJson<Json>(reply.body);
           const auto found = json.is_object() ? json.find(key) : json.end();
           return found == json.end() ? Json() : std::move(*found);  // a copy may take gigabytes
         }
-        if (is_done && reply.status < 500 && reply.status != 429) return Json();
+        if (is_answer) return Json();
         why = is_done ? root + path + " answers " + std::to_string(reply.status) : reply.error;
       }
       if (Clock::now() + kInterval > until) {
@@ -104,6 +110,7 @@ class ServerCounter {
   const std::stop_token stop_;
   HttpClient client_;
   std::vector<std::string> roots_;
+  std::atomic<std::size_t> answered_last_ = 0;  // a host that is gone costs a timeout: not first
 };
 
 }  // namespace
