@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/parse_json.h"
 #include "base/status.h"
 
 namespace millstream {
@@ -47,9 +48,6 @@ class JsonNode {
   std::uint32_t index_;
 };
 
-/// How deep arrays and objects may nest.
-inline constexpr int kJsonDepthMax = 128;
-
 /// One thread at a time.
 class JsonDocument {
  public:
@@ -59,8 +57,8 @@ class JsonDocument {
   JsonDocument(const JsonDocument&) = delete;
   JsonDocument& operator=(const JsonDocument&) = delete;
 
-  /// Parses one text with nothing but white space around it. Invalid says what is wrong and at
-  /// which byte.
+  /// Parses one text with nothing but white space around it, at most kJsonDepthMax deep. Invalid
+  /// says what is wrong and at which byte.
   Status Parse(std::string_view json, Utf8 utf8 = Utf8::kValidate);
   /// The value of the last text. REQUIRES: it was parsed without an error.
   JsonNode root() const { return {*this, 0}; }

@@ -64,7 +64,7 @@ Result<ServerAccess> AccessOf(const ModelSpec& spec) {
         const std::string key, FromEnvironment(spec.api_key_variable, spec.place.path + ".api_key")
     );
     access.headers.push_back("Authorization: Bearer " + key);
-    access.secrets.push_back(key);
+    access.AddSecret(key);
   }
   for (const HeaderSpec& header : spec.headers) {
     std::string value = header.value;
@@ -72,7 +72,7 @@ Result<ServerAccess> AccessOf(const ModelSpec& spec) {
       MS_ASSIGN_OR_RETURN(
           value, FromEnvironment(header.variable, spec.place.path + ".headers." + header.name)
       );
-      access.secrets.push_back(value);
+      access.AddSecret(value);
     }
     access.headers.push_back(header.name + ": " + value);
   }

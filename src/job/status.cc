@@ -6,6 +6,7 @@
 #include "arrow/array/array_binary.h"
 #include "arrow/array/array_nested.h"
 #include "arrow/array/array_primitive.h"
+#include "base/parse_json.h"
 #include "fmt/format.h"
 #include "job/results.h"
 #include "pipeline/row_batch.h"
@@ -114,7 +115,7 @@ void AddHistory(const JournalHistory& history, JobStatus& status) {
 }  // namespace
 
 std::string HolderInWords(const std::string& holder) {
-  const Json json = Json::parse(holder, nullptr, /*allow_exceptions=*/false);
+  const Json json = ParseJson<Json>(holder);
   if (!json.is_object()) return "another process";
   const auto text = [&](const char* key) {
     const auto found = json.find(key);

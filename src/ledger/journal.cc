@@ -7,6 +7,7 @@
 #include <map>
 #include <utility>
 
+#include "base/parse_json.h"
 #include "fmt/format.h"
 #include "xxhash.h"
 
@@ -50,7 +51,7 @@ Result<std::vector<JournalEntry>> EntriesOf(
     JournalEntry entry;
     entry.type = static_cast<EntryType>(record.type);
     entry.epoch = record.epoch;
-    entry.body = Json::parse(record.payload, nullptr, /*allow_exceptions=*/false);
+    entry.body = ParseJson<Json>(record.payload);
     const bool is_first = entries.empty();
     if (record.epoch != epoch || !entry.body.is_object() ||
         is_first != (entry.type == EntryType::kOpen)) {

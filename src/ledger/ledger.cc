@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "base/parse_json.h"
 #include "fmt/format.h"
 #include "storage/path.h"
 
@@ -20,7 +21,7 @@ constexpr std::string_view kIntentSuffix = ".json";
 
 Result<Json> ReadJson(Storage& storage, const std::string& path) {
   MS_ASSIGN_OR_RETURN(const std::string text, storage.Read(path, kMaxStateBytes));
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  Json json = ParseJson<Json>(text);
   if (json.is_discarded()) return Conflict(path + " is damaged: it is no JSON");
   return json;
 }
@@ -291,7 +292,7 @@ Result<Json> Ledger::ReadPlan(const std::string& name) const {
   if (!name.ends_with(HashOf(text))) {
     return Conflict(path + " is damaged: its hash is not the one in its name");
   }
-  Json plan = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  Json plan = ParseJson<Json>(text);
   if (plan.is_discarded()) return Conflict(path + " is damaged: it is no JSON");
   return plan;
 }
@@ -561,7 +562,7 @@ Result<PartIntents> Ledger::Intents() const {
     if (!file.name.ends_with(HashOf(text) + std::string(kIntentSuffix))) {
       return Conflict(path + " is damaged: its hash is not the one in its name");
     }
-    const Json intent = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const Json intent = ParseJson<Json>(text);
     const bool is_whole = ReadParts(intent, [&](std::int64_t split, CommittedPart part) {
       intents[split].push_back(std::move(part));
     });

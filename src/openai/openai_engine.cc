@@ -239,8 +239,9 @@ class OpenAiEngine final : public Engine {
     reply.body = options_.access.Redacted(std::move(reply.body));
     verdict = JudgeReply(reply, std::time(nullptr), whole);
     verdict.message = options_.access.Redacted(std::move(verdict.message));
-    std::string& error = verdict.completion.error_message;
-    error = options_.access.Redacted(std::move(error));
+    for (std::string* text : {&verdict.completion.error_message, &verdict.completion.text}) {
+      *text = options_.access.Redacted(std::move(*text));
+    }
     return verdict;
   }
 

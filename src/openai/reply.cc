@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/compact_json.h"
+#include "base/parse_json.h"
 #include "base/utf8.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -20,7 +21,7 @@ using Json = nlohmann::json;
 using Kind = Verdict::Kind;
 
 constexpr std::size_t kMessageBytesMax = 500;
-constexpr int kDepthMax = 128;  // of a whole answer, as data/ has it
+constexpr int kAnswerDepthMax = kJsonDepthMax - 2;  // a batch's line has it within two objects
 constexpr std::int64_t kRetryAfterSecondsMax = 24 * 3600;
 
 Verdict Of(Kind kind, std::string message) {
@@ -41,12 +42,6 @@ Verdict Failed(std::string_view code, std::string message) {
 std::string Text(const Json& json, const char* key) {
   const auto found = json.is_object() ? json.find(key) : json.end();
   return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
-const Json& Member(const Json& json, const char* key) {
-  static const Json kNone;
-  const auto found = json.is_object() ? json.find(key) : json.end();
-  return found == json.end() ? kNone : *found;
 }
 
 std::int64_t Count(const Json& usage, const char* key) {
@@ -70,7 +65,7 @@ struct ErrorBody {
 };
 
 ErrorBody ReadError(const std::string& body) {
-  const Json json = Json::parse(body, nullptr, /*allow_exceptions=*/false);
+  const Json json = ParseJson<Json>(body);
   const Json& error = Member(json, "error").is_object() ? Member(json, "error") : json;
   ErrorBody read{Text(error, "message"), Text(error, "code"), Text(error, "type")};
   if (read.message.empty()) read.message = Text(json, "error");
@@ -83,7 +78,7 @@ ErrorBody ReadError(const std::string& body) {
 // The answer of a refusal, as Request::http_whole wants it: OpenAI's keys, as far as they are
 // there.
 std::string WholeError(const HttpReply& reply, const ErrorBody& error) {
-  const Json json = Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+  const Json json = ParseJson<Json>(reply.body);
   const Json& given = Member(json, "error").is_object() ? Member(json, "error") : json;
   nlohmann::ordered_json whole = {{"message", error.message}};
   for (const char* key : {"type", "param", "code"}) {
@@ -241,17 +236,11 @@ Verdict JudgeChoice(const Json& choice, Completion completion) {
 }
 
 Verdict JudgeAnswer(const HttpReply& reply, bool whole) {
-  int depth = 0;
-  const auto note_depth = [&](int at, Json::parse_event_t, const Json&) {
-    depth = std::max(depth, at);
-    return true;
-  };
-  const Json json = whole ? Json::parse(reply.body, note_depth, /*allow_exceptions=*/false)
-                          : Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return Of(Kind::kAgain, "the server's answer is no JSON");
-  if (depth >= kDepthMax) {
+  if (NestsDeeper(reply.body, kAnswerDepthMax)) {
     return Failed("empty_choice", "the server's answer nests deeper than a row can");
   }
+  const Json json = ParseJson<Json>(reply.body);
+  if (!json.is_object()) return Of(Kind::kAgain, "the server's answer is no JSON");
   if (Member(json, "error").is_object()) {
     return Of(Kind::kAgain, "the server answered 200: " + ReadError(reply.body).message);
   }

@@ -149,7 +149,7 @@ ServerAccess SecretsOf(const GuardedServer& server) {
     const char* const value = std::getenv(variable.c_str());
     std::string secret = value == nullptr ? "" : value;
     secret.erase(secret.find_last_not_of(" \t\r\n") + 1);
-    if (!secret.empty()) access.secrets.push_back(std::move(secret));
+    if (!secret.empty()) access.AddSecret(std::move(secret));
   }
   return access;
 }

@@ -19,11 +19,15 @@ namespace millstream {
 struct ServerAccess {
   std::vector<std::string> base_urls;  // "http://gpu-1:8000/v1"
   std::vector<std::string> headers;    // of each request, secrets among them: never logged
-  std::vector<std::string> secrets;    // texts that no message may hold, whoever wrote it
+  std::vector<std::string> secrets;    // texts that no message may hold; filled by AddSecret()
   std::string ca_file;                 // of certificates to trust, instead of the system's
 
   HttpOptions http_options() const;
-  /// A message without the secrets: a server may repeat the key that it refuses.
+  /// Takes a key, or a header's whole value: what follows its scheme is a secret too, as servers
+  /// repeat a key without it, and so is the password that Basic encodes. REQUIRES: not empty.
+  void AddSecret(std::string value);
+  /// A text without the secrets, which may stand there as JSON escapes them: a server may repeat
+  /// the key that it refuses.
   std::string Redacted(std::string message) const;
 };
 

@@ -2,11 +2,13 @@
 #include "openai/token_counter.h"
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <utility>
 
 #include "base/compact_json.h"
+#include "base/parse_json.h"
 #include "engine/engine.h"
 #include "http/http_client.h"
 
@@ -39,8 +41,7 @@ class ServerCounter {
     if (dialect_ == Dialect::kLlamaServer) {
       Json text = is_chat ? Json() : body.at("prompt");
       if (is_chat) {
-        MS_ASSIGN_OR_RETURN(const Json reply, Ask("/apply-template", Part(body)));
-        text = Member(reply, "prompt");
+        MS_ASSIGN_OR_RETURN(text, Ask("/apply-template", "prompt", Part(body)));
       }
       if (!text.is_string()) return std::nullopt;
       asked = {{"content", std::move(text)}, {"add_special", true}, {"parse_special", true}};
@@ -49,17 +50,12 @@ class ServerCounter {
       asked["model"] = model_;
       if (body.contains("continue_final_message")) asked["add_generation_prompt"] = false;
     }
-    MS_ASSIGN_OR_RETURN(const Json reply, Ask("/tokenize", asked));
-    const Json tokens = Member(reply, "tokens");
+    MS_ASSIGN_OR_RETURN(const Json tokens, Ask("/tokenize", "tokens", asked));
     if (!tokens.is_array()) return std::nullopt;
     return static_cast<std::int64_t>(tokens.size());
   }
 
  private:
-  static Json Member(const Json& json, const char* key) {
-    return json.is_object() ? json.value(key, Json()) : Json();
-  }
-
   // What of a request's body its prompt is made of.
   static Json Part(const Json& body) {
     Json part = Json::object();
@@ -72,13 +68,16 @@ class ServerCounter {
     return part;
   }
 
-  // The reply's JSON; null if the request is refused.
-  Result<Json> Ask(const std::string& path, const Json& asked) {
+  // What the reply has under `key`; null if it has nothing there, or the request is refused.
+  Result<Json> Ask(const std::string& path, const char* key, const Json& asked) {
     const std::string text = CompactJson(asked);
     const Clock::time_point until = Clock::now() + kPatience;
     while (true) {
       std::string why;
-      for (const std::string& root : roots_) {
+      const std::size_t first = answered_last_;
+      for (std::size_t i = 0; i < roots_.size(); ++i) {
+        const std::size_t server = (first + i) % roots_.size();
+        const std::string& root = roots_[server];
         HttpRequest request;
         request.method = "POST";
         request.url = root + path;
@@ -88,10 +87,14 @@ class ServerCounter {
         request.timeout_ms = kTimeoutMs;
         const HttpReply reply = client_.Send(request);
         const bool is_done = reply.end == HttpReply::End::kDone;
+        const bool is_answer = is_done && reply.status < 500 && reply.status != 429;
+        if (is_answer) answered_last_ = server;
         if (is_done && reply.status == 200) {
-          return Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+          Json json = ParseJson<Json>(reply.body);
+          const auto found = json.is_object() ? json.find(key) : json.end();
+          return found == json.end() ? Json() : std::move(*found);  // a copy may take gigabytes
         }
-        if (is_done && reply.status < 500 && reply.status != 429) return Json();
+        if (is_answer) return Json();
         why = is_done ? root + path + " answers " + std::to_string(reply.status) : reply.error;
       }
       if (Clock::now() + kInterval > until) {
@@ -107,6 +110,7 @@ class ServerCounter {
   const std::stop_token stop_;
   HttpClient client_;
   std::vector<std::string> roots_;
+  std::atomic<std::size_t> answered_last_ = 0;  // a host that is gone costs a timeout: not first
 };
 
 }  // namespace

@@ -14,8 +14,8 @@
 namespace millstream {
 
 /// Asks the servers, of a dialect that counts them: vLLM and SGLang at /tokenize, llama-server at
-/// /apply-template and /tokenize. Waits while none is there, for 15 minutes, then EngineBroken.
-/// Thread-safe.
+/// /apply-template and /tokenize. Begins with the one that answered last. Waits while none is
+/// there, for 15 minutes, then EngineBroken. Thread-safe.
 TokenCounter CountAtServers(
     ServerAccess access, Dialect dialect, std::string model, std::stop_token stop
 );

@@ -7,6 +7,7 @@
 #include "arrow/array/array_binary.h"
 #include "arrow/array/builder_binary.h"
 #include "base/compact_json.h"
+#include "base/parse_json.h"
 #include "data/input.h"
 #include "data/json_value.h"
 #include "fmt/format.h"
@@ -246,11 +247,8 @@ Result<std::vector<Json>> GenerateStep::Conversations(const RowBatch& slice, Err
       } else {
         MS_RETURN_NOT_OK(WriteJson(*column, at, json));
       }
-      auto messages = MarkedMessages(
-          Json::parse(json, nullptr, /*allow_exceptions=*/false),
-          model_.model->special_tokens,
-          spec_.parse_special
-      );
+      auto messages =
+          MarkedMessages(ParseJson<Json>(json), model_.model->special_tokens, spec_.parse_special);
       if (messages.ok()) {
         conversations[row] = *std::move(messages);
       } else {
@@ -331,7 +329,7 @@ Json GenerateStep::RowChoices(const Values& choices, std::size_t row, RowError* 
     *error = {id_, std::string(choices.ErrorCode(row)), std::string(choices.Text(row))};
     return texts;
   }
-  const Json list = Json::parse(choices.Text(row), nullptr, /*allow_exceptions=*/false);
+  const Json list = ParseJson<Json>(choices.Text(row));
   if (choices.kinds[row] == Values::Kind::kJson && list.is_array()) {
     for (const Json& choice : list) {
       texts.push_back(choice.is_string() ? choice : Json(choice.dump()));

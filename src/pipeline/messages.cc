@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pipeline/messages.h"
 
+#include "base/parse_json.h"
 #include "fmt/format.h"
 #include "text/template.h"
 
@@ -58,10 +59,7 @@ Result<Json> MarkedMessages(
     if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
       return Status::Invalid("every message needs a role, a string");
     }
-    MS_ASSIGN_OR_RETURN(
-        const std::string text,
-        ContentText(message.contains("content") ? message["content"] : Json())
-    );
+    MS_ASSIGN_OR_RETURN(const std::string text, ContentText(Member(message, "content")));
     messages.push_back(
         {{"role", RoleText(mark(message["role"].get<std::string>()))}, {"content", mark(text)}}
     );

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <utility>
 
+#include "base/parse_json.h"
 #include "base/utf8.h"
 #include "fmt/format.h"
 #include "pipeline/sampling_settings.h"
@@ -280,16 +281,8 @@ class GenerateBuilder {
     if (!node.IsScalar()) return nullptr;
     const auto text = ReadFile(node, path);
     if (!text) return nullptr;
-    int depth = 0;
-    int deepest = 0;
-    for (const char c :
-         *text) {  // strings may hold brackets too: the bound is generous, the parse is what counts
-      if (c == '{' || c == '[') deepest = std::max(deepest, ++depth);
-      if (c == '}' || c == ']') --depth;
-    }
-    Json schema = deepest > kMaxSchemaDepth ? Json(Json::value_t::discarded)
-                                            : Json::parse(*text, nullptr, false);
-    if (schema.is_discarded() || !schema.is_object()) {
+    Json schema = ParseJson<Json>(*text, kMaxSchemaDepth);
+    if (!schema.is_object()) {
       mistakes_.Add(node, path, fmt::format("the file is no JSON object: {}", node.text));
       return nullptr;
     }

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <utility>
 
+#include "base/parse_json.h"
 #include "nlohmann/json.hpp"
 
 namespace millstream {
@@ -231,7 +232,7 @@ Result<std::optional<AwsCredentials>> AwsCredentialChain::FromMachine() {
 }
 
 Result<AwsCredentials> AwsCredentialChain::ParseRole(const std::string& json) {
-  const auto parsed = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const auto parsed = ParseJson<nlohmann::json>(json);
   const auto text = [&](const char* name) {
     const bool is_text = parsed.is_object() && parsed.contains(name) && parsed[name].is_string();
     return is_text ? parsed[name].get<std::string>() : std::string();

@@ -22,6 +22,9 @@ FAULTS = {
 }
 
 
+DEEP = b"[" * 3_000_000 + b"]" * 3_000_000  # no stack has room for a function that goes down there
+
+
 def text_of(body):
     """What is asked: the last message, or the raw prompt."""
     if "prompt" in body:

@@ -335,6 +335,19 @@ def test_what_a_server_refuses_has_its_status_and_its_words(batch, tmp_path):
         assert f"x {code}" in millstream_codes
 
 
+def test_an_answer_nests_as_deep_as_a_line_can_hold(batch, millstream, tmp_path):
+    def script(body):
+        depth = int(body["messages"][0]["content"]) - 1
+        return 200, {}, b'{"choices": [{"message": {"content": "x"}}], "x": %s}' % (b"[" * depth + b"]" * depth)
+
+    errors = ["--errors", tmp_path / "failed.jsonl"]
+    with Server(script=script) as server:
+        kept = batch([chat(depth, depth) for depth in ["126", "127", "128"]], *served(server), *errors, model="m/1")
+    assert [line["custom_id"] for line in kept] == ["126"]
+    assert [line["error"]["code"] for line in read_rows(tmp_path / "failed.jsonl")] == ["empty_choice"] * 2
+    millstream("verify", tmp_path / "out.jsonl", "--deep")
+
+
 def test_failed_lines_are_retried_into_their_places(batch, millstream, tmp_path):
     is_mended = threading.Event()
 

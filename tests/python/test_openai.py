@@ -11,7 +11,7 @@ import time
 
 import pytest
 from conftest import ROOT, read_rows
-from openai_stub import Limit, Server, answer_of, completion
+from openai_stub import DEEP, Limit, Server, answer_of, completion
 
 MODEL = "models:\n  big: {engine: openai, base_url: %s, model: m/1%s}\n"
 ASK = "steps: [{generate: {model: big, prompt: 'Say {{ text }}', as: answer%s}}]\n"
@@ -140,6 +140,8 @@ FATES = {
     "filtered at its end": (lambda body: ok(body, "x", finish_reason="content_filter"), "content_filter"),
     "nothing": (lambda body: ok(body, None), "empty_choice"),
     "no choice": (lambda body: (200, {}, b'{"choices": []}'), "empty_choice"),
+    "deep": (lambda body: (200, {}, b'{"choices": %s}' % DEEP), "empty_choice"),
+    "deeply bad": (lambda body: (400, {}, b'{"error": {"message": %s}}' % DEEP), "bad_request"),
     "an empty answer": (lambda body: ok(body, ""), None),
     "a cut answer": (lambda body: ok(body, "cut", finish_reason="length"), None),
 }
@@ -155,6 +157,17 @@ def test_each_outcome_has_its_code(run_rows):
     assert [row["answer"] for row in found[-2:]] == ["", "cut"]
     assert found[-1]["answer_meta"]["finish_reason"] == "length"
     assert len(server.bodies) == len(rows)  # none is asked again
+
+
+@pytest.mark.parametrize(
+    "message", ["%s", '{"role": %s}', '{"role": "user", "content": %s}', '{"role": "user", "content": [{"text": %s}]}']
+)
+def test_a_row_whose_messages_nest_deeply_fails_alone(run_rows, message):
+    rows = [{"talk": f"[{message}]" % content} for content in [DEEP.decode(), '"hi"']]
+    with Server() as server:
+        steps = "steps: [{generate: {model: big, messages: talk, as: answer}}]\n"
+        found = run_rows(rows, MODEL % (server.url, "") + steps + "max_errors: 2\n")
+    assert found[0]["_error"]["code"] == "bad_messages"
 
 
 def test_a_refusal_and_reasoning_are_read(run_rows):

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conftest import ROOT, read_rows
 from http2_stub import Http2Server
-from openai_stub import Server
+from openai_stub import DEEP, Handler, Server
 from stub_server import own_certificate
 
 JOB = """models: {big: {engine: openai, base_url: '%s', model: m/1%s}}
@@ -50,6 +50,18 @@ def test_a_server_that_does_not_say_what_it_is_counts_as_openai(millstream, job,
         failed = millstream("run", job(server.url), exit_code=1)
     assert "repetition_penalty: a server of dialect openai does not know it" in failed.stderr
     assert not server.bodies
+
+
+@pytest.mark.parametrize("entry", [b'"id": %s', b'"id": "m/1", "owned_by": %s', b'"id": "m/1", "max_model_len": %s'])
+def test_a_list_of_models_that_nests_deeply_says_nothing(millstream, job, entry):
+    class Deep(Handler):
+        def do_GET(self):
+            self.answer(200, {}, b'{"data": [{%s}]}' % (entry % DEEP))
+
+    with Server() as server:
+        server.RequestHandlerClass = Deep
+        failed = millstream("run", job(server.url), exit_code=1)
+    assert "a server of dialect openai does not know it" in failed.stderr
 
 
 def test_a_server_whose_kind_the_job_says_is_not_asked(millstream, job):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from conftest import read_rows
-from openai_stub import Server, text_of
+from openai_stub import DEEP, Handler, Server, text_of
 
 MODEL = "smollm2-135m-instruct"
 JOB = """models: {big: %s}
@@ -54,6 +54,25 @@ def test_prompts_are_cut_as_the_server_counts_their_tokens(millstream, job, tmp_
     assert [row["answer_meta"]["truncated"] for row in rows_of(tmp_path)] == [False, True]
     # Only a prompt that may not fit is worth a question.
     assert server.looks.count("/tokenize") < 40
+
+
+@pytest.mark.parametrize(
+    ("owner", "path", "key"),
+    [("vllm", "/tokenize", "tokens"), ("llamacpp", "/tokenize", "tokens"), ("llamacpp", "/apply-template", "prompt")],
+)
+def test_a_count_that_nests_deeply_is_none(millstream, job, tmp_path, owner, path, key):
+    class Deep(Handler):
+        def do_POST(self):
+            if self.path != path:
+                return super().do_POST()
+            self.rfile.read(int(self.headers["content-length"]))
+            self.answer(200, {}, b'{"%s": %s}' % (key.encode(), DEEP))
+
+    step = ", max_tokens: 500, on_overflow: {truncate: [text]}"
+    with Server(owner=owner, context=2000) as server:
+        server.RequestHandlerClass = Deep
+        millstream("run", job(served(server), step, rows=["one two", "a " * 2000]))
+    assert [row["_error"] for row in rows_of(tmp_path)] == [None, None]  # what the server makes of them is its to say
 
 
 def test_a_row_that_no_cut_makes_fit_fails_alone(millstream, job, tmp_path):
