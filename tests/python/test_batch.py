@@ -538,6 +538,30 @@ def test_a_preview_and_a_dry_run_write_nothing(millstream, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+@pytest.mark.parametrize("owner", ["vllm", "llamacpp", "openai"])
+def test_a_dry_run_counts_the_prompts_that_can_be_counted(millstream, tmp_path, owner):
+    """Each line by itself: of a chat or a text completion, or one that the server is to refuse."""
+    odd = [
+        {},
+        {"messages": None},
+        {"messages": "Hi"},
+        {"messages": [7]},
+        {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
+        {"chat_template_kwargs": [1], "messages": [{"role": "user", "content": "a"}], "add_special_tokens": "x"},
+    ]
+    sent = [chat(str(i)) | {"body": body} for i, body in enumerate(odd)]
+    sent += [text_of("t", prompt) for prompt in ("one two three", ["one", "two"], [1, 2], None, 7)]
+    sent += [text_of("none", "x") | {"body": {}}, chat("good", "one two three four five six seven")]
+    write(tmp_path / "in.jsonl", sent)
+    command = ["batch", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--model", "m/1", "--dry-run"]
+    with Server(owner=owner, context=512) as server:
+        asked = millstream(*command, *served(server))
+        counted = millstream(*command, *served(server), "--set", f"models.model.tokenizer={MODEL}")
+        assert not server.bodies
+    for process in (asked, counted):
+        assert f"prompt tokens over {len(sent)} sampled rows" in process.stdout
+
+
 def test_a_key_comes_from_the_environment_alone(batch, monkeypatch, tmp_path):
     monkeypatch.setenv("BATCH_KEY", "sk-canary-1")
     with Server(key="sk-canary-1") as server:
