@@ -324,6 +324,7 @@ def test_what_a_server_refuses_has_its_status_and_its_words(batch, tmp_path):
     for line in bad[:4]:
         status, error = refusals[line["custom_id"]]
         kept = {key: error.get(key) for key in ("message", "type", "param", "code")}
+        kept["type"] = kept["type"] or "invalid_request_error"
         assert line["response"] | {"request_id": ""} == {
             "status_code": status,
             "request_id": "",
