@@ -106,13 +106,14 @@ std::string IgnoredKeys::InWords() const {
 
 std::string GenerateStep::IgnoredInWords() const {
   const std::string keys = ignored_ ? ignored_->InWords() : "";
-  return keys.empty()
-             ? keys
-             : fmt::format(
-                   "{}: keys of request bodies that change no answer here were ignored: {}",
-                   id_,
-                   keys
-               );
+  return keys.empty() ? keys
+                      : fmt::format(
+                            "{}: keys of request bodies that are not known here, or change no "
+                            "answer, were ignored: "
+                            "{}",
+                            id_,
+                            keys
+                        );
 }
 
 Status GenerateStep::BindRequest() {

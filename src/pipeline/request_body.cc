@@ -60,47 +60,70 @@ bool IsNarrow(const JsonNode& node) {
 }
 
 // Which values of a key that the native engine cannot honour ask for nothing. Null always does.
-enum class Harmless : std::uint8_t { kNull, kFalse, kTrue, kEmpty };
+enum class Harmless : std::uint8_t { kNull, kFalse, kTrue, kEmpty, kOne, kNotPositive };
 
 struct UnsupportedKey {
   std::string_view key;
   Harmless harmless;
+  std::string_view advice = "it would change the answer; leave it out, or use a server";
 };
-constexpr std::array<UnsupportedKey, 34> kUnsupported{{
+constexpr std::string_view kSayLark = "`structured_outputs: {grammar: ...}` takes one in Lark";
+constexpr std::array<UnsupportedKey, 55> kUnsupported{{
     {"allowed_token_ids", Harmless::kEmpty},
     {"audio", Harmless::kNull},
     {"bad_words", Harmless::kEmpty},
     {"chat_template", Harmless::kNull},
+    {"custom_logit_processor", Harmless::kEmpty},
     {"documents", Harmless::kEmpty},
+    {"dry_multiplier", Harmless::kEmpty},
+    {"dynatemp_range", Harmless::kEmpty},
+    {"ebnf", Harmless::kEmpty, kSayLark},
+    {"enable_thinking", Harmless::kNull, "say it in `chat_template_kwargs`"},
     {"functions", Harmless::kEmpty},
+    {"grammar", Harmless::kEmpty, kSayLark},
+    {"guided_structural_tag", Harmless::kNull},
     {"guided_whitespace_pattern", Harmless::kNull},
     {"include_reasoning", Harmless::kTrue},
     {"logit_bias", Harmless::kEmpty},
     {"logits_processors", Harmless::kEmpty},
     {"logprobs", Harmless::kFalse},
+    {"lora", Harmless::kEmpty},
+    {"lora_path", Harmless::kEmpty},
+    {"mirostat", Harmless::kEmpty},
     {"mm_processor_kwargs", Harmless::kEmpty},
+    {"n_predict", Harmless::kNull, "say `max_tokens`"},
+    {"n_probs", Harmless::kEmpty},
+    {"no_repeat_ngram_size", Harmless::kEmpty},
     {"prompt_embeds", Harmless::kNull},
     {"prompt_logprobs", Harmless::kNull},
     {"reasoning", Harmless::kNull},
     {"reasoning_effort", Harmless::kNull},
+    {"repeat_penalty", Harmless::kOne, "say `repetition_penalty`"},
+    {"repetition_detection", Harmless::kEmpty},
     {"return_token_ids", Harmless::kFalse},
     {"return_tokens_as_token_ids", Harmless::kFalse},
+    {"samplers", Harmless::kNull},
     {"skip_special_tokens", Harmless::kTrue},
     {"spaces_between_special_tokens", Harmless::kTrue},
+    {"stop_regex", Harmless::kEmpty},
+    {"structural_tag", Harmless::kNull},
     {"suffix", Harmless::kEmpty},
+    {"t_max_predict_ms", Harmless::kNotPositive},
+    {"thinking", Harmless::kNull},
+    {"thinking_budget", Harmless::kNull},
+    {"thinking_token_budget", Harmless::kNull},
     {"tools", Harmless::kEmpty},
     {"top_logprobs", Harmless::kEmpty},
+    {"top_n_sigma", Harmless::kNotPositive},
     {"truncate_prompt_tokens", Harmless::kNull},
-    {"typical_p", Harmless::kNull},
+    {"typical_p", Harmless::kOne},
     {"use_beam_search", Harmless::kFalse},
     {"verbosity", Harmless::kNull},
     {"vllm_xargs", Harmless::kEmpty},
+    {"watermark", Harmless::kFalse},
+    {"watermarking", Harmless::kFalse},
     {"web_search_options", Harmless::kNull},
-    {"dry_multiplier", Harmless::kEmpty},
-    {"mirostat", Harmless::kEmpty},
     {"xtc_probability", Harmless::kEmpty},
-    {"structural_tag", Harmless::kNull},
-    {"guided_structural_tag", Harmless::kNull},
 }};
 
 bool IsHarmless(const Json& value, Harmless harmless) {
@@ -113,6 +136,10 @@ bool IsHarmless(const Json& value, Harmless harmless) {
       return is_false;
     case Harmless::kTrue:
       return value.is_boolean() && value.get<bool>();
+    case Harmless::kOne:
+      return value == 1;
+    case Harmless::kNotPositive:
+      return value.is_number() && value <= 0;
     case Harmless::kEmpty:
       break;
   }
@@ -142,7 +169,7 @@ class BodyReader {
     std::string_view key;
     Problem (BodyReader::*read)(std::string_view key, const Json& value);
   };
-  static const std::array<Handler, 27>& Handlers();
+  static const std::array<Handler, 29>& Handlers();
 
   Problem ReadKey(const std::string& key, const Json& value) {
     for (const SamplingKey& number : SamplingKeys()) {
@@ -155,9 +182,7 @@ class BodyReader {
     if (handler != handlers.end()) return (this->*handler->read)(key, value);
     for (const UnsupportedKey& known : kUnsupported) {
       if (known.key != key) continue;
-      return IsHarmless(value, known.harmless)
-                 ? Problem()
-                 : Unsupported(key, "it would change the answer; leave it out, or use a server");
+      return IsHarmless(value, known.harmless) ? Problem() : Unsupported(key, known.advice);
     }
     out_.ignored.push_back(Shown(key));
     return std::nullopt;
@@ -422,8 +447,8 @@ class BodyReader {
   Json best_of_;
 };
 
-const std::array<BodyReader::Handler, 27>& BodyReader::Handlers() {
-  static constexpr std::array<Handler, 27> kHandlers{{
+const std::array<BodyReader::Handler, 29>& BodyReader::Handlers() {
+  static constexpr std::array<Handler, 29> kHandlers{{
       {"model", &BodyReader::Nothing},
       {"stream", &BodyReader::Nothing},
       {"messages", &BodyReader::ReadMessages},
@@ -446,6 +471,8 @@ const std::array<BodyReader::Handler, 27>& BodyReader::Handlers() {
       {"modalities", &BodyReader::ReadModalities},
       {"response_format", &BodyReader::ReadResponseFormat},
       {"structured_outputs", &BodyReader::ReadStructured},
+      {"json_schema", &BodyReader::ReadSchema},
+      {"regex", &BodyReader::ReadRegex},
       {"guided_json", &BodyReader::ReadSchema},
       {"guided_regex", &BodyReader::ReadRegex},
       {"guided_choice", &BodyReader::ReadChoice},

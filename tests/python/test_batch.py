@@ -213,7 +213,7 @@ def test_a_chat_may_fill_the_context(batch):
 
 
 def test_constraints_bind(batch):
-    choice, pattern, schema, anything = batch(
+    choice, pattern, schema, anything, regex, plain_schema = batch(
         [
             chat("a", structured_outputs={"choice": ["red", "blue"]}),
             chat("b", guided_regex="[0-9]{3}"),
@@ -233,6 +233,8 @@ def test_constraints_bind(batch):
                 },
             ),
             chat("d", response_format={"type": "json_object"}, max_tokens=400),
+            chat("e", regex="[a-c]{4}"),
+            chat("f", json_schema={"type": "integer", "minimum": 3, "maximum": 5}),
         ]
     )
 
@@ -243,6 +245,7 @@ def test_constraints_bind(batch):
     assert re.fullmatch("[0-9]{3}", content(pattern))
     assert isinstance(json.loads(content(schema))["n"], int)
     assert content(anything).startswith("{")
+    assert re.fullmatch("[a-c]{4}", content(regex)) and json.loads(content(plain_schema)) in (3, 4, 5)
 
 
 def test_text_of_a_row_is_no_special_token(batch):
@@ -266,6 +269,7 @@ def test_warnings_name_what_is_ignored_and_doubled_ids_once(batch):
     warnings = [line for line in batch.said.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 2
     assert '1 custom_id stands more than once, such as "c0"' in warnings[0]
+    assert "not known here, or change no answer" in warnings[1]
     assert all(f"`{key}` (4 times)" in warnings[1] for key in ("user", "metadata", "novel"))
 
 
