@@ -576,6 +576,36 @@ def test_a_key_comes_from_the_environment_alone(batch, monkeypatch, tmp_path):
         assert file.is_dir() or b"sk-canary-1" not in file.read_bytes()
 
 
+@pytest.mark.parametrize("output", ["parts", "parts/", "parts//", "./parts/.", "."])
+def test_an_output_may_be_a_folder_of_parts(tmp_path, output):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    write(tmp_path / "in.jsonl", [chat("a"), chat("b")])
+    with Server() as server:
+        command = [BINARY, "batch", "../in.jsonl", "-o", output, "--model", "m/1", *served(server)]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (part,) = (folder / output).glob("*.jsonl")
+    assert [line["custom_id"] for line in read_rows(part)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("before", [[], ["--errors", "failed.jsonl"]], ids=["one file", "errors apart"])
+@pytest.mark.parametrize("change", [["--errors", "other.jsonl"], ["--served-model-name", "alias"]])
+def test_what_is_said_of_a_changed_flag_can_be_followed(tmp_path, before, change):
+    write(tmp_path / "in.jsonl", [chat("a"), chat("b", stream=True)])
+    with Server() as server:
+        command = [BINARY, "batch", "in.jsonl", "-o", "out.jsonl", "--model", "m/1", *served(server)]
+        subprocess.run([*command, *before], cwd=tmp_path, check=True, capture_output=True)
+        command += change if before[:1] == change[:1] else [*before, *change]
+        changed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert changed.returncode == 1
+        (said,) = [line for line in changed.stderr.splitlines() if "elsewhere, add:" in line]
+        flags = said.split(":", 1)[1].replace("NEW_PATH", "new.jsonl").replace("NEW_FILE", "new-failed.jsonl")
+        subprocess.run([*command, *flags.split()], cwd=tmp_path, check=True, capture_output=True)
+    lines = [line for file in tmp_path.glob("*.jsonl") if file.name != "in.jsonl" for line in read_rows(file)]
+    assert sorted(line["custom_id"] for line in lines) == ["a", "a", "b", "b"]
+
+
 def test_a_wrong_command_says_what_is_missing(millstream, tmp_path):
     assert "INPUT.jsonl is missing" in millstream("batch", "-o", "x.jsonl", "--model", "m", exit_code=1).stderr
     assert "--model is required" in millstream("batch", "in.jsonl", "-o", "x.jsonl", exit_code=1).stderr
