@@ -159,9 +159,13 @@ Result<std::optional<std::int64_t>> GenerateStep::CountPrompt(const PreparedRow&
   const Request& request = row.requests.front();
   const bool is_chat = request.http_path == EndpointPath(Endpoint::kChat);
   if (!CanCount(is_chat ? Endpoint::kChat : Endpoint::kCompletions)) return std::nullopt;
-  const Json body = Json::parse(request.http_body, nullptr, /*allow_exceptions=*/false);
-  if (!spec_.request_column) return CountServed(body.at(is_chat ? "messages" : "prompt"));
-  const Json prompt = PromptOfRequest(body, is_chat);
+  if (!spec_.request_column) {
+    const Json body = Json::parse(request.http_body);
+    return CountServed(body.at(is_chat ? "messages" : "prompt"));
+  }
+  RowRequest line;
+  if (ReadRowRequest(request.http_body, "", "", &line)) return std::nullopt;
+  const Json prompt = PromptOfRequest(line.body, is_chat);
   if (prompt.is_null()) return std::nullopt;
   return model_.served->count_tokens(prompt);
 }

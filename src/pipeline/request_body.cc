@@ -7,6 +7,7 @@
 
 #include "base/compact_json.h"
 #include "data/json_document.h"
+#include "data/json_value.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -499,6 +500,26 @@ RowError ErrorOfRequest(const std::string& step, const RequestProblem& problem) 
   };
 }
 
+namespace {
+
+// What every engine must know of a body with more keys than are read.
+Json PartOfWide(const JsonNode& root) {
+  Json body = Json::object();
+  (void)root.ForEachMember([&](std::string_view key, const JsonNode& value) {
+    if (key != "model" && key != "stream") return Status::OK();
+    const bool is_plain = value.kind() != JsonKind::kArray && value.kind() != JsonKind::kObject;
+    std::string text;
+    WriteJson(value, text);
+    // Neither may be a list or an object, whatever that holds.
+    body[std::string(key)] =
+        is_plain ? Json::parse(text, nullptr, /*allow_exceptions=*/false) : Json::array();
+    return Status::OK();
+  });
+  return body;
+}
+
+}  // namespace
+
 Problem ReadRowRequest(
     std::string_view body, std::string_view method, std::string_view url, RowRequest* request
 ) {
@@ -529,10 +550,9 @@ Problem ReadRowRequest(
   if (!document.Parse(body).ok() || document.root().kind() != JsonKind::kObject) {
     return Wrong("body", "`body` must be a JSON object");
   }
-  if (!IsNarrow(document.root())) {
-    return Wrong("body", fmt::format("an object in `body` has more than {} keys", kMostKeys));
-  }
-  request->body = Json::parse(body, nullptr, /*allow_exceptions=*/false);
+  request->is_wide = !IsNarrow(document.root());
+  request->body = request->is_wide ? PartOfWide(document.root())
+                                   : Json::parse(body, nullptr, /*allow_exceptions=*/false);
   if (!request->body.is_object()) return Wrong("body", "`body` must be a JSON object");
   const auto stream = request->body.find("stream");
   if (stream != request->body.end() && !IsHarmless(*stream, Harmless::kFalse)) {
@@ -558,6 +578,9 @@ Problem CheckModelName(const Json& body, const std::vector<std::string>& names) 
 }
 
 Problem ReadRequestBody(const RowRequest& request, RequestBody* out) {
+  if (request.is_wide) {
+    return Wrong("body", fmt::format("an object in `body` has more than {} keys", kMostKeys));
+  }
   return BodyReader(request, *out).Read();
 }
 

@@ -288,7 +288,8 @@ TEST(RequestBodyTest, HostileBodiesAreRefusedAndNothingElse) {
         nested(127),
         nested(100'000),
         wide,
-        R"({"messages": [], "metadata": )" + wide + "}"}) {
+        R"({"messages": [], "metadata": )" + wide + "}",
+        std::string(R"({"messages": [], "metadata": 1e999})")}) {
     const bool is_list = body == nested(127);  // a list of lists: for the template's check
     EXPECT_EQ(Translated(body, kChatUrl).problem.has_value(), !is_list) << body.substr(0, 60);
   }
@@ -337,6 +338,28 @@ TEST(RequestBodyTest, HostileBodiesAreRefusedAndNothingElse) {
       }
     }
   }
+}
+
+// A server may take what the native engine does not read: then only what all must know is.
+TEST(RequestBodyTest, OfAWideBodyTheModelAndTheStreamAreKnown) {
+  std::string wide = R"({"model": "a", "logit_bias": {"0": 1)";
+  for (int i = 1; i < 200'000; ++i) wide += ", \"" + std::to_string(i) + "\": 1";
+  wide += "}";
+  {
+    RowRequest request;
+    EXPECT_FALSE(ReadRowRequest(wide + "}", "POST", kChatUrl, &request));
+    EXPECT_FALSE(CheckModelName(request.body, {"a"}));
+    EXPECT_EQ(CheckModelName(request.body, {"b"})->status, 404);
+    RequestBody read;
+    EXPECT_EQ(ReadRequestBody(request, &read)->param, "body");
+  }
+  for (const char* keys : {R"(, "stream": true})", R"(, "stream": {}})", R"(, "stream": [{}]})"}) {
+    RowRequest request;
+    EXPECT_EQ(ReadRowRequest(wide + keys, "POST", kChatUrl, &request)->param, "stream");
+  }
+  RowRequest request;
+  EXPECT_FALSE(ReadRowRequest(wide + R"(, "model": {"x": 1}, "stream": false})", "", "", &request));
+  EXPECT_EQ(CheckModelName(request.body, {"a"})->param, "model");
 }
 
 TEST(RequestBodyTest, OtherUrlsMethodsAndStreamsAreRefused) {

@@ -278,6 +278,7 @@ def test_a_server_gets_the_body_as_it_is_and_its_answer_is_kept_whole(batch):
         chat("a", model="alias", tools=[{"type": "function"}], user="me", seed=2**62 + 1, novel={"x": [None]}),
         text_of("b", ["one", "two"], n=2, logprobs=3),
         chat("c", [{"type": "image_url", "image_url": {"url": "http://x"}}]),
+        chat("d", "wide", model="alias", logit_bias={str(token): -1 for token in range(2000)}),
     ]
 
     def answer(body):
@@ -293,8 +294,8 @@ def test_a_server_gets_the_body_as_it_is_and_its_answer_is_kept_whole(batch):
     wanted = [line["body"] | {"model": "m/1"} for line in sent]
     got = {json.dumps(body.get("messages") or body["prompt"]): (path, body) for path, body in server.bodies}
     assert [got[json.dumps(body.get("messages") or body["prompt"])][1] for body in wanted] == wanted
-    assert sorted(path for path, _ in server.bodies) == ["/v1/chat/completions"] * 2 + ["/v1/completions"]
-    assert [line["custom_id"] for line in found] == ["a", "b", "c"]
+    assert sorted(path for path, _ in server.bodies) == ["/v1/chat/completions"] * 3 + ["/v1/completions"]
+    assert [line["custom_id"] for line in found] == ["a", "b", "c", "d"]
     assert [line["response"]["body"] for line in found] == [answer(body) for body in wanted]
 
 
