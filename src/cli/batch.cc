@@ -34,12 +34,18 @@ Json ModelOf(const BatchFlags& flags) {
   return model;
 }
 
+// The job's name: the output's, which may be a folder with a slash at its end.
+std::string NameOf(const std::string& output) {
+  const std::filesystem::path path(output.substr(0, output.find_last_not_of('/') + 1));
+  return path.empty() ? "batch" : path.filename().string();
+}
+
 // JSON is YAML. A line a key, which messages name.
 std::string JobText(const BatchFlags& flags) {
   Json output = {{"path", flags.output}, {"format", "openai-batch"}};
   if (!flags.errors.empty()) output["errors"] = flags.errors;
   const Json job = {
-      {"name", std::filesystem::path(flags.output).filename().string()},
+      {"name", NameOf(flags.output)},
       {"models", {{"model", ModelOf(flags)}}},
       {"input", {{"path", flags.inputs}, {"format", "openai-batch"}}},
       {"steps",
@@ -138,6 +144,7 @@ void AddBatch(CLI::App& app, CommandContext& context) {
           "Where the answers go, in the order of the requests: a .jsonl file, or a folder for parts"
       )
       ->required()
+      ->take_last()  // one more is how to write elsewhere
       ->type_name("OUTPUT.jsonl")
       ->check(NotEmpty());
   batch

@@ -145,6 +145,7 @@ void AddRun(CLI::App& app, CommandContext& context) {
   run->add_option("--var", flags->vars, "Give a variable of the job file: --var lang=French")
       ->type_name("NAME=VALUE");
   run->add_option("--output", flags->job.overrides.output, "Write elsewhere than the job file says")
+      ->take_last()
       ->type_name("PATH")
       ->check(NotEmpty());
   auto* limit = run->add_option(

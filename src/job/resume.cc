@@ -62,6 +62,15 @@ bool CanBeAccepted(const std::string& field) {
   return !Covers("input", field) && !Covers("output", field);
 }
 
+// What to add to a command for it to write elsewhere: its failed rows' file too, if that is taken.
+std::string ElsewhereFlags(const PreparedJob& job) {
+  const Json before = job.ledger->current_spec().value("spec", Json::object());
+  const Json::json_pointer errors("/output/errors");
+  const bool is_taken = job.spec.canonical.contains(errors) && before.contains(errors) &&
+                        job.spec.canonical[errors] == before[errors];
+  return is_taken ? "--output NEW_PATH --set output.errors=NEW_FILE" : "--output NEW_PATH";
+}
+
 Status Refuse(
     const PreparedJob& job, const std::vector<SpecDifference>& differences, std::int64_t rows_done
 ) {
@@ -75,7 +84,7 @@ Status Refuse(
       accept += " --accept-change " + difference.field;
     }
   }
-  message += "\nTo write elsewhere, add:        --output NEW_PATH";
+  message += "\nTo write elsewhere, add:        " + ElsewhereFlags(job);
   if (!IsObjectPath(job.ledger->layout().output)) {
     message +=
         "\nTo start anew there, add:       --restart   (moves the old output and its state aside)";
@@ -312,10 +321,11 @@ Status CheckSameColumns(const PreparedJob& job) {
   if (job.bound.output->Equals(*job.plan.output, /*check_metadata=*/false)) return Status::OK();
   return Status::Invalid(fmt::format(
       "the changed spec gives other columns than the rows of {} have:\n  then: {}\n  now:  {}\nadd "
-      "--output NEW_PATH, or --restart",
+      "{}, or --restart",
       job.ledger->layout().output,
       fmt::join(job.plan.output->field_names(), ", "),
-      fmt::join(job.bound.output->field_names(), ", ")
+      fmt::join(job.bound.output->field_names(), ", "),
+      ElsewhereFlags(job)
   ));
 }
 

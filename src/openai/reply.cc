@@ -59,7 +59,7 @@ std::string Clipped(std::string text) {
   return text + "...";
 }
 
-// What an error's body says: OpenAI's form, vLLM's and SGLang's older flat one, or text.
+// What an error's body says: OpenAI's form, vLLM's and SGLang's older flat one, or its text.
 struct ErrorBody {
   std::string message, code, type;
 };
@@ -70,17 +70,21 @@ ErrorBody ReadError(const std::string& body) {
   ErrorBody read{Text(error, "message"), Text(error, "code"), Text(error, "type")};
   if (read.message.empty()) read.message = Text(json, "error");
   if (read.message.empty()) read.message = Text(json, "detail");
-  if (read.message.empty() && json.is_discarded() && IsValidUtf8(body)) read.message = body;
+  const bool has_text = body.find_first_not_of(" \t\r\n") != body.npos;
+  if (read.message.empty() && has_text && IsValidUtf8(body)) read.message = body;
   read.message = Clipped(std::move(read.message));
   return read;
 }
 
-// The answer of a refusal, as Request::http_whole wants it: OpenAI's keys, as far as they are
-// there.
+// The answer of a refusal, as Request::http_whole wants it: OpenAI's keys, with what is said
+// elsewhere if they are not there.
 std::string WholeError(const HttpReply& reply, const ErrorBody& error) {
   const Json json = ParseJson<Json>(reply.body);
   const Json& given = Member(json, "error").is_object() ? Member(json, "error") : json;
-  nlohmann::ordered_json whole = {{"message", error.message}};
+  nlohmann::ordered_json whole = {
+      {"message",
+       error.message.empty() ? fmt::format("the server answered {}", reply.status) : error.message}
+  };
   for (const char* key : {"type", "param", "code"}) {
     const Json& value = Member(given, key);
     if (value.is_string()) {
@@ -89,6 +93,7 @@ std::string WholeError(const HttpReply& reply, const ErrorBody& error) {
       whole[key] = value.is_number_integer() ? value : Json();
     }
   }
+  if (!whole["type"].is_string()) whole["type"] = "invalid_request_error";
   return fmt::format("{} {}", reply.status, CompactJson(whole));
 }
 

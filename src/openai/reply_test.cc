@@ -8,6 +8,8 @@
 #include <string>
 #include <utility>
 
+#include "nlohmann/json.hpp"
+
 namespace millstream {
 namespace {
 
@@ -94,13 +96,48 @@ TEST(ReplyTest, AWholeRefusalHasItsStatusAndErrorObject) {
   EXPECT_EQ(
       JudgedWhole(400, R"({"object": "error", "message": "no", "type": ["x"], "code": 400})")
           .completion.text,
-      R"(400 {"message":"no","type":null,"param":null,"code":400})"
+      R"(400 {"message":"no","type":"invalid_request_error","param":null,"code":400})"
   );
   EXPECT_EQ(
       JudgedWhole(413, "too large").completion.text,
-      R"(413 {"message":"too large","type":null,"param":null,"code":null})"
+      R"(413 {"message":"too large","type":"invalid_request_error","param":null,"code":null})"
   );
   EXPECT_EQ(Judged(422, R"({"error":{"message":"no"}})").completion.text, "");
+}
+
+// FastAPI's, say, which is of vLLM and SGLang before their own code sees a request.
+TEST(ReplyTest, ARefusalInAnyFormKeepsItsWords) {
+  const auto told = [](const std::string& body) {
+    const nlohmann::json error =
+        nlohmann::json::parse(JudgedWhole(422, body).completion.text.substr(4));
+    EXPECT_EQ(error["type"], "invalid_request_error") << body;
+    return error["message"].get<std::string>();
+  };
+  const std::string detail =
+      R"({"detail":[{"type":"missing","loc":["body","messages"],"msg":"Field required"}]})";
+  for (const std::string& body :
+       {detail,
+        std::string("[1]"),
+        std::string("null"),
+        std::string(R"({"error":null})"),
+        std::string(R"({"error":{"message":7}})"),
+        std::string(R"({"error":{"message":""}})")}) {
+    EXPECT_EQ(told(body), body);
+    EXPECT_EQ(Judged(422, body).completion.error_message, "the server answered 422: " + body);
+  }
+  EXPECT_EQ(told(R"({"error":"text"})"), "text");
+  EXPECT_EQ(told(R"({"detail":"text"})"), "text");
+  EXPECT_EQ(told(""), "the server answered 422");
+  EXPECT_EQ(told(" \n"), "the server answered 422");
+  EXPECT_EQ(told("\xff\xfe"), "the server answered 422");
+  EXPECT_EQ(told("{\"message\": \"\xff\"}"), "the server answered 422");
+  EXPECT_LT(told("[" + std::string(100'000, ' ') + "]").size(), 1000);
+  EXPECT_EQ(Judged(413, "").completion.error_message, "the server answered 413");
+  EXPECT_EQ(
+      Judged(400, R"({"detail":[{"msg":"this exceeds the maximum context length"}]})")
+          .completion.error_code,
+      "prompt_too_long"
+  );
 }
 
 TEST(ReplyTest, EachServersWordsForAPromptThatIsTooLongAreKnown) {

@@ -188,7 +188,9 @@ class GenerateStep {
   Result<std::vector<nlohmann::ordered_json>> ServedPrompts(
       const RowBatch& slice, std::vector<std::optional<RowError>>* errors
   ) const;
-  bool CanCount() const;
+  // Where its own prompts go; a row's `request` says so itself.
+  Endpoint endpoint() const { return spec_.raw_prompt ? Endpoint::kCompletions : Endpoint::kChat; }
+  bool CanCount(Endpoint endpoint) const;
   Result<std::optional<std::int64_t>> CountServed(const nlohmann::ordered_json& prompt) const;
   Status FitServed(
       const RowBatch& slice,

@@ -56,24 +56,23 @@ void MarkTexts(Json& value, const std::string& special_tokens) {
 
 // The body as it came, to its digits and its order of keys, but for the model's name; `extra` keys
 // are added where it has none of that name.
-std::string BodyForServer(
-    std::string_view text, const Json& body, const std::string& model, const Json& extra
-) {
+std::string BodyForServer(std::string_view text, const std::string& model, const Json& extra) {
   JsonDocument document;
   const Status parsed = document.Parse(text);
   MS_CHECK(parsed.ok());  // as it was before
   std::string out = "{\"model\":";
   WriteJsonString(model, out);
+  Json missing = extra;
   (void)document.root().ForEachMember([&](std::string_view key, const JsonNode& value) {
     if (key == "model") return Status::OK();
+    missing.erase(key);
     out += ',';
     WriteJsonString(key, out);
     out += ':';
     WriteJson(value, out);
     return Status::OK();
   });
-  for (const auto& [key, value] : extra.items()) {
-    if (body.contains(key)) continue;
+  for (const auto& [key, value] : missing.items()) {
     out += ',';
     WriteJsonString(key, out);
     out += ':' + CompactJson(value);
@@ -106,13 +105,14 @@ std::string IgnoredKeys::InWords() const {
 
 std::string GenerateStep::IgnoredInWords() const {
   const std::string keys = ignored_ ? ignored_->InWords() : "";
-  return keys.empty()
-             ? keys
-             : fmt::format(
-                   "{}: keys of request bodies that change no answer here were ignored: {}",
-                   id_,
-                   keys
-               );
+  return keys.empty() ? keys
+                      : fmt::format(
+                            "{}: keys of request bodies that are not known here, or change no "
+                            "answer, were ignored: "
+                            "{}",
+                            id_,
+                            keys
+                        );
 }
 
 Status GenerateStep::BindRequest() {
@@ -163,8 +163,7 @@ Problem GenerateStep::PrepareHttp(
 ) const {
   Request request;
   request.http_path = EndpointPath(line.endpoint);
-  request.http_body =
-      BodyForServer(text, line.body, model_.served->name, model_.served->extra_body);
+  request.http_body = BodyForServer(text, model_.served->name, model_.served->extra_body);
   request.http_whole = true;
   request.name = fmt::format("{}:{} {} 0", row.file, row.record, id_);
   out->prompt = request.http_body;

@@ -13,6 +13,25 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// What of a body that a row holds its prompt is made of; null if a token counter could not take it.
+Json PromptOfRequest(const Json& body, bool is_chat) {
+  const auto member = [&](const char* key) {
+    const auto found = body.is_object() ? body.find(key) : body.end();
+    return found == body.end() ? Json() : *found;
+  };
+  const char* const key = is_chat ? "messages" : "prompt";
+  Json prompt = {{key, member(key)}};
+  if (!(is_chat ? prompt[key].is_array() : prompt[key].is_string())) return {};
+  if (Json given = member("add_special_tokens"); given.is_boolean()) {
+    prompt["add_special_tokens"] = std::move(given);
+  }
+  if (member("continue_final_message") == true) prompt["continue_final_message"] = true;
+  if (Json given = member("chat_template_kwargs"); given.is_object()) {
+    prompt["chat_template_kwargs"] = std::move(given);
+  }
+  return prompt;
+}
+
 }  // namespace
 
 void GenerateStep::AddPromptSettings(Json& body) const {
@@ -73,7 +92,7 @@ Status GenerateStep::CheckOverflowServed() const {
     if (!problem.empty()) return Status::Invalid(problem);
   }
   if (spec_.overflow_error) return Status::OK();
-  if (!CanCount()) {
+  if (!CanCount(endpoint())) {
     return Status::Invalid(
         "on_overflow: nobody says how many tokens a prompt has, so that none can be cut to fit: "
         "give the model's `tokenizer` under `models`, or use `on_overflow: error`"
@@ -94,9 +113,7 @@ Status GenerateStep::CheckOverflowServed() const {
 }
 
 Status GenerateStep::ToServer(Json& body) const {
-  MS_RETURN_NOT_OK(TranslateBody(
-      model_.served->dialect, spec_.raw_prompt ? Endpoint::kCompletions : Endpoint::kChat, body
-  ));
+  MS_RETURN_NOT_OK(TranslateBody(model_.served->dialect, endpoint(), body));
   for (const auto& [key, value] : model_.served->extra_body.items()) {
     if (body.contains(key)) {
       return Status::Invalid(
@@ -126,9 +143,8 @@ Result<std::vector<Json>> GenerateStep::ServedPrompts(
   return prompts;
 }
 
-bool GenerateStep::CanCount() const {
+bool GenerateStep::CanCount(Endpoint endpoint) const {
   const ServedModel& served = *model_.served;
-  const Endpoint endpoint = spec_.raw_prompt ? Endpoint::kCompletions : Endpoint::kChat;
   return served.count_tokens && (served.counts_every_row || CountsTokens(served.dialect, endpoint));
 }
 
@@ -139,9 +155,19 @@ Result<std::optional<std::int64_t>> GenerateStep::CountServed(const Json& prompt
 }
 
 Result<std::optional<std::int64_t>> GenerateStep::CountPrompt(const PreparedRow& row) const {
-  if (!model_.served || row.requests.empty() || !CanCount()) return std::nullopt;
-  const Json body = Json::parse(row.requests.front().http_body);
-  return CountServed(body.at(raw_prompt_ ? "prompt" : "messages"));
+  if (!model_.served || row.requests.empty()) return std::nullopt;
+  const Request& request = row.requests.front();
+  const bool is_chat = request.http_path == EndpointPath(Endpoint::kChat);
+  if (!CanCount(is_chat ? Endpoint::kChat : Endpoint::kCompletions)) return std::nullopt;
+  if (!spec_.request_column) {
+    const Json body = Json::parse(request.http_body);
+    return CountServed(body.at(is_chat ? "messages" : "prompt"));
+  }
+  RowRequest line;
+  if (ReadRowRequest(request.http_body, "", "", &line)) return std::nullopt;
+  const Json prompt = PromptOfRequest(line.body, is_chat);
+  if (prompt.is_null()) return std::nullopt;
+  return model_.served->count_tokens(prompt);
 }
 
 std::optional<std::int64_t> GenerateStep::max_tokens() const {
@@ -161,7 +187,7 @@ Status GenerateStep::FitServed(
     PreparedRow& out
 ) const {
   const ServedModel& served = *model_.served;
-  if (!CanCount() || (spec_.overflow_error && !served.counts_every_row)) {
+  if (!CanCount(endpoint()) || (spec_.overflow_error && !served.counts_every_row)) {
     return Status::OK();
   }
   const bool has_max_tokens = spec_.numbers.contains("max_tokens");
@@ -205,7 +231,6 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
     const std::vector<RowSettings>& settings,
     std::vector<std::optional<RowError>> errors
 ) const {
-  const Endpoint endpoint = raw_prompt_ ? Endpoint::kCompletions : Endpoint::kChat;
   MS_ASSIGN_OR_RETURN(std::vector<Json> prompts, ServedPrompts(slice, &errors));
   Values choices;
   if (choices_) {
@@ -226,7 +251,7 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareServed(
     body[raw_prompt_ ? "prompt" : "messages"] = std::move(prompts[row]);
     const bool is_drawn = !body.contains("temperature") || body["temperature"] != 0.0;
     Request request;
-    request.http_path = EndpointPath(endpoint);
+    request.http_path = EndpointPath(endpoint());
     for (std::int64_t sample = 0; sample < spec_.n; ++sample) {
       const RowId id = slice.rows[row].id;
       constexpr std::uint64_t kSeedMask = 0x7fffffff;  // what all servers take

@@ -7,6 +7,7 @@
 
 #include "base/compact_json.h"
 #include "data/json_document.h"
+#include "data/json_value.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -60,47 +61,70 @@ bool IsNarrow(const JsonNode& node) {
 }
 
 // Which values of a key that the native engine cannot honour ask for nothing. Null always does.
-enum class Harmless : std::uint8_t { kNull, kFalse, kTrue, kEmpty };
+enum class Harmless : std::uint8_t { kNull, kFalse, kTrue, kEmpty, kOne, kNotPositive };
 
 struct UnsupportedKey {
   std::string_view key;
   Harmless harmless;
+  std::string_view advice = "it would change the answer; leave it out, or use a server";
 };
-constexpr std::array<UnsupportedKey, 34> kUnsupported{{
+constexpr std::string_view kSayLark = "`structured_outputs: {grammar: ...}` takes one in Lark";
+constexpr std::array<UnsupportedKey, 55> kUnsupported{{
     {"allowed_token_ids", Harmless::kEmpty},
     {"audio", Harmless::kNull},
     {"bad_words", Harmless::kEmpty},
     {"chat_template", Harmless::kNull},
+    {"custom_logit_processor", Harmless::kEmpty},
     {"documents", Harmless::kEmpty},
+    {"dry_multiplier", Harmless::kEmpty},
+    {"dynatemp_range", Harmless::kEmpty},
+    {"ebnf", Harmless::kEmpty, kSayLark},
+    {"enable_thinking", Harmless::kNull, "say it in `chat_template_kwargs`"},
     {"functions", Harmless::kEmpty},
+    {"grammar", Harmless::kEmpty, kSayLark},
+    {"guided_structural_tag", Harmless::kNull},
     {"guided_whitespace_pattern", Harmless::kNull},
     {"include_reasoning", Harmless::kTrue},
     {"logit_bias", Harmless::kEmpty},
     {"logits_processors", Harmless::kEmpty},
     {"logprobs", Harmless::kFalse},
+    {"lora", Harmless::kEmpty},
+    {"lora_path", Harmless::kEmpty},
+    {"mirostat", Harmless::kEmpty},
     {"mm_processor_kwargs", Harmless::kEmpty},
+    {"n_predict", Harmless::kNull, "say `max_tokens`"},
+    {"n_probs", Harmless::kEmpty},
+    {"no_repeat_ngram_size", Harmless::kEmpty},
     {"prompt_embeds", Harmless::kNull},
     {"prompt_logprobs", Harmless::kNull},
     {"reasoning", Harmless::kNull},
     {"reasoning_effort", Harmless::kNull},
+    {"repeat_penalty", Harmless::kOne, "say `repetition_penalty`"},
+    {"repetition_detection", Harmless::kEmpty},
     {"return_token_ids", Harmless::kFalse},
     {"return_tokens_as_token_ids", Harmless::kFalse},
+    {"samplers", Harmless::kNull},
     {"skip_special_tokens", Harmless::kTrue},
     {"spaces_between_special_tokens", Harmless::kTrue},
+    {"stop_regex", Harmless::kEmpty},
+    {"structural_tag", Harmless::kNull},
     {"suffix", Harmless::kEmpty},
+    {"t_max_predict_ms", Harmless::kNotPositive},
+    {"thinking", Harmless::kNull},
+    {"thinking_budget", Harmless::kNull},
+    {"thinking_token_budget", Harmless::kNull},
     {"tools", Harmless::kEmpty},
     {"top_logprobs", Harmless::kEmpty},
+    {"top_n_sigma", Harmless::kNotPositive},
     {"truncate_prompt_tokens", Harmless::kNull},
-    {"typical_p", Harmless::kNull},
+    {"typical_p", Harmless::kOne},
     {"use_beam_search", Harmless::kFalse},
     {"verbosity", Harmless::kNull},
     {"vllm_xargs", Harmless::kEmpty},
+    {"watermark", Harmless::kFalse},
+    {"watermarking", Harmless::kFalse},
     {"web_search_options", Harmless::kNull},
-    {"dry_multiplier", Harmless::kEmpty},
-    {"mirostat", Harmless::kEmpty},
     {"xtc_probability", Harmless::kEmpty},
-    {"structural_tag", Harmless::kNull},
-    {"guided_structural_tag", Harmless::kNull},
 }};
 
 bool IsHarmless(const Json& value, Harmless harmless) {
@@ -113,6 +137,10 @@ bool IsHarmless(const Json& value, Harmless harmless) {
       return is_false;
     case Harmless::kTrue:
       return value.is_boolean() && value.get<bool>();
+    case Harmless::kOne:
+      return value == 1;
+    case Harmless::kNotPositive:
+      return value.is_number() && value <= 0;
     case Harmless::kEmpty:
       break;
   }
@@ -142,7 +170,7 @@ class BodyReader {
     std::string_view key;
     Problem (BodyReader::*read)(std::string_view key, const Json& value);
   };
-  static const std::array<Handler, 27>& Handlers();
+  static const std::array<Handler, 29>& Handlers();
 
   Problem ReadKey(const std::string& key, const Json& value) {
     for (const SamplingKey& number : SamplingKeys()) {
@@ -155,9 +183,7 @@ class BodyReader {
     if (handler != handlers.end()) return (this->*handler->read)(key, value);
     for (const UnsupportedKey& known : kUnsupported) {
       if (known.key != key) continue;
-      return IsHarmless(value, known.harmless)
-                 ? Problem()
-                 : Unsupported(key, "it would change the answer; leave it out, or use a server");
+      return IsHarmless(value, known.harmless) ? Problem() : Unsupported(key, known.advice);
     }
     out_.ignored.push_back(Shown(key));
     return std::nullopt;
@@ -422,8 +448,8 @@ class BodyReader {
   Json best_of_;
 };
 
-const std::array<BodyReader::Handler, 27>& BodyReader::Handlers() {
-  static constexpr std::array<Handler, 27> kHandlers{{
+const std::array<BodyReader::Handler, 29>& BodyReader::Handlers() {
+  static constexpr std::array<Handler, 29> kHandlers{{
       {"model", &BodyReader::Nothing},
       {"stream", &BodyReader::Nothing},
       {"messages", &BodyReader::ReadMessages},
@@ -446,6 +472,8 @@ const std::array<BodyReader::Handler, 27>& BodyReader::Handlers() {
       {"modalities", &BodyReader::ReadModalities},
       {"response_format", &BodyReader::ReadResponseFormat},
       {"structured_outputs", &BodyReader::ReadStructured},
+      {"json_schema", &BodyReader::ReadSchema},
+      {"regex", &BodyReader::ReadRegex},
       {"guided_json", &BodyReader::ReadSchema},
       {"guided_regex", &BodyReader::ReadRegex},
       {"guided_choice", &BodyReader::ReadChoice},
@@ -471,6 +499,26 @@ RowError ErrorOfRequest(const std::string& step, const RequestProblem& problem) 
       fmt::format("{} {}", problem.status, CompactJson(error))
   };
 }
+
+namespace {
+
+// What every engine must know of a body with more keys than are read.
+Json PartOfWide(const JsonNode& root) {
+  Json body = Json::object();
+  (void)root.ForEachMember([&](std::string_view key, const JsonNode& value) {
+    if (key != "model" && key != "stream") return Status::OK();
+    const bool is_plain = value.kind() != JsonKind::kArray && value.kind() != JsonKind::kObject;
+    std::string text;
+    WriteJson(value, text);
+    // Neither may be a list or an object, whatever that holds.
+    body[std::string(key)] =
+        is_plain ? Json::parse(text, nullptr, /*allow_exceptions=*/false) : Json::array();
+    return Status::OK();
+  });
+  return body;
+}
+
+}  // namespace
 
 Problem ReadRowRequest(
     std::string_view body, std::string_view method, std::string_view url, RowRequest* request
@@ -502,10 +550,9 @@ Problem ReadRowRequest(
   if (!document.Parse(body).ok() || document.root().kind() != JsonKind::kObject) {
     return Wrong("body", "`body` must be a JSON object");
   }
-  if (!IsNarrow(document.root())) {
-    return Wrong("body", fmt::format("an object in `body` has more than {} keys", kMostKeys));
-  }
-  request->body = Json::parse(body, nullptr, /*allow_exceptions=*/false);
+  request->is_wide = !IsNarrow(document.root());
+  request->body = request->is_wide ? PartOfWide(document.root())
+                                   : Json::parse(body, nullptr, /*allow_exceptions=*/false);
   if (!request->body.is_object()) return Wrong("body", "`body` must be a JSON object");
   const auto stream = request->body.find("stream");
   if (stream != request->body.end() && !IsHarmless(*stream, Harmless::kFalse)) {
@@ -531,6 +578,9 @@ Problem CheckModelName(const Json& body, const std::vector<std::string>& names) 
 }
 
 Problem ReadRequestBody(const RowRequest& request, RequestBody* out) {
+  if (request.is_wide) {
+    return Wrong("body", fmt::format("an object in `body` has more than {} keys", kMostKeys));
+  }
   return BodyReader(request, *out).Read();
 }
 

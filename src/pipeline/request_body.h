@@ -32,6 +32,9 @@ RowError ErrorOfRequest(const std::string& step, const RequestProblem& problem);
 struct RowRequest {
   Endpoint endpoint = Endpoint::kChat;
   nlohmann::ordered_json body = nlohmann::ordered_json::object();
+  /// An object in it has more keys than an engine here reads: `body` has `model` and `stream`
+  /// alone.
+  bool is_wide = false;
 };
 /// Where a request goes, and what it holds. An empty method is POST, an empty url that of chats.
 std::optional<RequestProblem> ReadRowRequest(

@@ -128,6 +128,10 @@ TEST(RequestBodyTest, EachFormOfAConstraintIsKnown) {
       {R"("guided_regex": "x+")", {Kind::kRegex, "x+"}},
       {R"("guided_choice": ["a"])", {Kind::kChoice, R"(["a"])"}},
       {R"("guided_grammar": "start: \"a\"")", {Kind::kLark, "start: \"a\""}},
+      // llama.cpp's server's, and SGLang's.
+      {R"("json_schema": {"b": 1})", {Kind::kJsonSchema, R"({"b":1})"}},
+      {R"("json_schema": "{\"b\": 1}")", {Kind::kJsonSchema, R"({"b":1})"}},
+      {R"("regex": "x+")", {Kind::kRegex, "x+"}},
   };
   for (const auto& [keys, constraint] : forms) {
     const Outcome outcome = Chat(keys);
@@ -162,6 +166,31 @@ TEST(RequestBodyTest, WhatWouldChangeTheAnswerIsRefusedUnlessItAsksForNothing) {
       {"bad_words", {R"(["x"])", "[]"}},
       {"allowed_token_ids", {"[1]", "[]"}},
       {"structured_outputs", {R"({"structural_tag": "x"})", R"({"structural_tag": null})"}},
+      // Of llama.cpp's server:
+      {"grammar", {R"("root ::= \"a\"")", R"("")"}},
+      {"n_predict", {"7", "null"}},
+      {"repeat_penalty", {"1.1", "1.0"}},
+      {"dynatemp_range", {"0.5", "0"}},
+      {"samplers", {R"(["top_k"])", "null"}},
+      {"lora", {R"([{"id": 0, "scale": 1}])", "[]"}},
+      {"n_probs", {"3", "0"}},
+      {"typical_p", {"0.5", "1"}},
+      {"top_n_sigma", {"1", "-1"}},
+      {"t_max_predict_ms", {"100", "0"}},
+      // Of SGLang:
+      {"ebnf", {R"("root ::= \"a\"")", "null"}},
+      {"stop_regex", {R"(["a+"])", "[]"}},
+      {"custom_logit_processor", {R"("x")", R"("")"}},
+      {"lora_path", {R"("x")", "null"}},
+      // Of vLLM and others:
+      {"thinking_token_budget", {"100", "null"}},
+      {"thinking_budget", {"100", "null"}},
+      {"enable_thinking", {"false", "null"}},
+      {"thinking", {R"({"type": "enabled"})", "null"}},
+      {"repetition_detection", {R"({"min_count": 2})", "{}"}},
+      {"watermarking", {"true", "false"}},
+      {"watermark", {"true", "false"}},
+      {"no_repeat_ngram_size", {"3", "0"}},
   };
   for (const auto& [key, values] : keys) {
     const Outcome refused = Chat('"' + key + "\": " + values.first);
@@ -173,6 +202,7 @@ TEST(RequestBodyTest, WhatWouldChangeTheAnswerIsRefusedUnlessItAsksForNothing) {
     EXPECT_FALSE(taken.problem) << key << ": " << taken.problem->message;
     EXPECT_TRUE(taken.body.ignored.empty()) << key;
   }
+  EXPECT_NE(Chat(R"("n_predict": 7)").problem->message.find("`max_tokens`"), std::string::npos);
   // Of a text completion 0 asks for the tokens that were drawn.
   EXPECT_TRUE(Text(R"("logprobs": 0)").problem);
   EXPECT_FALSE(Text(R"("best_of": 3, "n": 3)").problem);
@@ -258,7 +288,8 @@ TEST(RequestBodyTest, HostileBodiesAreRefusedAndNothingElse) {
         nested(127),
         nested(100'000),
         wide,
-        R"({"messages": [], "metadata": )" + wide + "}"}) {
+        R"({"messages": [], "metadata": )" + wide + "}",
+        std::string(R"({"messages": [], "metadata": 1e999})")}) {
     const bool is_list = body == nested(127);  // a list of lists: for the template's check
     EXPECT_EQ(Translated(body, kChatUrl).problem.has_value(), !is_list) << body.substr(0, 60);
   }
@@ -307,6 +338,28 @@ TEST(RequestBodyTest, HostileBodiesAreRefusedAndNothingElse) {
       }
     }
   }
+}
+
+// A server may take what the native engine does not read: then only what all must know is.
+TEST(RequestBodyTest, OfAWideBodyTheModelAndTheStreamAreKnown) {
+  std::string wide = R"({"model": "a", "logit_bias": {"0": 1)";
+  for (int i = 1; i < 200'000; ++i) wide += ", \"" + std::to_string(i) + "\": 1";
+  wide += "}";
+  {
+    RowRequest request;
+    EXPECT_FALSE(ReadRowRequest(wide + "}", "POST", kChatUrl, &request));
+    EXPECT_FALSE(CheckModelName(request.body, {"a"}));
+    EXPECT_EQ(CheckModelName(request.body, {"b"})->status, 404);
+    RequestBody read;
+    EXPECT_EQ(ReadRequestBody(request, &read)->param, "body");
+  }
+  for (const char* keys : {R"(, "stream": true})", R"(, "stream": {}})", R"(, "stream": [{}]})"}) {
+    RowRequest request;
+    EXPECT_EQ(ReadRowRequest(wide + keys, "POST", kChatUrl, &request)->param, "stream");
+  }
+  RowRequest request;
+  EXPECT_FALSE(ReadRowRequest(wide + R"(, "model": {"x": 1}, "stream": false})", "", "", &request));
+  EXPECT_EQ(CheckModelName(request.body, {"a"})->param, "model");
 }
 
 TEST(RequestBodyTest, OtherUrlsMethodsAndStreamsAreRefused) {

@@ -143,7 +143,11 @@ class Handler(StubHandler):
         if self.path in ("/tokenize", "/apply-template"):
             with server.lock:
                 server.looks.append(self.path)
-            return self.answer(200, {}, json.dumps(self.count_tokens(body)).encode())
+            try:
+                counted = self.count_tokens(body)
+            except (AttributeError, KeyError, TypeError):
+                return self.answer_error(400, "no such prompt")
+            return self.answer(200, {}, json.dumps(counted).encode())
         with server.lock:
             server.bodies.append((self.path, body))
             server.headers.append({name.lower(): value for name, value in self.headers.items()})

@@ -213,7 +213,7 @@ def test_a_chat_may_fill_the_context(batch):
 
 
 def test_constraints_bind(batch):
-    choice, pattern, schema, anything = batch(
+    choice, pattern, schema, anything, regex, plain_schema = batch(
         [
             chat("a", structured_outputs={"choice": ["red", "blue"]}),
             chat("b", guided_regex="[0-9]{3}"),
@@ -233,6 +233,8 @@ def test_constraints_bind(batch):
                 },
             ),
             chat("d", response_format={"type": "json_object"}, max_tokens=400),
+            chat("e", regex="[a-c]{4}"),
+            chat("f", json_schema={"type": "integer", "minimum": 3, "maximum": 5}),
         ]
     )
 
@@ -243,6 +245,7 @@ def test_constraints_bind(batch):
     assert re.fullmatch("[0-9]{3}", content(pattern))
     assert isinstance(json.loads(content(schema))["n"], int)
     assert content(anything).startswith("{")
+    assert re.fullmatch("[a-c]{4}", content(regex)) and json.loads(content(plain_schema)) in (3, 4, 5)
 
 
 def test_text_of_a_row_is_no_special_token(batch):
@@ -266,6 +269,7 @@ def test_warnings_name_what_is_ignored_and_doubled_ids_once(batch):
     warnings = [line for line in batch.said.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 2
     assert '1 custom_id stands more than once, such as "c0"' in warnings[0]
+    assert "not known here, or change no answer" in warnings[1]
     assert all(f"`{key}` (4 times)" in warnings[1] for key in ("user", "metadata", "novel"))
 
 
@@ -274,6 +278,7 @@ def test_a_server_gets_the_body_as_it_is_and_its_answer_is_kept_whole(batch):
         chat("a", model="alias", tools=[{"type": "function"}], user="me", seed=2**62 + 1, novel={"x": [None]}),
         text_of("b", ["one", "two"], n=2, logprobs=3),
         chat("c", [{"type": "image_url", "image_url": {"url": "http://x"}}]),
+        chat("d", "wide", model="alias", logit_bias={str(token): -1 for token in range(2000)}),
     ]
 
     def answer(body):
@@ -289,8 +294,8 @@ def test_a_server_gets_the_body_as_it_is_and_its_answer_is_kept_whole(batch):
     wanted = [line["body"] | {"model": "m/1"} for line in sent]
     got = {json.dumps(body.get("messages") or body["prompt"]): (path, body) for path, body in server.bodies}
     assert [got[json.dumps(body.get("messages") or body["prompt"])][1] for body in wanted] == wanted
-    assert sorted(path for path, _ in server.bodies) == ["/v1/chat/completions"] * 2 + ["/v1/completions"]
-    assert [line["custom_id"] for line in found] == ["a", "b", "c"]
+    assert sorted(path for path, _ in server.bodies) == ["/v1/chat/completions"] * 3 + ["/v1/completions"]
+    assert [line["custom_id"] for line in found] == ["a", "b", "c", "d"]
     assert [line["response"]["body"] for line in found] == [answer(body) for body in wanted]
 
 
@@ -324,6 +329,7 @@ def test_what_a_server_refuses_has_its_status_and_its_words(batch, tmp_path):
     for line in bad[:4]:
         status, error = refusals[line["custom_id"]]
         kept = {key: error.get(key) for key in ("message", "type", "param", "code")}
+        kept["type"] = kept["type"] or "invalid_request_error"
         assert line["response"] | {"request_id": ""} == {
             "status_code": status,
             "request_id": "",
@@ -551,6 +557,30 @@ def test_a_preview_and_a_dry_run_write_nothing(millstream, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+@pytest.mark.parametrize("owner", ["vllm", "llamacpp", "openai"])
+def test_a_dry_run_counts_the_prompts_that_can_be_counted(millstream, tmp_path, owner):
+    """Each line by itself: of a chat or a text completion, or one that the server is to refuse."""
+    odd = [
+        {},
+        {"messages": None},
+        {"messages": "Hi"},
+        {"messages": [7]},
+        {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
+        {"chat_template_kwargs": [1], "messages": [{"role": "user", "content": "a"}], "add_special_tokens": "x"},
+    ]
+    sent = [chat(str(i)) | {"body": body} for i, body in enumerate(odd)]
+    sent += [text_of("t", prompt) for prompt in ("one two three", ["one", "two"], [1, 2], None, 7)]
+    sent += [text_of("none", "x") | {"body": {}}, chat("good", "one two three four five six seven")]
+    write(tmp_path / "in.jsonl", sent)
+    command = ["batch", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--model", "m/1", "--dry-run"]
+    with Server(owner=owner, context=512) as server:
+        asked = millstream(*command, *served(server))
+        counted = millstream(*command, *served(server), "--set", f"models.model.tokenizer={MODEL}")
+        assert not server.bodies
+    for process in (asked, counted):
+        assert f"prompt tokens over {len(sent)} sampled rows" in process.stdout
+
+
 def test_a_key_comes_from_the_environment_alone(batch, monkeypatch, tmp_path):
     monkeypatch.setenv("BATCH_KEY", "sk-canary-1")
     with Server(key="sk-canary-1") as server:
@@ -558,6 +588,36 @@ def test_a_key_comes_from_the_environment_alone(batch, monkeypatch, tmp_path):
     assert check_line(line) == "answered"
     for file in tmp_path.rglob("*"):
         assert file.is_dir() or b"sk-canary-1" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("output", ["parts", "parts/", "parts//", "./parts/.", "."])
+def test_an_output_may_be_a_folder_of_parts(tmp_path, output):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    write(tmp_path / "in.jsonl", [chat("a"), chat("b")])
+    with Server() as server:
+        command = [BINARY, "batch", "../in.jsonl", "-o", output, "--model", "m/1", *served(server)]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (part,) = (folder / output).glob("*.jsonl")
+    assert [line["custom_id"] for line in read_rows(part)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("before", [[], ["--errors", "failed.jsonl"]], ids=["one file", "errors apart"])
+@pytest.mark.parametrize("change", [["--errors", "other.jsonl"], ["--served-model-name", "alias"]])
+def test_what_is_said_of_a_changed_flag_can_be_followed(tmp_path, before, change):
+    write(tmp_path / "in.jsonl", [chat("a"), chat("b", stream=True)])
+    with Server() as server:
+        command = [BINARY, "batch", "in.jsonl", "-o", "out.jsonl", "--model", "m/1", *served(server)]
+        subprocess.run([*command, *before], cwd=tmp_path, check=True, capture_output=True)
+        command += change if before[:1] == change[:1] else [*before, *change]
+        changed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert changed.returncode == 1
+        (said,) = [line for line in changed.stderr.splitlines() if "elsewhere, add:" in line]
+        flags = said.split(":", 1)[1].replace("NEW_PATH", "new.jsonl").replace("NEW_FILE", "new-failed.jsonl")
+        subprocess.run([*command, *flags.split()], cwd=tmp_path, check=True, capture_output=True)
+    lines = [line for file in tmp_path.glob("*.jsonl") if file.name != "in.jsonl" for line in read_rows(file)]
+    assert sorted(line["custom_id"] for line in lines) == ["a", "a", "b", "b"]
 
 
 def test_a_wrong_command_says_what_is_missing(millstream, tmp_path):

@@ -164,6 +164,9 @@ def test_another_spec_is_refused_with_the_difference(millstream, job, whole):
     said = millstream("run", job, "--set", "steps.a.max_tokens=9", exit_code=1).stderr
     assert "max_tokens: 8 -> 9" in said
     assert "--output" in said and "--restart" in said
+    # Also where there is an --output already: the last holds.
+    elsewhere = ["--output", job.parent / "out", "--output", job.parent / "elsewhere"]
+    millstream("run", job, "--set", "steps.a.max_tokens=9", *elsewhere, "--dry-run")
     millstream("run", job, "--set", "split_rows=7", "--set", "max_errors=5")  # what changes no row may change
 
 
