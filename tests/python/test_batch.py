@@ -138,6 +138,11 @@ def test_each_line_has_its_line_in_order(batch):
         chat("body") | {"body": [1]},
         chat("no body") | {"body": None},
         {"custom_id": 7},
+        {key: value for key, value in chat("no url", max_tokens=1).items() if key != "url"},
+        chat("null url", max_tokens=1) | {"url": None},
+        chat("no method", max_tokens=1) | {"method": None},
+        chat("empty method", max_tokens=1) | {"method": ""},
+        chat(None, max_tokens=1),
         chat("last", max_tokens=4, model="other-name"),
     ]
     found = batch(lines, "--served-model-name", "other-name")
@@ -145,8 +150,13 @@ def test_each_line_has_its_line_in_order(batch):
     assert [line["custom_id"] for line in found] == [
         (cut if isinstance(line, str) or line["custom_id"] == 7 else line)["custom_id"] for line in lines
     ]
+    (nameless,) = [line for line in found if line["custom_id"] is None and line["response"]]
+    assert nameless["response"]["status_code"] == 400
+    assert nameless["response"]["body"]["error"]["param"] == "custom_id"
     told = {}
     for line in found:
+        if line is nameless:
+            continue
         response = line["response"]
         told[line["custom_id"]] = response and (
             response["status_code"],
@@ -169,6 +179,10 @@ def test_each_line_has_its_line_in_order(batch):
         "schema": (400, "response_format", "invalid_value"),
         "body": (400, "body", "invalid_value"),
         "no body": (400, "body", "invalid_value"),
+        "no url": (400, "url", "invalid_url"),
+        "null url": (400, "url", "invalid_url"),
+        "no method": (400, "method", "invalid_method"),
+        "empty method": (400, "method", "invalid_method"),
     }
     assert found[1]["error"]["code"] == "bad_json" and "line 2" in found[1]["error"]["message"]
     assert found[14]["error"]["code"] == "bad_value" and "line 15" in found[14]["error"]["message"]
@@ -515,7 +529,7 @@ def test_a_job_file_reads_and_writes_batches_as_parts(millstream, tmp_path):
         {"set": {"said": "{{ reply.choices[0].message.content }}"}},
     ]
     job["output"] = "plain.jsonl"
-    write(tmp_path / "rows.jsonl", [{"text": "one"}, {"text": "two"}])
+    write(tmp_path / "rows.jsonl", [{"text": "one", "url": None}, {"text": "two", "custom_id": None}])
     with Server() as server:
         models["m"]["base_url"] = server.url
         (tmp_path / "job.yaml").write_text(json.dumps(job))
