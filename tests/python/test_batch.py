@@ -395,6 +395,69 @@ def test_a_file_that_is_no_output_is_not_overwritten(batch, millstream, tmp_path
     assert (tmp_path / "failed.jsonl").read_text() == "mine\n" and not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_second_job_at_work_does_not_replace_the_failed_lines_of_the_first(batch, millstream, tmp_path):
+    is_first_done = threading.Event()
+
+    def script(body):
+        if body["messages"][0]["content"] == "slow":
+            is_first_done.wait(60)
+
+    failed = tmp_path / "failed.jsonl"
+    second = write(tmp_path / "second.jsonl", [chat("of the second", stream=True), chat("b", "slow")])
+    with Server(script=script) as server:
+        arguments = [*served(server), "--errors", failed]
+        command = ["batch", second, "-o", tmp_path / "answers.jsonl", "--model", "m/1", *arguments]
+        process = subprocess.Popen([BINARY, *map(str, command)], stderr=subprocess.PIPE, text=True)
+        while not server.bodies:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01)
+        batch([chat("of the first", stream=True), chat("a")], *arguments, model="m/1")
+        is_first_done.set()
+        assert "failed.jsonl is not what this job wrote" in process.communicate(timeout=60)[1]
+        assert process.returncode == 4
+        assert [line["custom_id"] for line in read_rows(failed)] == ["of the first"]
+        assert "2 rows: 1 ok, 1 error" in millstream("verify", tmp_path / "out.jsonl", "--deep").stdout
+        millstream(*command, exit_code=4)
+        failed.rename(tmp_path / "theirs.jsonl")
+        asked = len(server.bodies)
+        millstream(*command)
+        assert len(server.bodies) == asked
+    assert [line["custom_id"] for line in read_rows(failed)] == ["of the second"]
+    assert "2 rows: 1 ok, 1 error" in millstream("verify", tmp_path / "answers.jsonl", "--deep").stdout
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "failed.jsonl"])
+def test_a_file_that_was_put_there_while_a_job_was_stopped_is_left_as_it_is(millstream, tmp_path, name):
+    sent = write(tmp_path / "in.jsonl", [chat("a"), chat("b", stream=True)])
+    command = [BINARY, "batch", sent, "-o", tmp_path / "out.jsonl", "--errors", tmp_path / "failed.jsonl"]
+    is_killed = threading.Event()
+    with Server(script=lambda body: is_killed.wait(60) and None) as server:
+        command += ["--model", "m/1", *served(server)]
+        process = subprocess.Popen(command)
+        while not server.bodies:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01)
+        process.kill()
+        process.wait()
+        is_killed.set()
+        notes = tmp_path / name
+        notes.write_text("mine\n")
+        files = sorted(tmp_path.iterdir())
+        said = millstream(*command[1:], exit_code=4).stderr
+        assert f"{name} is not what this job wrote there, so it is left as it is: move it away" in said
+        assert sorted(tmp_path.iterdir()) == files and notes.read_text() == "mine\n"
+        notes.unlink()
+        millstream(*command[1:])
+        # Nor once the job is complete, which had nothing to do.
+        whole = notes.read_text()
+        notes.write_text("mine\n")
+        millstream(*command[1:], exit_code=4)
+        millstream("retry", tmp_path / "out.jsonl", "--reseed", exit_code=4)
+        assert notes.read_text() == "mine\n"
+        notes.write_text(whole)
+        millstream(*command[1:])
+
+
 def killed_and_not(tmp_path, command, start, kill):
     """Lets one job be killed as soon as it is planned; then one copy of it runs to its end undisturbed, and another is
     killed in the midst first. Returns the folders of both. `start(folder)` starts the command, `kill(process)` kills it
