@@ -136,7 +136,7 @@ Result<FinishedFile> JoinFiles(
   for (const std::string& path : paths) {
     MS_ASSIGN_OR_RETURN(auto part, storage.Open(path));
     MS_ASSIGN_OR_RETURN(
-        auto reader, OpenWritten(format, std::move(part), path, plan.output, inputs)
+        auto reader, OpenWritten(format, std::move(part), path, plan.output, inputs, ledger.id())
     );
     std::shared_ptr<arrow::RecordBatch> batch;
     while (true) {

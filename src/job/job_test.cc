@@ -728,6 +728,15 @@ TEST_F(JobExitTest, VerifyHoldsASingleFileAgainstItsPartsAndARerunPublishesOneTh
     ASSERT_TRUE(RunQuietly(*local_, fewer).ok());
     fs::copy_file(job_.PathOf(other), job_.PathOf(output), fs::copy_options::overwrite_existing);
     EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), {}).status())) << format;
+    // One that differs in a value alone.
+    JobOptions changed = job_.OptionsFor("z." + format, format);
+    changed.overrides.sets.emplace_back("steps.title.title", "'{{ text|lower }}'");
+    ASSERT_TRUE(RunQuietly(*local_, changed).ok());
+    fs::copy_file(
+        job_.PathOf("z." + format), job_.PathOf(output), fs::copy_options::overwrite_existing
+    );
+    const Status deep = VerifyOutput(*local_, job_.PathOf(output), {.deep = true}).status();
+    EXPECT_TRUE(IsConflict(deep)) << format << deep;
 
     fs::remove(job_.PathOf(output));
     EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), {}).status())) << format;

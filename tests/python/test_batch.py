@@ -424,6 +424,12 @@ def test_a_second_job_at_work_does_not_replace_the_failed_lines_of_the_first(bat
         assert len(server.bodies) == asked
     assert [line["custom_id"] for line in read_rows(failed)] == ["of the second"]
     assert "2 rows: 1 ok, 1 error" in millstream("verify", tmp_path / "answers.jsonl", "--deep").stdout
+    # Ids tell the lines of two jobs apart, of which all else may be the same.
+    shutil.copy(tmp_path / "theirs.jsonl", failed)
+    said = millstream("verify", tmp_path / "answers.jsonl", exit_code=None)
+    assert (
+        said.returncode in (1, 4) and "failed.jsonl: row 1: is no batch line: its id is none of this job" in said.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "failed.jsonl"])
