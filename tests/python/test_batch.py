@@ -395,6 +395,22 @@ def test_a_file_that_is_no_output_is_not_overwritten(batch, millstream, tmp_path
     assert (tmp_path / "failed.jsonl").read_text() == "mine\n" and not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    "errors",
+    ["link/out.jsonl", "out.jsonl/failed.jsonl", "out.jsonl.millstream/failed.jsonl", "deep/x.jsonl"],
+)
+def test_failed_lines_stand_apart_from_the_answers(millstream, tmp_path, errors):
+    sent = write(tmp_path / "in.jsonl", [chat("a"), chat("b", stream=True)])
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "out.jsonl.millstream").mkdir()
+    (tmp_path / "deep").symlink_to(tmp_path / "out.jsonl.millstream")
+    before = sorted(tmp_path.iterdir())
+    command = ["batch", sent, "-o", tmp_path / "out.jsonl", "--model", MODEL, "--errors", tmp_path / errors]
+    said = millstream(*command, exit_code=1).stderr
+    assert "output.errors" in said and errors in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_second_job_at_work_does_not_replace_the_failed_lines_of_the_first(batch, millstream, tmp_path):
     is_first_done = threading.Event()
 
