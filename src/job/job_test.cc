@@ -221,7 +221,7 @@ TEST_P(TextJobTest, AStopAtAnyStorageOperationKeepsWhatStandsAndARerunCompletesI
 }
 
 TEST_P(TextJobTest, ARestartThatFailsAnywhereLosesNeitherTheOldRowsNorTheNew) {
-  constexpr int kMoves = 8;  // the operations before the new run begins, and some
+  constexpr int kMoves = 14;  // the operations before the new run begins, and some
   for (const Fault fault : {Fault::kFails, Fault::kFailsLate}) {
     for (int n = 1; n <= kMoves; ++n) {
       SCOPED_TRACE(fmt::format("operation {}, fault {}", n, static_cast<int>(fault)));

@@ -255,7 +255,8 @@ class Ledger {
 Result<bool> FileExists(Storage& storage, const std::string& path);
 
 /// Moves an output and its state aside, to names that it returns, under which they are still one:
-/// OUT.old-1 and OUT.old-1.millstream. Invalid on an object store, which has no renames.
+/// OUT.old-1 and OUT.old-1.millstream. A Conflict if something that is not the job's stands in its
+/// place or in that of its failed rows; Invalid on an object store, which has no renames.
 Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout& layout);
 /// Ends a move that a crash left half done; does nothing if there is none.
 Status FinishMoveAside(Storage& storage, const OutputLayout& layout);

@@ -411,6 +411,51 @@ def test_failed_lines_stand_apart_from_the_answers(millstream, tmp_path, errors)
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_restart_moves_nothing_but_the_jobs_own(batch, millstream, tmp_path):
+    def held(*names):
+        return {name: (tmp_path / name).read_bytes() for name in names}
+
+    sent = [chat("a"), chat("b", stream=True)]
+    inputs = write(tmp_path / "in.jsonl", sent)
+    (tmp_path / "link.jsonl").symlink_to(inputs)
+    (tmp_path / "notes.jsonl").write_text("mine\n")
+    files = held("in.jsonl", "notes.jsonl")
+    with Server() as server:
+        command = ["batch", inputs, "--model", "m/1", *served(server), "--restart"]
+        for of_job in (False, True):  # once with a state beside out.jsonl
+            for name in ("in.jsonl", "link.jsonl"):
+                said = millstream(*command, "-o", tmp_path / "out.jsonl", "--errors", tmp_path / name, exit_code=1)
+                assert f"{name} is the input " in said.stderr
+                millstream(*command, "-o", tmp_path / name, exit_code=1)
+            arguments = ["-o", tmp_path / "out.jsonl", "--errors", tmp_path / "notes.jsonl"]
+            assert "notes.jsonl" in millstream(*command, *arguments, exit_code=4).stderr
+            assert "notes.jsonl exists" in millstream(*command, "-o", tmp_path / "notes.jsonl", exit_code=4).stderr
+            assert held(*files) == files and not list(tmp_path.glob("*old*"))
+            if not of_job:
+                batch(sent, *served(server), "--errors", tmp_path / "failed.jsonl", model="m/1")
+                files |= held("out.jsonl", "failed.jsonl")
+        # What stands in the place of a file that was moved aside, or never was there, is no rest of that move.
+        (tmp_path / "failed.jsonl").unlink()
+        arguments = ["-o", tmp_path / "out.jsonl", "--errors", tmp_path / "failed.jsonl"]
+        command[1] = tmp_path / "gone.jsonl"
+        millstream(*command, *arguments, exit_code=1)
+        assert (tmp_path / "out.old-1.jsonl").exists() and not (tmp_path / "out.jsonl.millstream").exists()
+        (tmp_path / "failed.jsonl").write_text("mine\n")
+        command[1] = inputs
+        assert "failed.jsonl exists" in millstream(*command[:-1], *arguments, exit_code=4).stderr
+        assert (tmp_path / "failed.jsonl").read_text() == "mine\n"
+        assert not (tmp_path / "failed.old-1.jsonl").exists()
+
+
+def test_a_folder_that_is_no_output_is_not_moved_aside(millstream, tmp_path):
+    (tmp_path / "rows.txt").write_text("a\n")
+    (tmp_path / "job.yaml").write_text("input: rows.txt\nsteps: [{set: {x: 1}}]\noutput: out\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    assert "no output of Millstream" in millstream("run", tmp_path / "job.yaml", "--restart", exit_code=4).stderr
+    assert (tmp_path / "out/notes.txt").read_text() == "mine" and not (tmp_path / "out.old-1").exists()
+
+
 def test_a_second_job_at_work_does_not_replace_the_failed_lines_of_the_first(batch, millstream, tmp_path):
     is_first_done = threading.Event()
 
