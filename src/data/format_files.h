@@ -42,7 +42,8 @@ Result<BatchReaderPtr> OpenWrittenOpenAiBatch(
     SourcePtr file,
     const std::string& name,
     SchemaPtr schema,
-    const std::vector<std::string>& inputs
+    const std::vector<std::string>& inputs,
+    const std::string& job
 );
 
 }  // namespace millstream

@@ -199,11 +199,10 @@ bool TakeNumber(std::string_view& text, Number& number) {
   return true;
 }
 
-std::optional<LineId> ParseId(std::string_view text) {
-  if (!text.starts_with(kIdPrefix)) return std::nullopt;
-  const std::size_t dash = text.find('-');
-  if (dash == text.npos) return std::nullopt;
-  text.remove_prefix(dash + 1);
+// `start` is what all ids of the job begin with.
+std::optional<LineId> ParseId(std::string_view text, std::string_view start) {
+  if (!text.starts_with(start)) return std::nullopt;
+  text.remove_prefix(start.size());
   LineId id;
   if (!TakeNumber(text, id.file) || !TakeNumber(text, id.record) || !TakeNumber(text, id.version)) {
     return std::nullopt;
@@ -232,16 +231,19 @@ bool IsNull(const std::optional<JsonNode>& node) {
 
 class LineParser {
  public:
-  LineParser(SchemaPtr schema, std::vector<std::string> inputs)
-      : schema_(std::move(schema)), inputs_(std::move(inputs)) {}
+  LineParser(SchemaPtr schema, std::vector<std::string> inputs, const std::string& job)
+      : schema_(std::move(schema)),
+        inputs_(std::move(inputs)),
+        id_start_(fmt::format("{}{}-", kIdPrefix, job.substr(0, kJobDigits))) {}
 
   Result<std::optional<std::size_t>> Parse(std::string_view text, RowBuilders& builders) {
     const std::size_t end = text.find('\n');
     if (end == text.npos) return std::nullopt;
     MS_RETURN_NOT_OK(document_.Parse(text.substr(0, end), JsonDocument::Utf8::kTrust));
     MS_RETURN_NOT_OK(ReadMembers());
-    const std::optional<LineId> id =
-        members_[0]->kind() == JsonKind::kString ? ParseId(members_[0]->text()) : std::nullopt;
+    const std::optional<LineId> id = members_[0]->kind() == JsonKind::kString
+                                         ? ParseId(members_[0]->text(), id_start_)
+                                         : std::nullopt;
     if (!id || id->file >= inputs_.size()) return Wrong("its id is none of this job");
     MS_RETURN_NOT_OK(Append(0, *members_[1], *builders[0]));
     MS_RETURN_NOT_OK(id->code.empty() ? AppendAnswer(builders) : AppendFailure(*id, builders));
@@ -315,6 +317,7 @@ class LineParser {
 
   const SchemaPtr schema_;
   const std::vector<std::string> inputs_;
+  const std::string id_start_;
   JsonDocument document_;
   std::array<std::optional<JsonNode>, kMembers.size()> members_;
 };
@@ -341,10 +344,11 @@ Result<BatchReaderPtr> OpenWrittenOpenAiBatch(
     SourcePtr file,
     const std::string& name,
     SchemaPtr schema,
-    const std::vector<std::string>& inputs
+    const std::vector<std::string>& inputs,
+    const std::string& job
 ) {
   MS_RETURN_NOT_OK(CheckColumns(*schema));
-  const auto parser = std::make_shared<LineParser>(schema, inputs);
+  const auto parser = std::make_shared<LineParser>(schema, inputs, job);
   return ReadWrittenText(
       std::move(file),
       name,

@@ -19,6 +19,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kJob = "0123456789abcdef0123456789abcdef";
 const std::vector<std::string> kInputs{"a.jsonl", "b-1.jsonl"};
 
 std::shared_ptr<arrow::Schema> Schema() {
@@ -70,11 +71,7 @@ std::shared_ptr<arrow::RecordBatch> BatchOf(const std::vector<Row>& rows) {
 std::string Written(const arrow::RecordBatch& batch) {
   const auto sink = arrow::io::BufferOutputStream::Create().ValueOrDie();
   auto writer = MakeTableWriter(
-      OutputFormat::kOpenAiBatch,
-      batch.schema(),
-      sink,
-      {{"millstream.job", "0123456789abcdef0123456789abcdef"}},
-      kInputs
+      OutputFormat::kOpenAiBatch, batch.schema(), sink, {{"millstream.job", kJob}}, kInputs
   );
   EXPECT_TRUE(writer.ok()) << writer.status();
   EXPECT_TRUE((*writer)->Write(batch).ok());
@@ -85,7 +82,7 @@ std::string Written(const arrow::RecordBatch& batch) {
 Result<std::shared_ptr<arrow::RecordBatch>> Read(const std::string& text) {
   const auto file = std::make_shared<arrow::io::BufferReader>(arrow::Buffer::FromString(text));
   MS_ASSIGN_OR_RETURN(
-      const auto reader, OpenWritten(OutputFormat::kOpenAiBatch, file, "x", Schema(), kInputs)
+      const auto reader, OpenWritten(OutputFormat::kOpenAiBatch, file, "x", Schema(), kInputs, kJob)
   );
   std::shared_ptr<arrow::RecordBatch> batch;
   MS_RETURN_NOT_OK(reader->ReadNext(&batch));
@@ -195,6 +192,9 @@ TEST(OpenAiBatchTest, ALineThatTheWriterDoesNotWriteIsNamed) {
         std::string("{}\n"),
         std::string("\"x\"\n"),
         changed("batch_req_", "other_"),
+        changed("0123456789ab-0", "0123456789ac-0"),  // another job's
+        changed("0123456789ab-0", "-0"),
+        changed("0123456789ab-0", "0123456789abc-0"),
         changed("-0-3-1", "-2-3-1"),  // no such file
         changed("-0-3-1", "-0-x-1"),
         changed("-0-3-1", "-0-3-1-x"),  // a code without a step

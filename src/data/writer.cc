@@ -95,7 +95,8 @@ Result<BatchReaderPtr> OpenWritten(
     SourcePtr file,
     const std::string& name,
     SchemaPtr schema,
-    const std::vector<std::string>& inputs
+    const std::vector<std::string>& inputs,
+    const std::string& job
 ) {
   switch (format) {
     case OutputFormat::kParquet:
@@ -107,7 +108,7 @@ Result<BatchReaderPtr> OpenWritten(
     case OutputFormat::kArrow:
       return OpenWrittenArrow(std::move(file), name, std::move(schema));
     case OutputFormat::kOpenAiBatch:
-      return OpenWrittenOpenAiBatch(std::move(file), name, std::move(schema), inputs);
+      return OpenWrittenOpenAiBatch(std::move(file), name, std::move(schema), inputs, job);
   }
   return Status::Invalid("no such output format");
 }

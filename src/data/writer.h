@@ -47,13 +47,15 @@ Result<std::unique_ptr<TableWriter>> MakeTableWriter(
 /// Reads a file that a TableWriter wrote back into `schema`, batch by batch, exactly as it was
 /// written; `name` is what messages call it. (In CSV and JSONL JSON texts come back in their
 /// compact form, and an index of a dictionary may be another.) A file that is not what a
-/// TableWriter of the schema writes gives a Status that names it and the place.
+/// TableWriter of the schema writes gives a Status that names it and the place; so does, in a
+/// format whose rows say whose they are, one of another job than `job`.
 Result<std::shared_ptr<arrow::RecordBatchReader>> OpenWritten(
     OutputFormat format,
     std::shared_ptr<arrow::io::RandomAccessFile> file,
     const std::string& name,
     std::shared_ptr<arrow::Schema> schema,
-    const std::vector<std::string>& inputs = {}
+    const std::vector<std::string>& inputs = {},
+    const std::string& job = ""
 );
 
 }  // namespace millstream

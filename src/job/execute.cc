@@ -117,7 +117,7 @@ Result<FinishedPart> WritePart(
 namespace {
 
 // The rows of some files, one after the other, as one unpublished file.
-Result<std::string> JoinFiles(
+Result<FinishedFile> JoinFiles(
     Storage& storage,
     const Ledger& ledger,
     OutputFormat format,
@@ -127,15 +127,16 @@ Result<std::string> JoinFiles(
 ) {
   const std::string temporary = ledger.TemporaryPath(name + ledger.layout().suffix);
   const std::vector<std::string> inputs = FileNames(plan.snapshot);
-  MS_ASSIGN_OR_RETURN(auto stream, storage.Create(temporary));
+  MS_ASSIGN_OR_RETURN(auto file, storage.Create(temporary));
+  auto stream = std::make_shared<HashingStream>(std::move(file));
   MS_ASSIGN_OR_RETURN(
       auto writer,
       MakeTableWriter(format, plan.output, stream, {{"millstream.job", ledger.id()}}, inputs)
   );
   for (const std::string& path : paths) {
-    MS_ASSIGN_OR_RETURN(auto file, storage.Open(path));
+    MS_ASSIGN_OR_RETURN(auto part, storage.Open(path));
     MS_ASSIGN_OR_RETURN(
-        auto reader, OpenWritten(format, std::move(file), path, plan.output, inputs)
+        auto reader, OpenWritten(format, std::move(part), path, plan.output, inputs, ledger.id())
     );
     std::shared_ptr<arrow::RecordBatch> batch;
     while (true) {
@@ -145,31 +146,30 @@ Result<std::string> JoinFiles(
     }
   }
   MS_RETURN_NOT_OK(writer->Close());
+  MS_ASSIGN_OR_RETURN(const std::int64_t bytes, stream->Tell());
   MS_RETURN_NOT_OK(stream->Close());
-  return temporary;
+  return FinishedFile{temporary, {stream->Hex(), static_cast<std::uint64_t>(bytes)}};
 }
 
 }  // namespace
 
 Status WriteSingleFile(Storage& storage, Ledger& ledger, OutputFormat format, const Plan& plan) {
   const OutputLayout& layout = ledger.layout();
-  std::vector<std::string> parts, errors;
+  std::vector<std::string> parts;
   for (const Split& split : plan.splits) parts.push_back(layout.PartPath(split.number));
   MS_ASSIGN_OR_RETURN(
-      const std::string output, JoinFiles(storage, ledger, format, plan, parts, "output")
+      const FinishedFile output, JoinFiles(storage, ledger, format, plan, parts, "output")
   );
-  if (!layout.errors.empty()) {
-    MS_ASSIGN_OR_RETURN(const auto committed, ledger.Parts());
-    for (const auto& [split, part] : committed) {
-      if (part.errors) errors.push_back(layout.ErrorsPath(split, part.errors->hash));
-    }
-    MS_ASSIGN_OR_RETURN(
-        const std::string failed, JoinFiles(storage, ledger, format, plan, errors, "errors")
-    );
-    // Before the output: where that stands, its failed rows do.
-    MS_RETURN_NOT_OK(ledger.PublishErrors(failed));
+  if (layout.errors.empty()) return ledger.PublishOutput(output, std::nullopt);
+  std::vector<std::string> errors;
+  MS_ASSIGN_OR_RETURN(const auto committed, ledger.Parts());
+  for (const auto& [split, part] : committed) {
+    if (part.errors) errors.push_back(layout.ErrorsPath(split, part.errors->hash));
   }
-  return ledger.PublishOutput(output);
+  MS_ASSIGN_OR_RETURN(
+      const FinishedFile failed, JoinFiles(storage, ledger, format, plan, errors, "errors")
+  );
+  return ledger.PublishOutput(output, failed);
 }
 
 void SayIgnored(const BoundJob& job, const Say& say) {

@@ -177,6 +177,7 @@ Result<JobReport> RunBegun(
   const std::vector<Split> open = OpenSplits(job, parts, &report.rows_before);
   MS_ASSIGN_OR_RETURN(const auto success, job.ledger->Success());
   MS_ASSIGN_OR_RETURN(const bool stands, job.ledger->OutputStands());
+  MS_RETURN_NOT_OK(job.ledger->CheckOutput());
   // The manifest may be of before an interrupted retry.
   report.had_nothing_to_do =
       success.has_value() && open.empty() && stands && job.ledger->success_is_current();

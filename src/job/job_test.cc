@@ -221,7 +221,7 @@ TEST_P(TextJobTest, AStopAtAnyStorageOperationKeepsWhatStandsAndARerunCompletesI
 }
 
 TEST_P(TextJobTest, ARestartThatFailsAnywhereLosesNeitherTheOldRowsNorTheNew) {
-  constexpr int kMoves = 8;  // the operations before the new run begins, and some
+  constexpr int kMoves = 14;  // the operations before the new run begins, and some
   for (const Fault fault : {Fault::kFails, Fault::kFailsLate}) {
     for (int n = 1; n <= kMoves; ++n) {
       SCOPED_TRACE(fmt::format("operation {}, fault {}", n, static_cast<int>(fault)));
@@ -728,6 +728,15 @@ TEST_F(JobExitTest, VerifyHoldsASingleFileAgainstItsPartsAndARerunPublishesOneTh
     ASSERT_TRUE(RunQuietly(*local_, fewer).ok());
     fs::copy_file(job_.PathOf(other), job_.PathOf(output), fs::copy_options::overwrite_existing);
     EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), {}).status())) << format;
+    // One that differs in a value alone.
+    JobOptions changed = job_.OptionsFor("z." + format, format);
+    changed.overrides.sets.emplace_back("steps.title.title", "'{{ text|lower }}'");
+    ASSERT_TRUE(RunQuietly(*local_, changed).ok());
+    fs::copy_file(
+        job_.PathOf("z." + format), job_.PathOf(output), fs::copy_options::overwrite_existing
+    );
+    const Status deep = VerifyOutput(*local_, job_.PathOf(output), {.deep = true}).status();
+    EXPECT_TRUE(IsConflict(deep)) << format << deep;
 
     fs::remove(job_.PathOf(output));
     EXPECT_TRUE(IsConflict(VerifyOutput(*local_, job_.PathOf(output), {}).status())) << format;

@@ -110,7 +110,12 @@ Status ReadRows(
   MS_ASSIGN_OR_RETURN(
       auto reader,
       OpenWritten(
-          output.format, std::move(part), path, output.plan.output, FileNames(output.plan.snapshot)
+          output.format,
+          std::move(part),
+          path,
+          output.plan.output,
+          FileNames(output.plan.snapshot),
+          output.ledger->id()
       )
   );
   SplitWalk walk(split, output.plan.snapshot);

@@ -102,6 +102,23 @@ Result<Plan> FromJson(const Json& json) {
   return plan;
 }
 
+// The failed rows' file is another than the output, by whatever names, and in no place of the
+// job's.
+Status CheckErrorsPath(const OutputLayout& layout) {
+  const std::string errors = ResolvedPath(layout.errors);
+  for (const std::string& path : {layout.output, layout.state}) {
+    const std::string resolved = ResolvedPath(path);
+    if (errors == resolved) {
+      return Status::Invalid("output.errors ", layout.errors, " is the same file as ", path);
+    }
+    if (!IsWithin(errors, resolved) && !IsWithin(resolved, errors)) continue;
+    return Status::Invalid(
+        "output.errors ", layout.errors, " and ", path, " lie one in the other: choose another path"
+    );
+  }
+  return Status::OK();
+}
+
 }  // namespace
 
 Json ModelsToJson(const std::map<std::string, PlannedModel>& models) {
@@ -259,9 +276,7 @@ Result<OutputLayout> OutputLayoutOf(const JobSpec& spec) {
   );
   if (!spec.output.errors_path.empty()) {
     layout.errors = CleanPath(spec.folder, spec.output.errors_path);
-  }
-  if (layout.errors == layout.output) {
-    return Status::Invalid("output.errors and output.path are one file: ", layout.output);
+    MS_RETURN_NOT_OK(CheckErrorsPath(layout));
   }
   return layout;
 }

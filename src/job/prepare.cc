@@ -157,19 +157,28 @@ Result<RowBatch> ReadSample(const PreparedJob& job) {
   return sample;
 }
 
-// An output below an input folder would be read as input once it is moved aside, or by other jobs.
+// An output below an input folder would be read as input once it is moved aside, or by other jobs;
+// one that is an input would be moved aside itself.
 Status CheckOutputIsNoInput(const JobSpec& spec, const OutputLayout& layout) {
-  for (const std::string& input : spec.input.paths) {
-    const std::string folder = CleanPath(spec.folder, input);
+  const auto mistake = [&](const std::string& message) {
+    return Status::Invalid(MistakeLine(spec, spec.output.place, message));
+  };
+  for (const std::string& given : spec.input.paths) {
+    const std::string input = ResolvedPath(CleanPath(spec.folder, given));
     std::error_code ignored;
-    const bool is_folder = IsObjectPath(folder) || std::filesystem::is_directory(folder, ignored);
+    const bool is_folder = IsObjectPath(input) || std::filesystem::is_directory(input, ignored);
     for (const std::string& path : {layout.output, layout.errors}) {
-      if (!is_folder || !path.starts_with(folder + "/")) continue;
-      return Status::Invalid(MistakeLine(
-          spec,
-          spec.output.place,
-          fmt::format("{} lies in the input folder {}: write elsewhere", path, input)
-      ));
+      if (path.empty()) continue;
+      const std::string output = ResolvedPath(path);
+      if (output == input) {
+        return mistake(fmt::format("{} is the input {}: write elsewhere", path, given));
+      }
+      if (is_folder && IsWithin(output, input)) {
+        return mistake(fmt::format("{} lies in the input folder {}: write elsewhere", path, given));
+      }
+      if (IsWithin(input, output)) {
+        return mistake(fmt::format("the input {} lies in {}: write elsewhere", given, path));
+      }
     }
   }
   return Status::OK();

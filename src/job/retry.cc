@@ -233,6 +233,7 @@ class Retry {
     if (!are_as_chosen) {
       return Status::Cancelled("another run has replaced parts just now: run this again");
     }
+    MS_RETURN_NOT_OK(job_.ledger->CheckOutput());
     if (!report_.nothing.empty()) return Finish();
     if (job_.spec_change) {
       MS_RETURN_NOT_OK(job_.ledger->Record(EntryType::kSpecAccept, *job_.spec_change));

@@ -32,6 +32,7 @@ enum class EntryType : std::uint8_t {
   kBreaker = 9,     // stopped by the circuit breaker
   kDone = 10,       // success.json of a generation stands
   kStop = 11,       // stopped because the disk is full
+  kOutput = 12,     // output, errors: {hash, bytes}: about to be published as the single files
 };
 
 struct JournalEntry {

@@ -8,6 +8,7 @@
 
 #include "base/parse_json.h"
 #include "fmt/format.h"
+#include "ledger/published.h"
 #include "storage/path.h"
 
 namespace millstream {
@@ -76,7 +77,7 @@ Json ToJson(std::int64_t split, const CommittedPart& part) {
       {"error", part.counts.error},
       {"skipped", part.counts.skipped}
   };
-  if (part.errors) json["errors"] = {{"hash", part.errors->hash}, {"bytes", part.errors->bytes}};
+  if (part.errors) json["errors"] = ToJson(*part.errors);
   if (!part.skipped_rows.empty()) {
     std::string hex;
     for (const char byte : part.skipped_rows) {
@@ -103,16 +104,6 @@ bool ReadCount(const Json& json, const char* key, std::int64_t* value) {
   if (found == json.end() || !found->is_number_integer()) return false;
   *value = *found;
   return *value >= 0;
-}
-
-bool ReadMark(const Json& json, FileMark* mark) {
-  std::int64_t bytes = 0;
-  if (!json.is_object() || !ReadCount(json, "bytes", &bytes) || !json.contains("hash") ||
-      !json["hash"].is_string()) {
-    return false;
-  }
-  *mark = {json["hash"], static_cast<std::uint64_t>(bytes)};
-  return mark->hash.find('/') == std::string::npos;
 }
 
 // Adds the parts of an intent or a journal entry to `add`; false if it is damaged.
@@ -373,8 +364,16 @@ Status Ledger::ReplaceParts(const std::vector<FinishedPart>& parts) {
 // what stands of that part is found by its bytes. On an object store, which has nothing to remove,
 // the exchange may still come, in the place of what stood before the look alone; so its part is
 // found by its bytes until it is replaced.
-Status Ledger::ExchangeAsLatest(const std::string& from, const std::string& to) {
+Status Ledger::ExchangeAsLatest(
+    const std::string& from, const std::string& to, const PublishedFiles* known
+) {
   MS_ASSIGN_OR_RETURN(const std::string version, storage_.Version(to));
+  if (known != nullptr) {
+    // Of that version or a later one, which is not exchanged.
+    const auto mark = MarkOf(storage_, to);
+    if (!IsNotFound(mark.status())) MS_RETURN_NOT_OK(mark.status());
+    if (!mark.ok() || !known->MayHave(*mark)) return NotPublished(to);
+  }
   MS_RETURN_NOT_OK(CheckLatest());
   return storage_.Exchange(from, to, version);
 }
@@ -690,28 +689,6 @@ Result<LoadedRows> Ledger::LoadRows(std::int64_t split) const {
 
 Result<std::vector<std::int64_t>> Ledger::LoggedSplits() const {
   return RowLog::Splits(storage_, RowsFolder());
-}
-
-Result<bool> Ledger::OutputStands() const {
-  if (!layout_.is_single_file) return true;
-  if (!layout_.errors.empty()) {
-    MS_ASSIGN_OR_RETURN(const bool stands, FileExists(storage_, layout_.errors));
-    if (!stands) return false;
-  }
-  return FileExists(storage_, layout_.output);
-}
-
-Status Ledger::PublishFile(const std::string& temporary, const std::string& path) {
-  const Status published = storage_.Publish(temporary, path);
-  return published.IsAlreadyExists() ? ExchangeAsLatest(temporary, path) : published;
-}
-
-Status Ledger::PublishOutput(const std::string& temporary) {
-  return PublishFile(temporary, layout_.output);
-}
-
-Status Ledger::PublishErrors(const std::string& temporary) {
-  return PublishFile(temporary, layout_.errors);
 }
 
 Status Ledger::WriteSuccess(Json manifest) {

@@ -97,6 +97,14 @@ struct FinishedPart {
   CommittedPart committed;
 };
 
+/// A file that a reader opens, written and closed, not yet published.
+struct FinishedFile {
+  std::string path;
+  FileMark mark;
+};
+
+struct PublishedFiles;
+
 /// What a driver is there for. Each has row logs of its own.
 enum class Work { kRun, kRetry };
 
@@ -183,10 +191,14 @@ class Ledger {
   /// Whether what a reader opens stands, once all parts do: the single file, if the output is one,
   /// and that of its failed rows.
   Result<bool> OutputStands() const;
-  /// Publishes a finished file as the single output file (or as that of its failed rows), in the
-  /// place of an earlier one.
-  Status PublishOutput(const std::string& temporary);
-  Status PublishErrors(const std::string& temporary);
+  /// A Conflict if something stands there that this job did not publish, by its size.
+  Status CheckOutput() const;
+  /// Reads what was published last there whole: a Conflict if it has other bytes.
+  Status CheckOutputBytes() const;
+  /// Publishes the finished single file, and that of its failed rows if it has one, in the place of
+  /// earlier ones. A Conflict, which leaves it where it is, if something stands there that this job
+  /// did not publish.
+  Status PublishOutput(const FinishedFile& output, const std::optional<FinishedFile>& errors);
 
   /// Writes the final manifest as its next generation; `manifest` gets its number.
   Status WriteSuccess(nlohmann::ordered_json manifest);
@@ -206,9 +218,12 @@ class Ledger {
   // A Conflict because another driver was at work meanwhile is none.
   Status UnlessOthersWork(const Status& failure) const;
   Result<std::map<std::int64_t, CommittedPart>> FindParts() const;
-  // Exchanges, unless another driver has begun: what it found is to stay.
-  Status ExchangeAsLatest(const std::string& from, const std::string& to);
-  Status PublishFile(const std::string& temporary, const std::string& path);
+  // Exchanges, unless another driver has begun: what it found is to stay. A Conflict if what stands
+  // there is none of `known`.
+  Status ExchangeAsLatest(
+      const std::string& from, const std::string& to, const PublishedFiles* known = nullptr
+  );
+  Status PublishFile(const FinishedFile& file, const std::string& which, const std::string& path);
   // Fails if another driver has begun since.
   Status CheckLatest() const;
   Status RemoveAsLatest(const std::string& path);
@@ -240,7 +255,8 @@ class Ledger {
 Result<bool> FileExists(Storage& storage, const std::string& path);
 
 /// Moves an output and its state aside, to names that it returns, under which they are still one:
-/// OUT.old-1 and OUT.old-1.millstream. Invalid on an object store, which has no renames.
+/// OUT.old-1 and OUT.old-1.millstream. A Conflict if something that is not the job's stands in its
+/// place or in that of its failed rows; Invalid on an object store, which has no renames.
 Result<std::vector<std::string>> MoveAside(Storage& storage, const OutputLayout& layout);
 /// Ends a move that a crash left half done; does nothing if there is none.
 Status FinishMoveAside(Storage& storage, const OutputLayout& layout);

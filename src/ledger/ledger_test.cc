@@ -242,6 +242,90 @@ TEST_F(LedgerTest, ASuffixInThePathMeansOneFileWithPartsInTheState) {
   EXPECT_EQ(single.PartPath(12), "/data/x.parquet.millstream/parts/part-000012.parquet");
 }
 
+// On a disk, and on a store that tells versions apart.
+TEST(SingleFileTest, WhatTheJobDidNotPublishIsLeftAsItIs) {
+  const std::string folder = testing::TempDir() + "single_file";
+  std::filesystem::remove_all(folder);
+  const auto clock = std::make_shared<SimulatedClock>(1);
+  ObjectStorageOptions options;
+  options.root = "s3://b/";
+  options.clock = clock;
+  const std::unique_ptr<Storage> storages[] = {
+      MakeLocalStorage(), MakeObjectStorage(std::make_shared<SimulatedStore>(clock, 1), options)
+  };
+  for (const auto& storage : storages) {
+    const bool is_disk = storage == storages[0];
+    OutputLayout layout = OutputLayout::Of((is_disk ? folder : "s3://b") + "/x.txt", ".txt");
+    layout.errors = layout.output + ".failed.txt";
+    const auto created = Ledger::Create(*storage, layout, {{"id", "a"}}, {{"splits", 1}});
+    ASSERT_TRUE(created.ok()) << created.status();
+    const auto publish = [&](const std::string& text) -> Status {
+      // As another driver each time, which knows what the ones before wrote down.
+      MS_ASSIGN_OR_RETURN(const auto ledger, Ledger::Load(*storage, layout));
+      MS_RETURN_NOT_OK(ledger->Begin({{"pid", 1}}).status());
+      const auto file = [&](const std::string& name) -> Result<FinishedFile> {
+        const std::string bytes = name + text;
+        FinishedFile finished{ledger->TemporaryPath(name), {HashOf(bytes), bytes.size()}};
+        MS_ASSIGN_OR_RETURN(const auto stream, storage->Create(finished.path));
+        MS_RETURN_NOT_OK(stream->Write(bytes));
+        MS_RETURN_NOT_OK(stream->Close());
+        return finished;
+      };
+      MS_ASSIGN_OR_RETURN(const FinishedFile output, file("o"));
+      MS_ASSIGN_OR_RETURN(const FinishedFile errors, file("e"));
+      return ledger->PublishOutput(output, errors);
+    };
+    const auto exchange = [&](const std::string& path, const std::string& text) {
+      ASSERT_TRUE(storage->Remove(path).ok());
+      ASSERT_TRUE(PublishBytes(*storage, path, text).ok());
+    };
+    ASSERT_TRUE(PublishBytes(*storage, layout.errors, "theirs").ok());
+    EXPECT_TRUE(IsConflict(publish(" 1")));
+    EXPECT_EQ(*storage->Read(layout.errors, 100), "theirs");
+    EXPECT_FALSE(*FileExists(*storage, layout.output));
+    ASSERT_TRUE(storage->Remove(layout.errors).ok());
+    for (const char* text : {" 1", " 2", " 2", " 10"}) {
+      ASSERT_TRUE(publish(text).ok()) << publish(text);
+      EXPECT_EQ(*storage->Read(layout.output, 100), "o" + std::string(text));
+      EXPECT_EQ(*storage->Read(layout.errors, 100), "e" + std::string(text));
+    }
+    for (const std::string& path : {layout.output, layout.errors}) {
+      for (const char* text : {"e 9", "a longer one", ""}) {
+        exchange(path, text);
+        EXPECT_TRUE(IsConflict(publish(" 3"))) << path << " " << text;
+        EXPECT_EQ(*storage->Read(path, 100), text);
+      }
+      exchange(path, (path == layout.output ? "o" : "e") + std::string(" 1"));  // of before
+      EXPECT_TRUE(publish(" 4").ok());
+    }
+  }
+}
+
+// A job that was published by a version that wrote no marks down.
+TEST(SingleFileTest, AnyFileMayBeThatOfAJobOfBefore) {
+  const std::string folder = testing::TempDir() + "single_file_before";
+  std::filesystem::remove_all(folder);
+  const auto storage = MakeLocalStorage();
+  const OutputLayout layout = OutputLayout::Of(folder + "/x.txt", ".txt");
+  ASSERT_TRUE(Ledger::Create(*storage, layout, {{"id", "a"}}, {{"splits", 1}}).ok());
+  ASSERT_TRUE(PublishBytes(*storage, layout.output, "of before").ok());
+  std::filesystem::create_directories(layout.parts);
+  for (int driver = 0; driver < 3; ++driver) {
+    const auto ledger = *Ledger::Load(*storage, layout);
+    ASSERT_TRUE(ledger->Begin({{"pid", 1}}).ok());
+    if (driver == 0) {
+      ASSERT_TRUE(ledger->WriteSuccess({{"ok", 1}}).ok());
+      continue;
+    }
+    EXPECT_TRUE(ledger->CheckOutput().ok());
+    const FinishedFile file{ledger->TemporaryPath("x"), {HashOf("now"), 3}};
+    ASSERT_TRUE((*storage->Create(file.path))->Write("now").ok());
+    const Status published = ledger->PublishOutput(file, std::nullopt);
+    ASSERT_TRUE(published.ok()) << published;
+    EXPECT_EQ(*storage->Read(layout.output, 100), "now");
+  }
+}
+
 // On an object store, where a file that grows is many objects: a driver that was taken over removes
 // the split's log, and with it the beginning of its successor's, which goes on.
 TEST(RowLogTest, ABeginningThatIsMissingIsDamageAndNoEnd) {

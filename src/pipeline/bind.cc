@@ -315,8 +315,9 @@ class Binder {
     if (generate.messages_column) Known(*generate.messages_column, PlaceOf(generate, "messages"));
     if (generate.request_column) {
       Known(*generate.request_column, PlaceOf(generate, "request"));
-      for (const char* name : {"url", "method"}) {
-        if (Find(name) != nullptr) Known(name, PlaceOf(generate, "request"));
+      for (const char* name : {"url", "method", "custom_id"}) {
+        const bool is_read = generate.request_is_line || name != std::string_view("custom_id");
+        if (is_read && Find(name) != nullptr) Known(name, PlaceOf(generate, "request"));
       }
     }
     auto bound =

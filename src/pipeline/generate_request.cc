@@ -45,6 +45,31 @@ Result<std::string> ValueAt(
   return text;
 }
 
+// What a batch line lacks, of the columns that the job has not dropped.
+Problem MissingOfLine(
+    const arrow::RecordBatch& columns,
+    std::int64_t row,
+    std::string_view method,
+    std::string_view url
+) {
+  const auto is_there = [&](const char* name) { return columns.GetColumnByName(name) != nullptr; };
+  if (is_there("custom_id") && columns.GetColumnByName("custom_id")->IsNull(row)) {
+    return Wrong("custom_id", "`custom_id` is missing");
+  }
+  if (is_there("method") && method.empty()) {
+    return RequestProblem{400, "invalid_method", "method", "`method` is missing: it must be POST"};
+  }
+  if (is_there("url") && url.empty()) {
+    return RequestProblem{
+        400,
+        "invalid_url",
+        "url",
+        "`url` is missing: it must be /v1/chat/completions or /v1/completions"
+    };
+  }
+  return std::nullopt;
+}
+
 // Marks all texts in a value as row text.
 void MarkTexts(Json& value, const std::string& special_tokens) {
   if (value.is_string()) {
@@ -146,7 +171,9 @@ Result<std::vector<PreparedRow>> GenerateStep::PrepareRequests(
     MS_ASSIGN_OR_RETURN(const std::string method, ValueAt(*slice.columns, "method", at));
     MS_ASSIGN_OR_RETURN(const std::string url, ValueAt(*slice.columns, "url", at));
     RowRequest line;
-    Problem problem = ReadRowRequest(body, method, url, &line);
+    Problem problem;
+    if (spec_.request_is_line) problem = MissingOfLine(*slice.columns, at, method, url);
+    if (!problem) problem = ReadRowRequest(body, method, url, &line);
     if (!problem) problem = CheckModelName(line.body, model_.names);
     const RowId& id = slice.rows[row].id;
     if (!problem) {

@@ -137,6 +137,7 @@ struct GenerateSpec {
   std::optional<std::string> messages_column;
   std::optional<std::string> raw_prompt;
   std::optional<std::string> request_column;
+  bool request_is_line = false;                  // of a batch file, which must have all its columns
   std::string as;                                // output column
   std::map<std::string, NumberSetting> numbers;  // max_tokens, temperature, ... as given
   std::vector<std::string> stop;

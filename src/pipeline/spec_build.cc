@@ -618,6 +618,10 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   if (const YamlNode* input = root.Find("input")) BuildInput(*input, spec, mistakes);
   if (const YamlNode* output = root.Find("output")) BuildOutput(*output, spec, mistakes);
   if (const YamlNode* steps = root.Find("steps")) BuildSteps(*steps, spec, mistakes);
+  for (StepSpec& step : spec.steps) {
+    auto* const generate = std::get_if<GenerateSpec>(&step.body);
+    if (generate != nullptr) generate->request_is_line = spec.input.format == "openai-batch";
+  }
   if (const YamlNode* limit = root.Find("max_errors")) spec.max_errors = ErrorLimitOf(*limit);
   if (const YamlNode* breaker = root.Find("breaker")) spec.breaker = BreakerOf(*breaker);
   // A split without a model is computed in milliseconds: less is lost with it than its file costs.

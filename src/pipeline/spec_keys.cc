@@ -230,7 +230,7 @@ constexpr SpecKey kInputKeys[] = {
      .default_note = "from each file's suffix",
      .doc = "The files' format. `text` makes each line a row with the one column `text`. "
             "`openai-batch` is OpenAI's batch input: the columns `custom_id`, `method`, `url` and "
-            "`body`.",
+            "`body`, which each line must have.",
      .example = "jsonl"},
     {.name = "columns",
      .shape = kTextList,

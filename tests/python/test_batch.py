@@ -138,6 +138,11 @@ def test_each_line_has_its_line_in_order(batch):
         chat("body") | {"body": [1]},
         chat("no body") | {"body": None},
         {"custom_id": 7},
+        {key: value for key, value in chat("no url", max_tokens=1).items() if key != "url"},
+        chat("null url", max_tokens=1) | {"url": None},
+        chat("no method", max_tokens=1) | {"method": None},
+        chat("empty method", max_tokens=1) | {"method": ""},
+        chat(None, max_tokens=1),
         chat("last", max_tokens=4, model="other-name"),
     ]
     found = batch(lines, "--served-model-name", "other-name")
@@ -145,8 +150,13 @@ def test_each_line_has_its_line_in_order(batch):
     assert [line["custom_id"] for line in found] == [
         (cut if isinstance(line, str) or line["custom_id"] == 7 else line)["custom_id"] for line in lines
     ]
+    (nameless,) = [line for line in found if line["custom_id"] is None and line["response"]]
+    assert nameless["response"]["status_code"] == 400
+    assert nameless["response"]["body"]["error"]["param"] == "custom_id"
     told = {}
     for line in found:
+        if line is nameless:
+            continue
         response = line["response"]
         told[line["custom_id"]] = response and (
             response["status_code"],
@@ -169,6 +179,10 @@ def test_each_line_has_its_line_in_order(batch):
         "schema": (400, "response_format", "invalid_value"),
         "body": (400, "body", "invalid_value"),
         "no body": (400, "body", "invalid_value"),
+        "no url": (400, "url", "invalid_url"),
+        "null url": (400, "url", "invalid_url"),
+        "no method": (400, "method", "invalid_method"),
+        "empty method": (400, "method", "invalid_method"),
     }
     assert found[1]["error"]["code"] == "bad_json" and "line 2" in found[1]["error"]["message"]
     assert found[14]["error"]["code"] == "bad_value" and "line 15" in found[14]["error"]["message"]
@@ -414,6 +428,136 @@ def test_a_file_that_is_no_output_is_not_overwritten(batch, millstream, tmp_path
     assert (tmp_path / "failed.jsonl").read_text() == "mine\n" and not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    "errors",
+    ["link/out.jsonl", "out.jsonl/failed.jsonl", "out.jsonl.millstream/failed.jsonl", "deep/x.jsonl"],
+)
+def test_failed_lines_stand_apart_from_the_answers(millstream, tmp_path, errors):
+    sent = write(tmp_path / "in.jsonl", [chat("a"), chat("b", stream=True)])
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "out.jsonl.millstream").mkdir()
+    (tmp_path / "deep").symlink_to(tmp_path / "out.jsonl.millstream")
+    before = sorted(tmp_path.iterdir())
+    command = ["batch", sent, "-o", tmp_path / "out.jsonl", "--model", MODEL, "--errors", tmp_path / errors]
+    said = millstream(*command, exit_code=1).stderr
+    assert "output.errors" in said and errors in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_restart_moves_nothing_but_the_jobs_own(batch, millstream, tmp_path):
+    def held(*names):
+        return {name: (tmp_path / name).read_bytes() for name in names}
+
+    sent = [chat("a"), chat("b", stream=True)]
+    inputs = write(tmp_path / "in.jsonl", sent)
+    (tmp_path / "link.jsonl").symlink_to(inputs)
+    (tmp_path / "notes.jsonl").write_text("mine\n")
+    files = held("in.jsonl", "notes.jsonl")
+    with Server() as server:
+        command = ["batch", inputs, "--model", "m/1", *served(server), "--restart"]
+        for of_job in (False, True):  # once with a state beside out.jsonl
+            for name in ("in.jsonl", "link.jsonl"):
+                said = millstream(*command, "-o", tmp_path / "out.jsonl", "--errors", tmp_path / name, exit_code=1)
+                assert f"{name} is the input " in said.stderr
+                millstream(*command, "-o", tmp_path / name, exit_code=1)
+            arguments = ["-o", tmp_path / "out.jsonl", "--errors", tmp_path / "notes.jsonl"]
+            assert "notes.jsonl" in millstream(*command, *arguments, exit_code=4).stderr
+            assert "notes.jsonl exists" in millstream(*command, "-o", tmp_path / "notes.jsonl", exit_code=4).stderr
+            assert held(*files) == files and not list(tmp_path.glob("*old*"))
+            if not of_job:
+                batch(sent, *served(server), "--errors", tmp_path / "failed.jsonl", model="m/1")
+                files |= held("out.jsonl", "failed.jsonl")
+        # What stands in the place of a file that was moved aside, or never was there, is no rest of that move.
+        (tmp_path / "failed.jsonl").unlink()
+        arguments = ["-o", tmp_path / "out.jsonl", "--errors", tmp_path / "failed.jsonl"]
+        command[1] = tmp_path / "gone.jsonl"
+        millstream(*command, *arguments, exit_code=1)
+        assert (tmp_path / "out.old-1.jsonl").exists() and not (tmp_path / "out.jsonl.millstream").exists()
+        (tmp_path / "failed.jsonl").write_text("mine\n")
+        command[1] = inputs
+        assert "failed.jsonl exists" in millstream(*command[:-1], *arguments, exit_code=4).stderr
+        assert (tmp_path / "failed.jsonl").read_text() == "mine\n"
+        assert not (tmp_path / "failed.old-1.jsonl").exists()
+
+
+def test_a_folder_that_is_no_output_is_not_moved_aside(millstream, tmp_path):
+    (tmp_path / "rows.txt").write_text("a\n")
+    (tmp_path / "job.yaml").write_text("input: rows.txt\nsteps: [{set: {x: 1}}]\noutput: out\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    assert "no output of Millstream" in millstream("run", tmp_path / "job.yaml", "--restart", exit_code=4).stderr
+    assert (tmp_path / "out/notes.txt").read_text() == "mine" and not (tmp_path / "out.old-1").exists()
+
+
+def test_a_second_job_at_work_does_not_replace_the_failed_lines_of_the_first(batch, millstream, tmp_path):
+    is_first_done = threading.Event()
+
+    def script(body):
+        if body["messages"][0]["content"] == "slow":
+            is_first_done.wait(60)
+
+    failed = tmp_path / "failed.jsonl"
+    second = write(tmp_path / "second.jsonl", [chat("of the second", stream=True), chat("b", "slow")])
+    with Server(script=script) as server:
+        arguments = [*served(server), "--errors", failed]
+        command = ["batch", second, "-o", tmp_path / "answers.jsonl", "--model", "m/1", *arguments]
+        process = subprocess.Popen([BINARY, *map(str, command)], stderr=subprocess.PIPE, text=True)
+        while not server.bodies:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01)
+        batch([chat("of the first", stream=True), chat("a")], *arguments, model="m/1")
+        is_first_done.set()
+        assert "failed.jsonl is not what this job wrote" in process.communicate(timeout=60)[1]
+        assert process.returncode == 4
+        assert [line["custom_id"] for line in read_rows(failed)] == ["of the first"]
+        assert "2 rows: 1 ok, 1 error" in millstream("verify", tmp_path / "out.jsonl", "--deep").stdout
+        millstream(*command, exit_code=4)
+        failed.rename(tmp_path / "theirs.jsonl")
+        asked = len(server.bodies)
+        millstream(*command)
+        assert len(server.bodies) == asked
+    assert [line["custom_id"] for line in read_rows(failed)] == ["of the second"]
+    assert "2 rows: 1 ok, 1 error" in millstream("verify", tmp_path / "answers.jsonl", "--deep").stdout
+    # Ids tell the lines of two jobs apart, of which all else may be the same.
+    shutil.copy(tmp_path / "theirs.jsonl", failed)
+    said = millstream("verify", tmp_path / "answers.jsonl", exit_code=None)
+    assert (
+        said.returncode in (1, 4) and "failed.jsonl: row 1: is no batch line: its id is none of this job" in said.stderr
+    )
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "failed.jsonl"])
+def test_a_file_that_was_put_there_while_a_job_was_stopped_is_left_as_it_is(millstream, tmp_path, name):
+    sent = write(tmp_path / "in.jsonl", [chat("a"), chat("b", stream=True)])
+    command = [BINARY, "batch", sent, "-o", tmp_path / "out.jsonl", "--errors", tmp_path / "failed.jsonl"]
+    is_killed = threading.Event()
+    with Server(script=lambda body: is_killed.wait(60) and None) as server:
+        command += ["--model", "m/1", *served(server)]
+        process = subprocess.Popen(command)
+        while not server.bodies:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01)
+        process.kill()
+        process.wait()
+        is_killed.set()
+        notes = tmp_path / name
+        notes.write_text("mine\n")
+        files = sorted(tmp_path.iterdir())
+        said = millstream(*command[1:], exit_code=4).stderr
+        assert f"{name} is not what this job wrote there, so it is left as it is: move it away" in said
+        assert sorted(tmp_path.iterdir()) == files and notes.read_text() == "mine\n"
+        notes.unlink()
+        millstream(*command[1:])
+        # Nor once the job is complete, which had nothing to do.
+        whole = notes.read_text()
+        notes.write_text("mine\n")
+        millstream(*command[1:], exit_code=4)
+        millstream("retry", tmp_path / "out.jsonl", "--reseed", exit_code=4)
+        assert notes.read_text() == "mine\n"
+        notes.write_text(whole)
+        millstream(*command[1:])
+
+
 def killed_and_not(tmp_path, command, start, kill):
     """Lets one job be killed as soon as it is planned; then one copy of it runs to its end undisturbed, and another is
     killed in the midst first. Returns the folders of both. `start(folder)` starts the command, `kill(process)` kills it
@@ -528,7 +672,7 @@ def test_a_job_file_reads_and_writes_batches_as_parts(millstream, tmp_path):
         {"set": {"said": "{{ reply.choices[0].message.content }}"}},
     ]
     job["output"] = "plain.jsonl"
-    write(tmp_path / "rows.jsonl", [{"text": "one"}, {"text": "two"}])
+    write(tmp_path / "rows.jsonl", [{"text": "one", "url": None}, {"text": "two", "custom_id": None}])
     with Server() as server:
         models["m"]["base_url"] = server.url
         (tmp_path / "job.yaml").write_text(json.dumps(job))
