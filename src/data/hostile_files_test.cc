@@ -170,7 +170,7 @@ TEST(HostileFilesTest, DeepNestingIsAnErrorOfItsRow) {
     return "{\"a\":" + std::string(static_cast<std::size_t>(depth), '[') +
            std::string(static_cast<std::size_t>(depth), ']') + "}\n";
   };
-  folder.Write("a.jsonl", nested(127) + nested(128) + nested(1'000'000));
+  folder.Write("a.jsonl", nested(128) + nested(129) + nested(1'000'000));
   const Lines rows = ReadAll(folder.Options({"a.jsonl"}));
   ASSERT_EQ(rows.size(), 3u);
   EXPECT_EQ(rows[0].substr(0, 7), "1 {\"a\":");

@@ -29,7 +29,8 @@ bool HasLoneSurrogate(std::string_view text) {
 // Turns the parser's events into nodes. Stops the parser by returning false.
 class JsonDocument::Handler {
  public:
-  Handler(JsonDocument& document, bool validate) : document_(document), validate_(validate) {}
+  Handler(JsonDocument& document, bool validate, int depth_max)
+      : document_(document), validate_(validate), depth_max_(depth_max) {}
 
   bool Null() { return Add(JsonKind::kNull); }
   bool Bool(bool value) {
@@ -74,7 +75,7 @@ class JsonDocument::Handler {
     return true;
   }
   bool Open(JsonKind kind) {
-    if (depth_ == kJsonDepthMax) return Stop("nests deeper than 128");
+    if (depth_ == depth_max_) return Stop("nests deeper than 128");
     open_[static_cast<std::size_t>(depth_++)] = static_cast<std::uint32_t>(document_.nodes_.size());
     return Add(kind);
   }
@@ -87,12 +88,21 @@ class JsonDocument::Handler {
 
   JsonDocument& document_;
   const bool validate_;
+  const int depth_max_;
   const char* reason_ = nullptr;
   int depth_ = 0;
-  std::array<std::uint32_t, kJsonDepthMax> open_{};
+  std::array<std::uint32_t, kJsonDepthMax + 1> open_{};
 };
 
 Status JsonDocument::Parse(std::string_view json, Utf8 utf8) {
+  return Parse(json, utf8, kJsonDepthMax);
+}
+
+Status JsonDocument::ParseRow(std::string_view json) {
+  return Parse(json, Utf8::kValidate, kJsonDepthMax + 1);
+}
+
+Status JsonDocument::Parse(std::string_view json, Utf8 utf8, int depth_max) {
   nodes_.clear();
   if (json.size() > kTextBytesMax) return Status::Invalid("is longer than 1 GiB");
   const bool validate = utf8 == Utf8::kValidate;
@@ -104,7 +114,7 @@ Status JsonDocument::Parse(std::string_view json, Utf8 utf8) {
   constexpr unsigned kFlags = rapidjson::kParseNumbersAsStringsFlag | rapidjson::kParseInsituFlag;
   rapidjson::InsituStringStream stream(buffer_.data());
   rapidjson::Reader reader;
-  Handler handler(*this, validate);
+  Handler handler(*this, validate, depth_max);
   const rapidjson::ParseResult parsed = reader.Parse<kFlags>(stream, handler);
   if (parsed.IsError()) {
     if (handler.reason() != nullptr) return Status::Invalid(handler.reason());

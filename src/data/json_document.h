@@ -60,12 +60,15 @@ class JsonDocument {
   /// Parses one text with nothing but white space around it, at most kJsonDepthMax deep. Invalid
   /// says what is wrong and at which byte.
   Status Parse(std::string_view json, Utf8 utf8 = Utf8::kValidate);
+  /// The same of a row's text: each of its values may be so deep, as any that a row is written of.
+  Status ParseRow(std::string_view json);
   /// The value of the last text. REQUIRES: it was parsed without an error.
   JsonNode root() const { return {*this, 0}; }
 
  private:
   friend class JsonNode;
   class Handler;
+  Status Parse(std::string_view json, Utf8 utf8, int depth_max);
   struct Node {
     JsonKind kind;
     bool boolean;

@@ -145,7 +145,7 @@ class TextIndexer {
       }
       return Status::OK();
     }
-    if (!document_.Parse(record.text).ok() || document_.root().kind() != JsonKind::kObject) {
+    if (!document_.ParseRow(record.text).ok() || document_.root().kind() != JsonKind::kObject) {
       return Status::OK();
     }
     return document_.root().ForEachMember([&](std::string_view name, const JsonNode& value) {

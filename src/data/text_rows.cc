@@ -37,7 +37,7 @@ class JsonRows final : public TextRows {
     if (record.unclosed) {
       return Fail("bad_json", record, "the file ends inside an array that is never closed");
     }
-    const Status parsed = document_.Parse(record.text);
+    const Status parsed = document_.ParseRow(record.text);
     if (!parsed.ok()) return FailParse(record, parsed);
     if (document_.root().kind() != JsonKind::kObject) {
       return Fail("bad_json", record, "the record is no JSON object");

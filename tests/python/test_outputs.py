@@ -183,3 +183,19 @@ def test_every_type_survives_from_parquet_to_parquet(millstream, tmp_path):
     given = pyarrow.parquet.read_table(tmp_path / "in.parquet")
     found = pyarrow.parquet.read_table(tmp_path / "out.parquet").select(list(columns))
     assert found.schema.equals(given.schema) and found.equals(given)
+
+
+@pytest.mark.parametrize("path", ["out.jsonl", "out"])
+@pytest.mark.parametrize("depth", [128, 129])
+def test_a_value_as_deep_as_any_is_read_back_and_a_deeper_one_is_an_error_of_its_row(
+    millstream, tmp_path, path, depth
+):
+    deep = "[" * (depth - 1) + "]" * (depth - 1)
+    (tmp_path / "in.jsonl").write_text(f'{{"value": {deep}}}\n{{"value": []}}\n')
+    (tmp_path / "job.yaml").write_text(
+        "input: {path: in.jsonl, schema: {value: json}}\nsteps:\n  - set: {deep: {value: '{{ [value] }}', type: json}}\n"
+        f"output: {{path: {path}, format: jsonl}}\n"
+    )
+    millstream("run", tmp_path / "job.yaml")
+    counts = "1 ok, 1 error" if depth == 129 else "2 ok, 0 error"
+    assert counts in millstream("verify", tmp_path / path, "--deep").stdout

@@ -158,7 +158,8 @@ pub fn write(value: &Value, style: Style, out: &mut String) -> Result<(), Error>
 }
 
 fn write_value(value: &Value, style: Style, depth: usize, out: &mut String) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
+    // A list or an object of this depth would have a level more than readers take.
+    if depth >= MAX_DEPTH && matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
         return Err(error("value is nested too deeply"));
     }
     match value.kind() {
