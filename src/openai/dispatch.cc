@@ -53,6 +53,10 @@ void Dispatch::Cancel(std::int64_t id) {
   tasks_.erase(found);  // Next() passes over what it no longer finds
 }
 
+std::vector<Completion> Dispatch::TakeBlamed() {
+  return std::exchange(blamed_, {});
+}
+
 // Those that were sent before go first, as far as the quota allows.
 const std::deque<std::int64_t>* Dispatch::ToSend() const {
   if (!again_.empty() && quota_.Allows(retries_under_way_, window_.size())) return &again_;
@@ -184,10 +188,42 @@ void Dispatch::Probed(std::size_t number, const Verdict& verdict, Time now) {
     server.backoff = NextBackoff(server.backoff);
     server.probe_at = now + std::max(server.backoff, verdict.retry_after.value_or(milliseconds(0)));
   }
+  const bool is_refused = verdict.kind == Kind::kRefused;
+  if (is_refused && ++server.refused_probes < options_.num_probes) {
+    server.probe_at = now;  // it may not have this endpoint
+    return;
+  }
+  server.refused_probes = 0;
   const bool answers = verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed;
   had_outage_ = had_outage_ || !answers;
-  const bool says_why = server.has_died && verdict.kind == Kind::kStop;  // no row may find out
+  // No row may find out.
+  const bool says_why =
+      (server.has_died || !server.refused.empty()) && (is_refused || verdict.kind == Kind::kStop);
   if (answers || says_why) TakeReply(server, verdict, now);
+  EndRefused(server, answers, verdict, now);
+}
+
+// Of what a server refused it is known that it is to blame, or else nothing: it is tried again.
+void Dispatch::EndRefused(Server& server, bool are_to_blame, const Verdict& verdict, Time now) {
+  if (are_to_blame) {
+    server.has_answered = true;
+    server.refusals = 0;
+  }
+  for (Completion& refused : std::exchange(server.refused, {})) {
+    const auto found = tasks_.find(refused.id);
+    if (found == tasks_.end()) continue;  // cancelled
+    if (are_to_blame) {
+      ClearSuspect(refused.id, found->second);
+      tasks_.erase(found);
+      blamed_.push_back(std::move(refused));
+    } else {
+      Task& task = found->second;
+      task.backoff = NextBackoff(task.backoff);
+      const milliseconds wait =
+          std::max(task.backoff, verdict.retry_after.value_or(milliseconds(0)));
+      later_.emplace(now + wait, refused.id);
+    }
+  }
 }
 
 std::optional<Dispatch::Time> Dispatch::NextTime() const {
@@ -236,6 +272,7 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
     server.spread_until = server.not_before + server.spread;
   }
   server.is_gone = verdict.kind == Kind::kGone;
+  if (server.is_gone) server.has_answered = false;  // another may come in its place
   if (!server.is_gone) server.gone_since.reset();
   if (server.is_gone && !server.gone_since) server.gone_since = now;
   switch (verdict.kind) {
@@ -258,6 +295,7 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
       had_outage_ = true;
       failing_since_.reset();  // it is there
       return;
+    case Kind::kRefused:
     case Kind::kStop:
       why_stopped_ = verdict.message;
       return;
@@ -294,7 +332,22 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
   Server& server = servers_[sent.server];
   TakeRates(task, server, verdict, now);
   Release(task);
+  if (verdict.kind == Kind::kRefused) {
+    ++server.refusals;
+    if (!server.is_trusted()) {
+      if (server.refused.empty()) server.refused_probes = 0;
+      if (!server.is_probed) server.probe_at = now;
+      server.lost.erase(id);
+      server.refused.push_back(std::move(verdict.completion));
+      server.refused.back().id = id;
+      failing_since_.reset();  // it is there
+      NoteLoss(sent, number, verdict, now);
+      return std::nullopt;
+    }
+    verdict.kind = Kind::kFailed;
+  }
   TakeReply(server, verdict, now);
+  if (verdict.kind == Kind::kAnswer) EndRefused(server, /*are_to_blame=*/true, verdict, now);
   std::optional<Completion> completion;
   if (verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed) {
     completion = std::move(verdict.completion);

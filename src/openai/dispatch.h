@@ -30,6 +30,7 @@ struct DispatchOptions {
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};
   std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};
   std::chrono::milliseconds backoff_first{500};  // before a request is sent again; then it grows
+  int num_probes = 1;                            // as many kinds of probes there are
   bool is_launched = false;  // ServerDied() says when a server died; else it is found out
 };
 
@@ -55,8 +56,11 @@ class Dispatch {
   std::optional<Time> NextTime() const;
 
   /// A server that fails each request is to be asked something that harms none: is it the server,
-  /// or the rows that are left? Nothing if none is to be asked now.
+  /// or the rows that are left? The same of one that refuses a request (Verdict::Kind::kRefused)
+  /// and has answered none, or none for long. Nothing if none is to be asked now.
   std::optional<std::size_t> NextProbe(Time now);
+  /// How many probes in a row it has refused: the next is to be of another kind.
+  int refused_probes(std::size_t server) const { return servers_[server].refused_probes; }
   void Probed(std::size_t server, const Verdict& verdict, Time now);
   /// A server that connections to broke is to be looked at, by a connection: has it died? Nothing
   /// if none is to be looked at now.
@@ -71,8 +75,9 @@ class Dispatch {
   /// What came of a request that was sent. Returns its completion if that is the row's; if not, it
   /// will be sent again.
   std::optional<Completion> Ended(std::int64_t id, Verdict verdict, Time now);
-  /// Those that turned out to kill their server: each once, as failed.
-  std::vector<Completion> TakeCrashed();
+  /// Those that turned out to be to blame themselves, as failed: they kill their server, or it
+  /// refuses them alone. Each once.
+  std::vector<Completion> TakeBlamed();
   /// Why no request will be answered any more, in words: a server said so, or none answers for too
   /// long. Empty: nothing of the kind.
   std::string WhyStopped(Time now) const;
@@ -99,7 +104,7 @@ class Dispatch {
     std::int64_t number = 0;                // of its sending
     std::optional<std::size_t> suspect_at;  // a server that died with it
   };
-  static constexpr int kFailuresMax = 3;
+  static constexpr int kFailuresMax = 3, kRefusalsMax = 32;
   // For their server to come back: then another is put at risk.
   static constexpr std::chrono::minutes kSuspectsWait{2};
   struct Server {
@@ -119,6 +124,14 @@ class Dispatch {
     bool is_probed = false;  // a probe is under way
     Time probe_at{};         // the next
 
+    // While it answers, what it refuses is a request's own fault. But it may have come to refuse
+    // all.
+    bool has_answered = false;
+    int refusals = 0;                 // since its last answer
+    std::vector<Completion> refused;  // what a probe is to tell of; nothing else is sent meanwhile
+    int refused_probes = 0;           // in a row
+    bool is_trusted() const { return has_answered && refusals <= kRefusalsMax; }
+
     // What failed since it last showed that it is there: if it has died, then with these.
     std::set<std::int64_t> lost;
     std::int64_t first_after_loss = 0;  // the number of a sending
@@ -131,11 +144,13 @@ class Dispatch {
     std::int64_t suspects_under_way = 0;
 
     bool takes_one_more() const { return !is_doubtful() || requests == 0; }
-    bool wants_probe() const { return has_died || (failures >= kFailuresMax && !is_gone); }
+    bool wants_probe() const {
+      return has_died || !refused.empty() || (failures >= kFailuresMax && !is_gone);
+    }
     // Suspects are sent by themselves.
-    bool takes_any() const { return !has_died && !suspects.active(); }
+    bool takes_any() const { return !has_died && refused.empty() && !suspects.active(); }
     bool takes_suspects() const {
-      return !has_died && suspects.active() && requests == suspects_under_way;
+      return !has_died && refused.empty() && suspects.active() && requests == suspects_under_way;
     }
     std::deque<std::int64_t>::const_iterator NextSuspect() const;
   };
@@ -145,6 +160,7 @@ class Dispatch {
   std::optional<std::size_t> ChooseServer(Time now, std::int64_t work) const;
   Sending SendTo(std::size_t server, std::int64_t id, bool is_retry, Time now);
   void Release(Task& task);
+  void EndRefused(Server& server, bool are_to_blame, const Verdict& verdict, Time now);
   void Queue(std::int64_t id, std::deque<std::int64_t>& unless_suspect);
   void Charge(Task& task, Server& server, Time now);
   void TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now);
@@ -172,7 +188,7 @@ class Dispatch {
   std::int64_t under_way_ = 0, retries_under_way_ = 0;
   std::int64_t under_way_when_sent_ = 0;  // what the window let happen: many may end at once
   std::int64_t num_sent_ = 0;
-  std::vector<Completion> crashed_;
+  std::vector<Completion> blamed_;
   std::int64_t num_answers_ = 0;
   std::string why_stopped_;
   std::int64_t num_timeouts_ = 0;

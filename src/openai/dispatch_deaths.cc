@@ -83,6 +83,7 @@ void Dispatch::NoteLoss(
     case Kind::kAnswer:
     case Kind::kFailed:
     case Kind::kBusy:
+    case Kind::kRefused:
       if (number < server.first_after_loss) return;
       server.lost.clear();
       server.wants_look = false;
@@ -146,6 +147,7 @@ void Dispatch::Die(std::size_t number, const std::string& how, Time now) {
   server.lost.clear();
   server.wants_look = false;
   server.has_died = true;
+  server.has_answered = false;
   server.probe_at = server.not_before;
   const bool are_all = AllAreDoubtful();
   had_outage_ = had_outage_ || are_all;
@@ -170,12 +172,8 @@ void Dispatch::Condemn(std::int64_t id, const std::string& how) {
   crash.error_message =
       "the server died with this row twice, the second time with it alone: " + how;
   crash.killed_engine = true;
-  crashed_.push_back(std::move(crash));
+  blamed_.push_back(std::move(crash));
   Cancel(id);
-}
-
-std::vector<Completion> Dispatch::TakeCrashed() {
-  return std::exchange(crashed_, {});
 }
 
 void Dispatch::MoveSuspectsOfGoneServers(Time now) {

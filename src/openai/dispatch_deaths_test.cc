@@ -58,7 +58,7 @@ class MortalServers {
       while (const auto sent = dispatch.Next(now)) Send(dispatch, *sent);
       Look(dispatch);
       ReplyToOne(dispatch);
-      for (const Completion& crash : dispatch.TakeCrashed()) {
+      for (const Completion& crash : dispatch.TakeBlamed()) {
         EXPECT_TRUE(crash.killed_engine);
         End(crash.id, crash.error_code);
       }
@@ -224,7 +224,7 @@ TEST_P(LookTest, ARowIsBlamedOnlyIfThePortRefuses) {
       ++sent;
       EXPECT_FALSE(dispatch_.Ended(1, Of(Kind::kLost), now_));
     }
-    crashed = dispatch_.TakeCrashed();
+    crashed = dispatch_.TakeBlamed();
     now_ += milliseconds(100);
     ASSERT_LT(now_, Time() + minutes(60));
   }
@@ -303,7 +303,7 @@ TEST_F(SuspectTest, AServerThatWasKilledForAHangMakesNoSuspect) {
     ASSERT_TRUE(dispatch.NextProbe(now_));
     dispatch.Probed(0, Of(Kind::kAnswer), now_);
   }
-  EXPECT_TRUE(dispatch.TakeCrashed().empty());
+  EXPECT_TRUE(dispatch.TakeBlamed().empty());
 }
 
 class TwoServersTest : public SuspectTest {
