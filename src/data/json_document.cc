@@ -98,8 +98,8 @@ Status JsonDocument::Parse(std::string_view json, Utf8 utf8) {
   return Parse(json, utf8, kJsonDepthMax);
 }
 
-Status JsonDocument::ParseRow(std::string_view json) {
-  return Parse(json, Utf8::kValidate, kJsonDepthMax + 1);
+Status JsonDocument::ParseRow(std::string_view json, Utf8 utf8) {
+  return Parse(json, utf8, kJsonDepthMax + 1);
 }
 
 Status JsonDocument::Parse(std::string_view json, Utf8 utf8, int depth_max) {

@@ -61,7 +61,7 @@ class JsonDocument {
   /// says what is wrong and at which byte.
   Status Parse(std::string_view json, Utf8 utf8 = Utf8::kValidate);
   /// The same of a row's text: each of its values may be so deep, as any that a row is written of.
-  Status ParseRow(std::string_view json);
+  Status ParseRow(std::string_view json, Utf8 utf8 = Utf8::kValidate);
   /// The value of the last text. REQUIRES: it was parsed without an error.
   JsonNode root() const { return {*this, 0}; }
 

@@ -75,7 +75,7 @@ Result<BatchReaderPtr> OpenWrittenJsonl(SourcePtr file, const std::string& name,
                    ) -> Result<std::optional<std::size_t>> {
     const std::size_t end = text.find('\n');
     if (end == text.npos) return std::nullopt;
-    MS_RETURN_NOT_OK(document->Parse(text.substr(0, end), JsonDocument::Utf8::kTrust));
+    MS_RETURN_NOT_OK(document->ParseRow(text.substr(0, end), JsonDocument::Utf8::kTrust));
     std::size_t i = 0;
     MS_RETURN_NOT_OK(document->root().ForEachMember([&](std::string_view key,
                                                         const JsonNode& value) {

@@ -16,7 +16,7 @@ using Kind = Verdict::Kind;
 constexpr milliseconds kBackoffMax{30'000};
 constexpr milliseconds kProbeInterval{10'000};
 constexpr milliseconds kSpreadMax{5'000};
-constexpr milliseconds kRefusedStretchMax{10'000};
+constexpr milliseconds kWaitedStretchMax{10'000};
 constexpr int kTimeoutsMax = 3;
 
 Completion FailedFor(std::int64_t id, std::string_view code, std::string message) {
@@ -220,19 +220,54 @@ void Dispatch::Probed(std::size_t number, const Verdict& verdict, Time now) {
                               server.has_died ? server.backoff : kProbeInterval,
                               verdict.retry_after.value_or(milliseconds(0))
                           );
+  const bool is_refused = verdict.kind == Kind::kRefused;
+  if (is_refused && ++server.refused_probes < options_.num_probes) {
+    server.probe_at = now;  // it may not have this endpoint
+    return;
+  }
+  server.refused_probes = 0;
   const bool answers = verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed;
   if (answers && !server.has_died) Acquit(number);
-  const bool says_why = server.has_died && verdict.kind == Kind::kStop;  // no row may find out
-  if (answers || says_why) return TakeReply(server, verdict, now);
-  had_outage_ = true;
-  last_failure_ = verdict.message;
-  if (verdict.kind != Kind::kBusy) SetFailing(now);
+  // No row may find out.
+  const bool says_why =
+      (server.has_died || !server.refused.empty()) && (is_refused || verdict.kind == Kind::kStop);
+  if (answers || says_why) {
+    TakeReply(server, verdict, now);
+  } else {
+    had_outage_ = true;
+    last_failure_ = verdict.message;
+    if (verdict.kind != Kind::kBusy) SetFailing(now);
+  }
+  EndRefused(server, answers, verdict, now);
 }
 
 bool Dispatch::is_asking() const {
   return under_way_ > 0 || std::any_of(servers_.begin(), servers_.end(), [](const Server& server) {
            return server.is_probed;
          });
+}
+
+// Of what a server refused it is known that it is to blame, or else nothing: it is tried again.
+void Dispatch::EndRefused(Server& server, bool are_to_blame, const Verdict& verdict, Time now) {
+  if (are_to_blame) {
+    server.has_answered = true;
+    server.refusals = 0;
+  }
+  for (Completion& refused : std::exchange(server.refused, {})) {
+    const auto found = tasks_.find(refused.id);
+    if (found == tasks_.end()) continue;  // cancelled
+    if (are_to_blame) {
+      ClearSuspect(refused.id, found->second);
+      tasks_.erase(found);
+      failed_.push_back(std::move(refused));
+    } else {
+      Task& task = found->second;
+      task.backoff = NextBackoff(task.backoff);
+      const milliseconds wait =
+          std::max(task.backoff, verdict.retry_after.value_or(milliseconds(0)));
+      later_.emplace(now + wait, refused.id);
+    }
+  }
 }
 
 std::optional<Dispatch::Time> Dispatch::NextTime() const {
@@ -282,17 +317,17 @@ void Dispatch::CountAnswer(Time now) {
   quota_.Answered();
   if (last_answer_ && !had_outage_) {
     const auto stretch = std::chrono::duration_cast<milliseconds>(now - *last_answer_);
-    clock_ += had_refusal_ ? std::min(stretch, kRefusedStretchMax) : stretch;
+    clock_ += had_wait_ ? std::min(stretch, kWaitedStretchMax) : stretch;
   }
   last_answer_ = now;
-  had_outage_ = had_refusal_ = false;
+  had_outage_ = had_wait_ = false;
   failing_since_.reset();
 }
 
 // A server that wants to be left does not fail rows, but one that is refused whenever it is sent.
 void Dispatch::NoteWait(const Verdict& verdict, Task& task) {
   if (verdict.kind != Kind::kBusy && !verdict.retry_after) return;
-  (++task.refusals > kRefusalsMax ? had_refusal_ : had_outage_) = true;
+  (++task.waits > kWaitsMax ? had_wait_ : had_outage_) = true;
 }
 
 // What fails by itself is told from a server that fails by a probe: a row that is slow, and one
@@ -318,22 +353,24 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
     server.probe_at = std::max(server.probe_at, server.not_before);
   }
   server.is_gone = verdict.kind == Kind::kGone;
+  if (server.is_gone) server.has_answered = false;  // another may come in its place
   if (!server.is_gone) server.gone_since.reset();
   if (server.is_gone && !server.gone_since) server.gone_since = now;
   switch (verdict.kind) {
     case Kind::kAnswer:
     case Kind::kFailed:
       server.has_died = server.is_in_doubt = false;
-      server.failures = server.refusals = 0;
+      server.failures = server.waits = 0;
       server.backoff = milliseconds(0);
       return CountAnswer(now);
     case Kind::kBusy:
       window_.Busy();
       failing_since_.reset();  // it is there
-      if (++server.refusals == kRefusalsMax) {
+      if (++server.waits == kWaitsMax) {
         server.probe_at = std::max(server.not_before, now + kProbeInterval);
       }
       return;
+    case Kind::kRefused:
     case Kind::kStop:
       why_stopped_ = verdict.message;
       return;
@@ -373,7 +410,22 @@ std::optional<Completion> Dispatch::Ended(std::int64_t id, Verdict verdict, Time
   TakeRates(task, server, verdict, now);
   Release(task);
   NoteWait(verdict, task);
+  if (verdict.kind == Kind::kRefused) {
+    ++server.refusals;
+    if (!server.is_trusted()) {
+      if (server.refused.empty()) server.refused_probes = 0;
+      if (!server.is_probed) server.probe_at = now;
+      server.lost.erase(id);
+      server.refused.push_back(std::move(verdict.completion));
+      server.refused.back().id = id;
+      failing_since_.reset();  // it is there
+      NoteLoss(sent, number, verdict, now);
+      return std::nullopt;
+    }
+    verdict.kind = Kind::kFailed;
+  }
   TakeReply(server, verdict, now);
+  if (verdict.kind == Kind::kAnswer) EndRefused(server, /*are_to_blame=*/true, verdict, now);
   std::optional<Completion> completion;
   if (verdict.kind == Kind::kAnswer || verdict.kind == Kind::kFailed) {
     completion = std::move(verdict.completion);

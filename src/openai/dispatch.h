@@ -30,6 +30,7 @@ struct DispatchOptions {
   std::chrono::milliseconds row_deadline{std::chrono::minutes(30)};
   std::chrono::milliseconds gone_limit{std::chrono::minutes(15)};
   std::chrono::milliseconds backoff_first{500};  // before a request is sent again; then it grows
+  int num_probes = 1;                            // as many kinds of probes there are
   bool is_launched = false;  // ServerDied() says when a server died; else it is found out
 };
 
@@ -55,8 +56,11 @@ class Dispatch {
   std::optional<Time> NextTime() const;
 
   /// A server that fails each request is to be asked something that harms none: is it the server,
-  /// or the rows that are left? Nothing if none is to be asked now.
+  /// or the rows that are left? The same of one that refuses a request (Verdict::Kind::kRefused)
+  /// and has answered none, or none for long. Nothing if none is to be asked now.
   std::optional<std::size_t> NextProbe(Time now);
+  /// How many probes in a row it has refused: the next is to be of another kind.
+  int refused_probes(std::size_t server) const { return servers_[server].refused_probes; }
   void Probed(std::size_t server, const Verdict& verdict, Time now);
   /// A server that connections to broke is to be looked at, by a connection: has it died? Nothing
   /// if none is to be looked at now.
@@ -70,8 +74,8 @@ class Dispatch {
   /// What came of a request that was sent. Returns its completion if that is the row's; if not, it
   /// will be sent again.
   std::optional<Completion> Ended(std::int64_t id, Verdict verdict, Time now);
-  /// Those that failed though nothing has ended just now, each once: they kill their server, or
-  /// hang it.
+  /// Those that failed though nothing has ended just now, each once: they kill their server or hang
+  /// it, or it refuses them alone.
   std::vector<Completion> TakeFailed();
   /// Why no request will be answered any more, in words: a server said so, or none answers for too
   /// long. Empty: nothing of the kind.
@@ -98,14 +102,14 @@ class Dispatch {
     std::optional<std::chrono::milliseconds> failing_since;  // on the clock of answers
     int timeouts = 0;  // while others were answered and none timed out
     bool timed_out_alone = false;
-    int refusals = 0;         // by a server that wants to be left
+    int waits = 0;            // for a server that wants to be left
     int hangs = 0;            // of a server that was killed for it, with this row alone
     std::int64_t number = 0;  // of its sending
     std::optional<std::size_t> suspect_at;  // a server that died with it
   };
-  static constexpr int kFailuresMax = 3;
-  // What is refused more often may be too large to be taken at all.
-  static constexpr int kRefusalsMax = 3;
+  static constexpr int kFailuresMax = 3, kRefusalsMax = 32;
+  // A row that is told to wait more often may be too large to be taken at all.
+  static constexpr int kWaitsMax = 3;
   // For their server to come back: then another is put at risk.
   static constexpr std::chrono::minutes kSuspectsWait{2};
   struct Server {
@@ -117,7 +121,7 @@ class Dispatch {
     Time spread_until{};
     Allowance requests_left, tokens_left;
     int failures = 0;  // since its last answer
-    int refusals = 0;  // likewise
+    int waits = 0;     // that it wanted, likewise
     bool is_gone = false;
     // One that is gone, or fails each time, gets one request at a time, which looks whether it is
     // back.
@@ -127,6 +131,14 @@ class Dispatch {
     bool is_in_doubt = false;
     bool is_probed = false;  // a probe is under way
     Time probe_at{};         // the next
+
+    // While it answers, what it refuses is a request's own fault. But it may have come to refuse
+    // all.
+    bool has_answered = false;
+    int refusals = 0;                 // since its last answer
+    std::vector<Completion> refused;  // what a probe is to tell of; nothing else is sent meanwhile
+    int refused_probes = 0;           // in a row
+    bool is_trusted() const { return has_answered && refusals <= kRefusalsMax; }
 
     // What failed since it last showed that it is there: if it has died, then with these.
     std::set<std::int64_t> lost;
@@ -141,13 +153,13 @@ class Dispatch {
 
     bool takes_one_more() const { return !is_doubtful() || requests == 0; }
     bool wants_probe() const {
-      const bool fails = failures >= kFailuresMax || refusals >= kRefusalsMax;
-      return has_died || ((fails || is_in_doubt) && !is_gone);
+      const bool fails = failures >= kFailuresMax || waits >= kWaitsMax;
+      return has_died || !refused.empty() || ((fails || is_in_doubt) && !is_gone);
     }
     // Suspects are sent by themselves.
-    bool takes_any() const { return !has_died && !suspects.active(); }
+    bool takes_any() const { return !has_died && refused.empty() && !suspects.active(); }
     bool takes_suspects() const {
-      return !has_died && suspects.active() && requests == suspects_under_way;
+      return !has_died && refused.empty() && suspects.active() && requests == suspects_under_way;
     }
     std::deque<std::int64_t>::const_iterator NextSuspect() const;
   };
@@ -157,6 +169,7 @@ class Dispatch {
   std::optional<std::size_t> ChooseServer(Time now, std::int64_t work) const;
   Sending SendTo(std::size_t server, std::int64_t id, bool is_retry, Time now);
   void Release(Task& task);
+  void EndRefused(Server& server, bool are_to_blame, const Verdict& verdict, Time now);
   void Queue(std::int64_t id, std::deque<std::int64_t>& unless_suspect);
   void Charge(Task& task, Server& server, Time now);
   void TakeRates(const Task& task, Server& server, const Verdict& verdict, Time now);
@@ -200,7 +213,7 @@ class Dispatch {
   std::chrono::milliseconds clock_{0};
   std::optional<Time> last_answer_;
   bool had_outage_ = false;            // since
-  bool had_refusal_ = false;           // since, of a row that is refused again and again
+  bool had_wait_ = false;              // since, of a row that is told to wait again and again
   std::optional<Time> failing_since_;  // no answer since, but failures
   std::string last_failure_;
 };

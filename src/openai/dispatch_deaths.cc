@@ -88,6 +88,7 @@ void Dispatch::NoteLoss(
     case Kind::kAnswer:
     case Kind::kFailed:
     case Kind::kBusy:
+    case Kind::kRefused:
       if (number < server.first_after_loss) return;
       server.lost.clear();
       server.wants_look = false;
@@ -150,6 +151,7 @@ void Dispatch::Die(std::size_t number, const std::string& how, bool hung, Time n
   server.lost.clear();
   server.wants_look = false;
   server.has_died = true;
+  server.has_answered = false;
   server.probe_at = server.not_before;
   const bool are_all = AllAreDoubtful();
   had_outage_ = had_outage_ || are_all;

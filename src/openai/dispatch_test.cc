@@ -70,6 +70,102 @@ TEST_F(DispatchTest, TheServerWithTheLeastWorkUnderWayIsAsked) {
   for (int id = 2; id <= 4; ++id) EXPECT_NE(dispatch.Next(now_)->server, busy);
 }
 
+Verdict Refused() {
+  Verdict refused = Of(Kind::kRefused);
+  refused.completion.reason = FinishReason::kError;
+  refused.completion.error_code = "bad_request";
+  return refused;
+}
+
+// What a server refuses is the request's own fault if it answers anything at all.
+TEST_F(DispatchTest, AProbeTellsWhetherAServerRefusesOneRequestOrAll) {
+  for (const Kind told : {Kind::kAnswer, Kind::kRefused, Kind::kStop}) {
+    DispatchOptions options = Options();
+    options.num_probes = 2;
+    Dispatch dispatch(options, 1);
+    for (int id = 1; id <= 3; ++id) dispatch.Add(id, 1);
+    ASSERT_TRUE(dispatch.Next(now_));
+    EXPECT_FALSE(dispatch.Ended(1, Refused(), now_));
+    EXPECT_FALSE(dispatch.Next(now_));  // until it is known
+    EXPECT_EQ(dispatch.NextTime(), now_);
+    ASSERT_TRUE(dispatch.NextProbe(now_));
+    EXPECT_FALSE(dispatch.NextProbe(now_));
+    dispatch.Probed(0, Of(Kind::kRefused), now_);  // it has one endpoint alone, perhaps
+    EXPECT_EQ(dispatch.WhyStopped(now_), "");
+    EXPECT_EQ(dispatch.refused_probes(0), 1);
+    ASSERT_TRUE(dispatch.NextProbe(now_));
+    dispatch.Probed(0, Of(told), now_);
+    if (told != Kind::kAnswer) {
+      EXPECT_EQ(dispatch.WhyStopped(now_), "as scripted");
+      continue;
+    }
+    EXPECT_EQ(dispatch.WhyStopped(now_), "");
+    const std::vector<Completion> blamed = dispatch.TakeFailed();
+    ASSERT_EQ(blamed.size(), 1);
+    EXPECT_EQ(blamed[0].id, 1);
+    EXPECT_EQ(blamed[0].error_code, "bad_request");
+    EXPECT_EQ(Await(dispatch).id, 2);
+    EXPECT_EQ(dispatch.Ended(2, Refused(), now_)->error_code, "bad_request");
+    EXPECT_EQ(Await(dispatch).id, 3);
+  }
+}
+
+TEST_F(DispatchTest, AnAnswerTellsAsAProbeDoes) {
+  Dispatch dispatch(Options(), 1);
+  for (int id = 1; id <= 4; ++id) dispatch.Add(id, 1);
+  for (int id = 1; id <= 4; ++id) ASSERT_TRUE(dispatch.Next(now_));
+  EXPECT_FALSE(dispatch.Ended(1, Refused(), now_));
+  EXPECT_FALSE(dispatch.Ended(2, Refused(), now_));
+  dispatch.Cancel(2);
+  EXPECT_TRUE(dispatch.Ended(3, Of(Kind::kAnswer), now_));
+  const std::vector<Completion> blamed = dispatch.TakeFailed();
+  ASSERT_EQ(blamed.size(), 1);
+  EXPECT_EQ(blamed[0].id, 1);
+  EXPECT_TRUE(dispatch.Ended(4, Refused(), now_));
+}
+
+TEST_F(DispatchTest, AServerThatComesToRefuseAllIsProbedAnew) {
+  Dispatch dispatch(Options(), 1);
+  for (int id = 1; id <= 200; ++id) dispatch.Add(id, 1);
+  EXPECT_TRUE(dispatch.Ended(Await(dispatch).id, Of(Kind::kAnswer), now_));
+  int failed = 0;
+  while (dispatch.Ended(Await(dispatch).id, Refused(), now_)) ASSERT_LT(++failed, 200);
+  EXPECT_EQ(failed, 32);
+  ASSERT_TRUE(dispatch.NextProbe(now_));
+  dispatch.Probed(0, Of(Kind::kRefused), now_);
+  EXPECT_EQ(dispatch.WhyStopped(now_), "as scripted");
+}
+
+TEST_F(DispatchTest, WhereAProbeTellsNothingWhatWasRefusedIsSentAgain) {
+  for (const Kind told : {Kind::kAgain, Kind::kBusy, Kind::kGone, Kind::kLost, Kind::kTimeout}) {
+    Dispatch dispatch(Options(), 1);
+    dispatch.Add(1, 1);
+    ASSERT_TRUE(dispatch.Next(now_));
+    EXPECT_FALSE(dispatch.Ended(1, Refused(), now_));
+    ASSERT_TRUE(dispatch.NextProbe(now_));
+    dispatch.Probed(0, Of(told), now_);
+    EXPECT_TRUE(dispatch.TakeFailed().empty());
+    EXPECT_EQ(Await(dispatch).id, 1);
+    EXPECT_TRUE(dispatch.Ended(1, Of(Kind::kAnswer), now_));
+  }
+}
+
+// One wrong address among several is to be told, not to fail the rows that are sent there.
+TEST_F(DispatchTest, WhatOneServerAnswersSaysNothingOfAnother) {
+  DispatchOptions options = Options();
+  options.num_servers = 2;
+  Dispatch dispatch(options, 1);
+  for (int id = 1; id <= 4; ++id) dispatch.Add(id, 1);
+  const auto first = *dispatch.Next(now_), second = *dispatch.Next(now_);
+  ASSERT_NE(first.server, second.server);
+  EXPECT_TRUE(dispatch.Ended(first.id, Of(Kind::kAnswer), now_));
+  EXPECT_FALSE(dispatch.Ended(second.id, Refused(), now_));
+  EXPECT_EQ(dispatch.Next(now_)->server, first.server);
+  EXPECT_EQ(dispatch.NextProbe(now_), second.server);
+  dispatch.Probed(second.server, Of(Kind::kRefused), now_);
+  EXPECT_EQ(dispatch.WhyStopped(now_), "as scripted");
+}
+
 TEST_F(DispatchTest, AServerIsLeftAsLongAsItAsks) {
   Dispatch dispatch(Options(), 1);
   dispatch.Add(1, 1);

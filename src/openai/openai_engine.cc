@@ -70,6 +70,7 @@ DispatchOptions OptionsOfDispatch(const OpenAiEngineOptions& options, std::int64
   dispatch.most_in_flight = std::max<std::int64_t>(most, 1);
   dispatch.is_launched = options.launch.has_value();
   dispatch.num_servers = dispatch.is_launched ? 1 : options.access.base_urls.size();
+  dispatch.num_probes = static_cast<int>(options.probes.size());
   dispatch.max_in_flight = options.max_in_flight;
   dispatch.requests_per_minute = options.requests_per_minute;
   dispatch.tokens_per_minute = options.tokens_per_minute;
@@ -218,7 +219,8 @@ class OpenAiEngine final : public Engine {
     }
     if (launcher_ && ended.reply.end == HttpReply::End::kDone) launcher_->Replied();
     const auto request = requests_.find(ended.id);  // an errand is none
-    const bool whole = request != requests_.end() && request->second.http_whole;
+    const bool is_probe = ended.id < 0 && errand == Errand::kProbe;
+    const bool whole = is_probe || (request != requests_.end() && request->second.http_whole);
     Verdict verdict = Judge(ended.reply, whole);
     if (ended.id < 0) {
       if (errand == Errand::kProbe) dispatch_.Probed(server, verdict, Clock::now());
@@ -301,8 +303,12 @@ class OpenAiEngine final : public Engine {
 
   void Probe(RequestId id, std::size_t server) {
     if (requests_.empty()) return;  // nobody waits for it any more
-    const auto probe = options_.probes.find(requests_.begin()->second.http_path);
+    auto probe = options_.probes.find(requests_.begin()->second.http_path);
     MS_CHECK(probe != options_.probes.end());
+    // It may not have that endpoint.
+    for (int refused = dispatch_.refused_probes(server); refused > 0; --refused) {
+      if (++probe == options_.probes.end()) probe = options_.probes.begin();
+    }
     Post(id, server, probe->first, probe->second);
   }
 

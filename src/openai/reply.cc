@@ -131,11 +131,15 @@ std::optional<std::chrono::milliseconds> RetryAfter(const HttpReply& reply, std:
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
 }
 
-Verdict JudgeStatus(const HttpReply& reply, std::int64_t now) {
-  const ErrorBody error = ReadError(reply.body);
-  const std::string message = fmt::format(
+std::string InWords(const HttpReply& reply, const ErrorBody& error) {
+  return fmt::format(
       "the server answered {}{}{}", reply.status, error.message.empty() ? "" : ": ", error.message
   );
+}
+
+Verdict JudgeStatus(const HttpReply& reply, std::int64_t now) {
+  const ErrorBody error = ReadError(reply.body);
+  const std::string message = InWords(reply, error);
   const auto again = [&](Kind kind) {
     Verdict verdict = Of(kind, message);
     verdict.retry_after = RetryAfter(reply, now);
@@ -183,6 +187,17 @@ Verdict JudgeStatus(const HttpReply& reply, std::int64_t now) {
     );
   }
   return Failed("bad_request", message);
+}
+
+// What else there is to say of a reply that is no answer to a request of http_whole.
+void TakeWhole(const HttpReply& reply, Verdict& verdict) {
+  const ErrorBody error = ReadError(reply.body);
+  if (reply.status == 403 || reply.status == 404 || reply.status == 405) {
+    verdict.kind = Kind::kRefused;
+    verdict.completion = Failed("bad_request", InWords(reply, error)).completion;
+  }
+  const bool is_failure = verdict.kind == Kind::kFailed || verdict.kind == Kind::kRefused;
+  if (is_failure) verdict.completion.text = WholeError(reply, error);
 }
 
 // An answer that is kept as it came.
@@ -282,9 +297,7 @@ Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds, bool w
   }
   const bool is_answer = reply.status == 200;
   Verdict verdict = is_answer ? JudgeAnswer(reply, whole) : JudgeStatus(reply, now_unix_seconds);
-  if (whole && !is_answer && verdict.kind == Kind::kFailed) {
-    verdict.completion.text = WholeError(reply, ReadError(reply.body));
-  }
+  if (whole && !is_answer) TakeWhole(reply, verdict);
   verdict.rates = ReadRateHeaders(reply);
   return verdict;
 }

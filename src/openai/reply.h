@@ -24,6 +24,7 @@ struct Verdict {
     kUnavailable,  // it says that it cannot serve now
     kTimeout,      // it took longer than a request may
     kGone,         // there is no connection to the server
+    kRefused,      // kStop if the server answers nothing else, kFailed if it does
     kStop          // no row will fare better: `message` says what to do
   };
   Kind kind = Kind::kAgain;
@@ -36,7 +37,8 @@ struct Verdict {
 
 /// Judges a reply to a chat or text completion. `now_unix_seconds` is for a Retry-After that is a
 /// date. `whole` is Request::http_whole: an answer is then the body as it came, refusals and calls
-/// of tools too. Trusts nothing in the reply; no message holds a header of the request.
+/// of tools too, and a 403, 404 or 405 may be this request's own: what it asks is not ours. Trusts
+/// nothing in the reply; no message holds a header of the request.
 Verdict JudgeReply(const HttpReply& reply, std::int64_t now_unix_seconds, bool whole = false);
 
 }  // namespace millstream

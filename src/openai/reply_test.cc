@@ -140,6 +140,21 @@ TEST(ReplyTest, ARefusalInAnyFormKeepsItsWords) {
   );
 }
 
+TEST(ReplyTest, WhatMayBeAWholeRequestsOwnFaultIsTheServersToShow) {
+  for (const long status : {403, 404, 405}) {
+    const Verdict verdict = JudgedWhole(status, R"({"error":{"message":"no"}})");
+    EXPECT_EQ(verdict.kind, Kind::kRefused) << status;
+    EXPECT_EQ(verdict.completion.error_code, "bad_request");
+    EXPECT_EQ(
+        verdict.completion.text,
+        std::to_string(status) +
+            R"( {"message":"no","type":"invalid_request_error","param":null,"code":null})"
+    );
+  }
+  EXPECT_EQ(JudgedWhole(401, "{}").kind, Kind::kStop);
+  EXPECT_EQ(JudgedWhole(402, "{}").kind, Kind::kStop);
+}
+
 TEST(ReplyTest, EachServersWordsForAPromptThatIsTooLongAreKnown) {
   for (const char* body :
        {R"({"error":{"message":"no","code":"context_length_exceeded"}})",

@@ -368,6 +368,64 @@ def test_an_answer_nests_as_deep_as_a_line_can_hold(batch, millstream, tmp_path)
     millstream("verify", tmp_path / "out.jsonl", "--deep")
 
 
+def refusal(status, message):
+    return status, {}, json.dumps({"error": {"message": message, "type": "t", "code": status}}).encode()
+
+
+@pytest.mark.parametrize("flags", [[], ["--max-in-flight", "1"]], ids=["many at a time", "one at a time"])
+def test_a_line_that_a_server_refuses_alone_is_its_own_fault(batch, flags):
+    """Wherever it stands in the file: the first line too."""
+    refused = {"text": (404, "no such endpoint"), "bad": (403, "moderated"), "odd": (405, "no such method")}
+
+    def script(body):
+        key = "text" if "prompt" in body else body["messages"][-1]["content"]
+        return refusal(*refused[key]) if key in refused else None
+
+    sent = [text_of("text", "a"), chat("bad", "bad"), chat("fine", "fine"), chat("odd", "odd"), text_of("text 2", "b")]
+    with Server(script=script) as server:
+        found = batch(sent, *served(server), *flags, model="m/1")
+        assert len(server.bodies) < len(sent) + 8
+        # No answer is left to come: a server is asked something else.
+        rest = batch(
+            [line for line in sent if line["custom_id"] != "fine"], *served(server), model="m/1", output="2.jsonl"
+        )
+    assert [line["custom_id"] for line in found] == ["text", "bad", "fine", "odd", "text 2"]
+    told = {line["custom_id"]: line["response"]["status_code"] for line in found}
+    assert told == {"text": 404, "bad": 403, "fine": 200, "odd": 405, "text 2": 404}
+    assert found[1]["response"]["body"]["error"] == {"message": "moderated", "type": "t", "param": None, "code": 403}
+    assert [line["response"]["status_code"] for line in rest] == [404, 403, 405, 404]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_a_server_that_refuses_all_ends_the_job_and_a_mended_one_goes_on(batch, millstream, tmp_path, status):
+    is_mended = threading.Event()
+    sent = [chat(str(i), str(i)) for i in range(100)] + [text_of("t", "t")]
+    with Server(script=lambda body: None if is_mended.is_set() else refusal(status, "not you")) as server:
+        write(tmp_path / "in.jsonl", sent)
+        command = ["batch", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--model", "m/1", *served(server)]
+        process = millstream(*command, exit_code=3)
+        assert f"the server answered {status}: not you: " in process.stderr
+        assert len(server.bodies) <= 34  # those that are sent at first, and two probes
+        is_mended.set()
+        found = batch(sent, *served(server), model="m/1")
+    assert [line["custom_id"] for line in found] == [line["custom_id"] for line in sent]
+    assert {check_line(line) for line in found} == {"answered"}
+
+
+def test_a_server_that_comes_to_refuse_all_ends_the_job(millstream, tmp_path):
+    left = {"answers": 50}
+
+    def script(body):
+        left["answers"] -= 1
+        return None if left["answers"] >= 0 else refusal(403, "revoked")
+
+    write(tmp_path / "in.jsonl", [chat(str(i), str(i)) for i in range(1000)])
+    with Server(script=script) as server:
+        command = ["batch", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--model", "m/1", *served(server)]
+        assert "revoked" in millstream(*command, exit_code=3).stderr
+        assert len(server.bodies) < 300
+
+
 def test_failed_lines_are_retried_into_their_places(batch, millstream, tmp_path):
     is_mended = threading.Event()
 

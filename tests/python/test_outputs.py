@@ -187,13 +187,14 @@ def test_every_type_survives_from_parquet_to_parquet(millstream, tmp_path):
 
 @pytest.mark.parametrize("path", ["out.jsonl", "out"])
 @pytest.mark.parametrize("depth", [128, 129])
-def test_a_value_as_deep_as_any_is_read_back_and_a_deeper_one_is_an_error_of_its_row(
-    millstream, tmp_path, path, depth
-):
-    deep = "[" * (depth - 1) + "]" * (depth - 1)
-    (tmp_path / "in.jsonl").write_text(f'{{"value": {deep}}}\n{{"value": []}}\n')
+def test_a_value_as_deep_as_any_is_read_back_and_a_deeper_one_is_an_error_of_its_row(millstream, tmp_path, path, depth):
+    (tmp_path / "in.jsonl").write_text(f'{{"depth": {depth}}}\n{{"depth": 1}}\n')
+    nested = (
+        "{% set at = namespace(value=1) %}{% for i in range(depth) %}{% set at.value = [at.value] %}{% endfor %}"
+        "{{ at.value|tojson }}"
+    )
     (tmp_path / "job.yaml").write_text(
-        "input: {path: in.jsonl, schema: {value: json}}\nsteps:\n  - set: {deep: {value: '{{ [value] }}', type: json}}\n"
+        f"input: in.jsonl\nsteps:\n  - set: {{deep: {{value: '{nested}', type: json}}}}\n"
         f"output: {{path: {path}, format: jsonl}}\n"
     )
     millstream("run", tmp_path / "job.yaml")
