@@ -9,6 +9,7 @@ import subprocess
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
+from batch_lines import MODEL, check_line, write
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # datasets reads local folders only
@@ -50,6 +51,24 @@ def run_rows(millstream, tmp_path):
         millstream("run", tmp_path / "job.yaml", *arguments, **options)
         found = read_rows(tmp_path / "out")
         assert [row["_source"]["record"] for row in found] == list(range(1, len(rows) + 1))
+        return found
+
+    return run
+
+
+@pytest.fixture
+def batch(millstream, tmp_path):
+    """Runs a batch over lines in tmp_path, and returns the lines that come out."""
+
+    def run(lines, *arguments, model=MODEL, output="out.jsonl", **options):
+        write(tmp_path / "in.jsonl", lines)
+        run.process = millstream(
+            "batch", tmp_path / "in.jsonl", "-o", tmp_path / output, "--model", model, *arguments, **options
+        )
+        run.said = run.process.stderr
+        found = read_rows(tmp_path / output)
+        for line in found:
+            check_line(line)
         return found
 
     return run
