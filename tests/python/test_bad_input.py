@@ -26,7 +26,7 @@ JSON_RECORDS = {
     "nul": (b'{"x": "\0"}', "bad_json", "the record is not valid JSON"),
     "utf8": (b'{"x": "\xff"}', "bad_utf8", "the record is not valid UTF-8"),
     "surrogate": (b'{"x": "\\ud800"}', "bad_utf8", "the record is not valid"),
-    "deep": (b'{"x": ' + b"[" * 128 + b"]" * 128 + b"}", "too_deep", "the record nests deeper than 128"),
+    "deep": (b'{"x": ' + b"[" * 129 + b"]" * 129 + b"}", "too_deep", "the record nests deeper than 128"),
     "long": (b'{"x": "' + b"x" * (32 << 20) + b'"}', "record_too_large", "the record is longer than 32 MiB"),
     "type": (b'{"id": "2"}', "bad_value", 'column "id" is a string, expected int64: "2"'),
     "fraction": (b'{"id": 2.5}', "bad_value", 'column "id" is 2.5, expected int64'),
