@@ -116,7 +116,7 @@ def test_a_row_that_kills_a_launched_server_fails_alone(run_rows, tmp_path, how)
 def test_a_row_that_hangs_a_launched_server_each_time_fails_alone(run_rows, tmp_path):
     texts = [f"row {i}" for i in range(20)]
     texts[8] = "stop"
-    found = run_rows(rows_of(texts), launched(tmp_path, ", timeout: 1"))
+    found = run_rows(rows_of(texts), launched(tmp_path, ", timeout: 2"))
     assert [row["answer"] for row in found] == [None if t == "stop" else answer_of(f"Say {t}") for t in texts]
     assert found[8]["_error"]["code"] == "timeout"
     assert 3 <= len(lines(tmp_path / "lives")) <= 5
