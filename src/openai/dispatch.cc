@@ -394,8 +394,8 @@ void Dispatch::TakeReply(Server& server, const Verdict& verdict, Time now) {
   if (server.failures == kFailuresMax) {
     server.probe_at = verdict.retry_after ? server.not_before : now;
   }
-  if (server.is_gone && AllAreDoubtful())
-    had_outage_ = true;  // of those that only fail, a probe tells
+  // Of servers that only fail, a probe tells whether it is an outage.
+  if (server.is_gone && AllAreDoubtful()) had_outage_ = true;
   SetFailing(now);
 }
 
