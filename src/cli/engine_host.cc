@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/print.h"
+#include "job/local_workers.h"
 #include "openai/server_guard.h"
 
 namespace millstream {
@@ -29,6 +30,17 @@ void AddServerGuard(CLI::App& app, CommandContext& context) {
   guard->callback([argument, &context] {
     const Status status = GuardServer(*argument);
     if (!status.ok()) context.exit_code = Complain(status);
+  });
+}
+
+void AddWorker(CLI::App& app, CommandContext& context) {
+  auto arguments = std::make_shared<std::vector<std::string>>();
+  CLI::App* worker = app.add_subcommand("worker", "")->group("");
+  worker->add_option("arguments", *arguments);
+  worker->callback([arguments, &context] {
+    auto storage = MakeStorage(context.stop);
+    const Status status = HostWorker(*storage, *arguments, SayToPerson, context.stop);
+    if (!status.ok()) context.exit_code = static_cast<int>(ExitCodeOf(status));
   });
 }
 

@@ -171,6 +171,13 @@ void AddRun(CLI::App& app, CommandContext& context) {
          "--batch-rows", flags->job.runner.batch_rows, "Rows of a batch (changes no result)"
   )
       ->check(AtLeastOne());
+  run->add_option(
+         "--workers",
+         flags->job.workers,
+         "Processes on this machine that share the rows (default: this one alone)"
+  )
+      ->type_name("N")
+      ->check(AtLeastOne());
   run->footer(
       "Examples:\n"
       "  millstream run job.yaml\n"

@@ -33,6 +33,7 @@ HostedEngineOptions HostedOptions(
 // no state on this machine has none.
 Status StartRecorder(const PreparedJob& job, const Say& say, JobEngines& engines) {
   if (!job.ledger || IsObjectPath(job.ledger->layout().state)) return Status::OK();
+  if (job.ledger->is_worker()) return Status::OK();  // its coordinator tells what workers die of
   const std::string path = job.ledger->layout().state + "/flight";
   auto record = FlightRecorder::Read(path);
   if (!record.ok()) {

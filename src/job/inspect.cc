@@ -246,7 +246,7 @@ Result<std::string> DescribeJob(
     Storage& storage, const JobOptions& options, const Say& say, std::stop_token stop
 ) {
   MS_ASSIGN_OR_RETURN(
-      const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
+      const PreparedJob job, PrepareJob(storage, options, PrepareFor::kPreview, say, stop)
   );
   std::string out;
   DescribePlan(job, out);
@@ -283,7 +283,7 @@ Result<ExplainedRow> ExplainRow(
     return Status::Invalid("--row takes FILE:RECORD, the record counted from 1: '", place, "'");
   }
   MS_ASSIGN_OR_RETURN(
-      const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
+      const PreparedJob job, PrepareJob(storage, options, PrepareFor::kPreview, say, stop)
   );
   const std::string name = place.substr(0, colon);
   std::vector<std::string> names;

@@ -12,8 +12,10 @@
 #include "fmt/format.h"
 #include "job/assembler.h"
 #include "job/breaker.h"
+#include "job/coordination.h"
 #include "job/driver_end.h"
 #include "job/execute.h"
+#include "job/local_workers.h"
 #include "job/publisher.h"
 #include "job/results.h"
 
@@ -116,6 +118,14 @@ Status RunOpenSplits(
     std::stop_token stop
 ) {
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
+  if (options.workers > 0) {
+    monitor.Start(RowsOf(job.plan.splits), before, {});
+    Coordination coordination(job, open, monitor);
+    MS_RETURN_NOT_OK(RunByLocalWorkers(coordination, job, options.workers, say, options.drain, stop)
+    );
+    if (!job.ledger->layout().is_single_file) return Status::OK();
+    return WriteSingleFile(storage, *job.ledger, format, job.plan);
+  }
   JobEngines engines;
   if (RowsOf(open) > 0) {
     MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine, say, stop));
@@ -243,9 +253,7 @@ Result<JobReport> RunJob(
     std::stop_token stop
 ) {
   const auto start = Clock::now();
-  MS_ASSIGN_OR_RETURN(
-      PreparedJob job, PrepareJob(storage, options, /*use_output=*/true, say, stop)
-  );
+  MS_ASSIGN_OR_RETURN(PreparedJob job, PrepareJob(storage, options, PrepareFor::kRun, say, stop));
   if (!job.ledger) MS_RETURN_NOT_OK(CreateLedger(storage, job, options));
   const auto parts = job.ledger->Begin(ThisDriver());
   Result<JobReport> report =
@@ -297,7 +305,7 @@ Result<Preview> RunPreview(
     std::stop_token stop
 ) {
   MS_ASSIGN_OR_RETURN(
-      const PreparedJob job, PrepareJob(storage, options, /*use_output=*/false, say, stop)
+      const PreparedJob job, PrepareJob(storage, options, PrepareFor::kPreview, say, stop)
   );
   Result<Preview> preview = RunInMemory(job, job.plan.splits, options, monitor, say, stop);
   SayIgnored(job.bound, say);

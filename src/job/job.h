@@ -51,6 +51,7 @@ struct JobOptions {
   std::int64_t limit = 0;                   // rows; 0: all
   bool spread = false;                      // of a limit: rows spread over the input
   RunnerOptions runner;
+  int workers = 0;          // processes on this machine that share the rows; 0: this one alone
   std::stop_token drain;    // when requested, no more rows are begun, and the run stops
   EngineMaker make_engine;  // in place of the native one, for tests
   std::chrono::milliseconds disk_interval{1000};  // between two looks at the disk's space
@@ -82,6 +83,8 @@ class JobMonitor {
   std::atomic<std::int64_t> bytes_in_flight = 0;
   /// The engines are about to go: keeps their last numbers.
   void End();
+  /// Shows what the workers of a run have done, in place of what is counted here.
+  void Show(const Progress& progress, std::map<std::string, ErrorSample> errors);
 
  private:
   mutable Mutex mutex_;
@@ -121,13 +124,15 @@ struct JobReport {
 /// Says something worth knowing to a person while a job starts.
 using Say = std::function<void(const std::string&)>;
 
+/// What a job is prepared for. A preview leaves the job's own output alone; a run locks it, and a
+/// worker works for the run that has.
+enum class PrepareFor { kPreview, kRun, kWorker };
 /// Reads the job file, snapshots the input (or loads the plan that stands at the output), opens
-/// models' headers and binds the steps. `use_output`: whether the job's own output counts, and is
-/// locked (a preview leaves it alone).
+/// models' headers and binds the steps.
 Result<PreparedJob> PrepareJob(
     Storage& storage,
     const JobOptions& options,
-    bool use_output,
+    PrepareFor purpose,
     const Say& say,
     std::stop_token stop
 );
@@ -153,6 +158,8 @@ Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLa
 
 /// The job file and what the command line changed of it: enough to read it again.
 nlohmann::ordered_json SpecSource(const JobSpec& spec, const SpecOverrides& overrides);
+/// The options that read it again, from the ledger of an output. Invalid if they are not there.
+Result<JobOptions> StandingOptions(const Ledger& ledger);
 
 /// Runs the job file to its end.
 Result<JobReport> RunJob(

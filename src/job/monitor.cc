@@ -57,6 +57,12 @@ void JobMonitor::Count(const FinishedRows& rows, const std::vector<std::string>&
   }
 }
 
+void JobMonitor::Show(const Progress& progress, std::map<std::string, ErrorSample> errors) {
+  MutexLock lock(mutex_);
+  progress_ = progress;
+  errors_ = std::move(errors);
+}
+
 void JobMonitor::End() {
   MutexLock lock(mutex_);
   if (!engines_.empty()) progress_.tokens = Sum(engines_);

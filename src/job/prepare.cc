@@ -247,7 +247,7 @@ Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLa
 Result<PreparedJob> PrepareJob(
     Storage& storage,
     const JobOptions& options,
-    bool use_output,
+    PrepareFor purpose,
     const Say& say,
     std::stop_token stop
 ) {
@@ -260,7 +260,11 @@ Result<PreparedJob> PrepareJob(
   MS_ASSIGN_OR_RETURN(job.input, InputOptionsOf(job.spec));
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));
-  if (use_output) MS_RETURN_NOT_OK(TakeOutput(storage, layout, options.restart, say, job));
+  if (purpose == PrepareFor::kRun) {
+    MS_RETURN_NOT_OK(TakeOutput(storage, layout, options.restart, say, job));
+  } else if (purpose == PrepareFor::kWorker) {
+    MS_ASSIGN_OR_RETURN(job.ledger, Ledger::Load(storage, layout));
+  }
   std::optional<Plan> planned;
   if (job.ledger) {
     MS_ASSIGN_OR_RETURN(planned, PlannedBefore(*job.ledger));
@@ -269,7 +273,7 @@ Result<PreparedJob> PrepareJob(
   ServedBinding served;
   served.folder = job.spec.folder;
   served.now_unix_seconds = job.plan.now_unix_seconds;
-  if (use_output) served.patience = kServerPatience;
+  if (purpose != PrepareFor::kPreview) served.patience = kServerPatience;
   served.say = say;
   served.stop = stop;
   const std::map<std::string, PlannedModel> none;

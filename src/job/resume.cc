@@ -263,6 +263,24 @@ Json SpecSource(const JobSpec& spec, const SpecOverrides& overrides) {
   };
 }
 
+Result<JobOptions> StandingOptions(const Ledger& ledger) {
+  const Json source = ledger.current_spec().value("file", Json::object());
+  if (!source.contains("text") || !source.contains("path")) {
+    return Status::Invalid(
+        "the state does not hold the job file of these rows: give it, as in `millstream retry ",
+        ledger.layout().output,
+        " JOB.yaml`"
+    );
+  }
+  JobOptions options;
+  options.file = source["path"];
+  options.text = source["text"];
+  options.overrides.output = ledger.layout().output;
+  options.overrides.vars = source.value("vars", options.overrides.vars);
+  options.overrides.sets = source.value("sets", options.overrides.sets);
+  return options;
+}
+
 Json SpecRecord(const PreparedJob& job, const SpecOverrides& overrides) {
   return {
       {"spec", job.spec.canonical},

@@ -147,28 +147,16 @@ std::int32_t VersionOf(const arrow::RecordBatch& columns, std::int64_t row) {
 // The job file that the rows were made by, with what is mended of it.
 Result<JobOptions> OptionsOf(const Ledger& ledger, const RetryOptions& retry) {
   JobOptions options;
+  if (retry.file.empty()) {
+    MS_ASSIGN_OR_RETURN(options, StandingOptions(ledger));
+  } else {
+    options.file = retry.file;
+    options.overrides.output = ledger.layout().output;
+  }
   options.accept_all = true;
   options.runner = retry.runner;
   options.drain = retry.drain;
   options.make_engine = retry.make_engine;
-  options.overrides.output = ledger.layout().output;
-  if (!retry.file.empty()) {
-    options.file = retry.file;
-  } else {
-    const Json source = ledger.current_spec().value("file", Json::object());
-    if (!source.contains("text") || !source.contains("path")) {
-      return Status::Invalid(
-          "the state does not hold the job file of these rows: give it, as in `millstream retry ",
-          retry.output,
-          " JOB.yaml`"
-      );
-    }
-    options.file = source["path"];
-    options.text = source["text"];
-    options.overrides.vars = source.value("vars", options.overrides.vars);
-    options.overrides.sets = source.value("sets", options.overrides.sets);
-    // The output's format is what it is, also where the path does not tell.
-  }
   for (const auto& pair : retry.vars) options.overrides.vars.push_back(pair);
   for (const auto& pair : retry.sets) options.overrides.sets.push_back(pair);
   if (retry.reseed) {
@@ -196,7 +184,7 @@ class Retry {
     MS_ASSIGN_OR_RETURN(const StandingOutput seen, OpenOutput(storage_, options_.output));
     report_.output = seen.ledger->layout().output;
     MS_ASSIGN_OR_RETURN(job_options_, OptionsOf(*seen.ledger, options_));
-    MS_ASSIGN_OR_RETURN(job_, PrepareJob(storage_, job_options_, /*use_output=*/true, say_, stop_));
+    MS_ASSIGN_OR_RETURN(job_, PrepareJob(storage_, job_options_, PrepareFor::kRun, say_, stop_));
     MS_ASSIGN_OR_RETURN(output_, OpenOutput(storage_, options_.output));  // under the lock
     MS_ASSIGN_OR_RETURN(parts_, output_.ledger->Parts());
     for (const auto& [split, part] : parts_) report_.rows += part.counts;

@@ -576,7 +576,8 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Begin(const Json& holder, 
   open_.update(holder);
   JournalHistory history = history_;
   MS_ASSIGN_OR_RETURN(journal_, Journal::Begin(storage_, layout_.state, history, open_));
-  rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), journal_->epoch());
+  epoch_ = journal_->epoch();
+  rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), epoch_, writer_);
   const int spec_before = spec_version();
   const std::size_t plans_before = more_plans_.size();
   MS_RETURN_NOT_OK(Replay(std::move(history)));
@@ -608,6 +609,12 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Begin(const Json& holder, 
   return parts;
 }
 
+void Ledger::Join(std::uint32_t epoch, std::int64_t worker) {
+  epoch_ = epoch;
+  writer_ = worker;
+  rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), epoch_, writer_);
+}
+
 Result<std::optional<Json>> Ledger::Successor() const {
   if (!journal_) return std::optional<Json>();
   MS_ASSIGN_OR_RETURN(const JournalHistory now, ReadJournals(storage_, layout_.state));
@@ -622,7 +629,8 @@ Result<std::optional<Json>> Ledger::Successor() const {
 
 std::string Ledger::TemporaryPath(const std::string& name) const {
   // With the epoch: a driver that was taken for dead may still write its own.
-  return fmt::format("{}/tmp/{:04d}-{}", layout_.state, journal_->epoch(), name);
+  const std::string worker = writer_ == 1 ? "" : fmt::format("{}-", writer_);
+  return fmt::format("{}/tmp/{:04d}-{}{}", layout_.state, epoch_, worker, name);
 }
 
 std::string Ledger::TemporaryPath(std::int64_t split) const {
@@ -642,9 +650,22 @@ Status Ledger::JournalParts(const std::map<std::int64_t, CommittedPart>& parts) 
 }
 
 Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
+  MS_ASSIGN_OR_RETURN(const auto committed, Publish(parts));
+  return NotePublished(committed);
+}
+
+Status Ledger::NotePublished(const std::map<std::int64_t, CommittedPart>& parts) {
   if (parts.empty()) return Status::OK();
-  Json intent = {{"parts", Json::array()}};
+  MS_RETURN_NOT_OK(JournalParts(parts));
+  for (const auto& [split, part] : parts) MS_RETURN_NOT_OK(rows_->Drop(split));
+  return Status::OK();
+}
+
+Result<std::map<std::int64_t, CommittedPart>> Ledger::Publish(const std::vector<FinishedPart>& parts
+) {
   std::map<std::int64_t, CommittedPart> committed;
+  if (parts.empty()) return committed;
+  Json intent = {{"parts", Json::array()}};
   std::vector<Publication> files, errors;
   for (const FinishedPart& part : parts) {
     intent["parts"].push_back(ToJson(part.split, part.committed));
@@ -667,13 +688,19 @@ Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
     MS_ASSIGN_OR_RETURN(committed[split], PartThatStands(split));
     MS_RETURN_NOT_OK(storage_.Remove(files[i].from));
   }
-  MS_RETURN_NOT_OK(JournalParts(committed));
-  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Drop(part.split));
-  return Status::OK();
+  return committed;
 }
 
 Status Ledger::Record(EntryType type, const Json& body) {
-  return journal_->Add(type, body);
+  if (journal_) return journal_->Add(type, body);
+  MutexLock lock(entries_mutex_);
+  entries_.push_back({type, epoch_, body});
+  return Status::OK();
+}
+
+std::vector<JournalEntry> Ledger::TakeEntries() {
+  MutexLock lock(entries_mutex_);
+  return std::exchange(entries_, {});
 }
 
 Status Ledger::RecordEnd(EntryType type, const Json& body) {

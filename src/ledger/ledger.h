@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "ledger/journal.h"
 #include "ledger/row_log.h"
@@ -147,6 +148,11 @@ class Ledger {
   /// files are gone, say) failed because of it.
   Result<std::optional<nlohmann::ordered_json>> Successor() const;
   bool has_begun() const { return rows_ != nullptr; }
+  std::uint32_t epoch() const { return epoch_; }
+  /// Works for the driver that has begun with this epoch: publishes parts and keeps row logs, and
+  /// journals nothing. REQUIRES: no other worker of the epoch has the number, which is at least 2.
+  void Join(std::uint32_t epoch, std::int64_t worker);
+  bool is_worker() const { return rows_ && !journal_; }
   static std::string LockPath(const OutputLayout& layout) { return layout.state + "/LOCK"; }
 
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and
@@ -166,6 +172,10 @@ class Ledger {
   /// them. A part that stands already is adopted and the file dropped; a Conflict if it is none of
   /// this job's.
   Status PublishParts(const std::vector<FinishedPart>& parts);
+  /// Its two halves: a worker publishes, and its driver then journals what stands, and drops the
+  /// splits' row logs.
+  Result<std::map<std::int64_t, CommittedPart>> Publish(const std::vector<FinishedPart>& parts);
+  Status NotePublished(const std::map<std::int64_t, CommittedPart>& parts);
   /// Puts finished parts in the place of those that stand, each at once: a reader finds the old one
   /// or the new one. The old ones are kept in superseded/. An error if another driver has taken the
   /// job over, as Successor() tells then: its parts stand.
@@ -177,8 +187,10 @@ class Ledger {
   Status EndRetry();
   /// Adds a further generation of the plan, durably.
   Status AppendPlan(const nlohmann::ordered_json& plan);
-  /// Adds an entry to the journal, durably.
+  /// Adds an entry to the journal, durably; a worker keeps it for its driver to do so.
   Status Record(EntryType type, const nlohmann::ordered_json& body);
+  /// What a worker has kept since the last call.
+  std::vector<JournalEntry> TakeEntries();
   /// Adds the last entry of this driver, with nothing else at work: to another journal of its own
   /// if this one's file has failed.
   Status RecordEnd(EntryType type, const nlohmann::ordered_json& body);
@@ -246,9 +258,13 @@ class Ledger {
   // object store may come still. What stands is read until then.
   std::map<std::int64_t, CommittedPart> replacing_;
   Work work_ = Work::kRun;
-  nlohmann::ordered_json open_;  // what this driver says of itself
-  std::unique_ptr<Journal> journal_;
+  std::uint32_t epoch_ = 0;
+  std::int64_t writer_ = 1;           // of those of the epoch: the driver
+  nlohmann::ordered_json open_;       // what this driver says of itself
+  std::unique_ptr<Journal> journal_;  // a driver's
   std::unique_ptr<RowLog> rows_;
+  Mutex entries_mutex_;
+  std::vector<JournalEntry> entries_ MS_GUARDED_BY(entries_mutex_);  // a worker's
 };
 
 /// Whether a file or a folder stands there.

@@ -54,7 +54,7 @@ std::string RowLog::FolderOf(std::int64_t split) const {
 Status RowLog::Rewrite(std::int64_t split, File& file) {
   file.writer = nullptr;
   const std::string path =
-      fmt::format("{}/{:04d}-1-{:04d}", FolderOf(split), epoch_, ++file.number);
+      fmt::format("{}/{:04d}-{}-{:04d}", FolderOf(split), epoch_, writer_, ++file.number);
   MS_ASSIGN_OR_RETURN(
       std::shared_ptr<RecordWriter> writer, RecordWriter::Create(storage_, path, epoch_)
   );

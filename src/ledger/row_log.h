@@ -39,13 +39,14 @@ struct LoadedRows {
   std::vector<std::string> damage;  // what was lost to it, in words
 };
 
-/// The row logs of a job, written by one driver. Append and Sync may be called at the same time
-/// from any threads.
+/// The row logs of a job, written by one driver or worker. Append and Sync may be called at the
+/// same time from any threads.
 class RowLog {
  public:
-  /// `folder` is that of all splits' logs, `storage` must outlive it.
-  RowLog(Storage& storage, std::string folder, std::uint32_t epoch)
-      : storage_(storage), folder_(std::move(folder)), epoch_(epoch) {}
+  /// `folder` is that of all splits' logs, `storage` must outlive it. No two writers of one epoch
+  /// have the same number.
+  RowLog(Storage& storage, std::string folder, std::uint32_t epoch, std::int64_t writer)
+      : storage_(storage), folder_(std::move(folder)), epoch_(epoch), writer_(writer) {}
 
   /// Logs a result. It survives this process's death at once, a power cut after the next Sync. If a
   /// file fails, what it had not synced goes to a new one; only if that fails too does this.
@@ -91,6 +92,7 @@ class RowLog {
   Storage& storage_;
   const std::string folder_;
   const std::uint32_t epoch_;
+  const std::int64_t writer_;
   mutable Mutex mutex_;
   std::map<std::int64_t, std::shared_ptr<File>> open_ MS_GUARDED_BY(mutex_);
 };

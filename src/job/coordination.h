@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The driver of a job that several workers run: hears them, writes down in the ledger what they
+// did, and shows it. Whoever starts workers and carries messages (job/local_workers.h) uses it.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "job/coordinator.h"
+#include "job/job.h"
+#include "job/worker_wire.h"
+#include "ledger/ledger.h"
+
+namespace millstream {
+
+/// For one thread.
+class Coordination {
+ public:
+  using Time = Coordinator::Time;
+
+  /// For a job that has begun, whose open splits are `splits`. All must outlive it.
+  Coordination(PreparedJob& job, const std::vector<Split>& splits, JobMonitor& monitor);
+
+  /// Hears a worker's report, and returns its answer. Fails if the ledger does, or the job.
+  Result<std::string> Hear(std::string_view report, Time now);
+  /// A worker has died. `may_be_a_row`: for no reason that is known.
+  Status Die(std::int64_t worker, bool may_be_a_row);
+  Status Expire(Time now);
+  /// When Expire() may have something to do.
+  std::optional<Time> NextTime() const { return coordinator_.NextTime(); }
+  /// All workers are to finish what they have begun, and leave.
+  void Drain() { drains_ = true; }
+
+  /// A number for a new life of a worker.
+  std::int64_t NewWorker() { return ++last_worker_; }
+  bool is_over() const { return coordinator_.is_over(); }
+  std::int64_t num_workers() const { return coordinator_.num_workers(); }
+
+ private:
+  Status Blame(const std::vector<RowRange>& rows) const;
+  void Show();
+
+  Ledger& ledger_;
+  JobMonitor& monitor_;
+  Coordinator coordinator_;
+  std::map<std::int64_t, WorkerMessage> last_;  // of each worker's life
+  std::int64_t last_worker_ = 1;
+  bool drains_ = false;
+};
+
+}  // namespace millstream

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// One worker of a job that several run: the pipeline over the rows that it is lent. Its answers go
+// to the job's row logs and its parts to their places, on storage that all share; what it holds and
+// has done it tells the coordinator.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "job/job.h"
+#include "storage/storage.h"
+
+namespace millstream {
+
+struct WorkerOptions {
+  std::string output;       // of the job, which a driver has begun
+  std::uint32_t epoch = 0;  // of that driver
+  std::int64_t number = 0;  // of this life of this worker, at least 2, the epoch's only one
+  RunnerOptions runner;
+  EngineMaker make_engine;                   // in place of the native one, for tests
+  std::chrono::milliseconds interval{1000};  // between two reports, at most
+  std::stop_token drain;  // when requested, it finishes what it has begun, and leaves
+};
+
+/// Brings a report to the coordinator, and its answer back (worker_wire.h); waits for it.
+using Exchange = std::function<Result<std::string>(std::string_view report)>;
+
+/// Works until nothing is left to do for anyone. What goes wrong with the job is in its last report
+/// as well.
+Status RunWorker(
+    Storage& storage,
+    const WorkerOptions& options,
+    const Exchange& exchange,
+    const Say& say,
+    std::stop_token stop
+);
+
+}  // namespace millstream

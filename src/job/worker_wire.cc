@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/worker_wire.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/wire.h"
+
+namespace millstream {
+namespace {
+
+constexpr std::uint8_t kVersion = 1;
+
+// Reads so many items, as long as there are bytes.
+template <typename Take>
+void Repeat(WireReader& in, Take take) {
+  for (std::uint64_t left = in.U64(); left > 0 && !in.failed(); --left) take();
+}
+
+void Put(WireWriter& out, const RowRange& range) {
+  out.I64(range.split);
+  out.I64(range.begin);
+  out.I64(range.end);
+}
+
+RowRange TakeRange(WireReader& in) {
+  RowRange range;
+  range.split = in.I64();
+  range.begin = in.I64();
+  range.end = in.I64();
+  return range;
+}
+
+void Put(WireWriter& out, const Lease& lease) {
+  out.I64(lease.number);
+  Put(out, lease.range);
+}
+
+Lease TakeLease(WireReader& in) {
+  Lease lease;
+  lease.number = in.I64();
+  lease.range = TakeRange(in);
+  return lease;
+}
+
+void Put(WireWriter& out, const RowCounts& counts) {
+  out.I64(counts.ok);
+  out.I64(counts.error);
+  out.I64(counts.skipped);
+}
+
+RowCounts TakeCounts(WireReader& in) {
+  RowCounts counts;
+  counts.ok = in.I64();
+  counts.error = in.I64();
+  counts.skipped = in.I64();
+  return counts;
+}
+
+void Put(WireWriter& out, const FileMark& mark) {
+  out.Text(mark.hash);
+  out.U64(mark.bytes);
+}
+
+FileMark TakeMark(WireReader& in) {
+  FileMark mark;
+  mark.hash = in.Text();
+  mark.bytes = in.U64();
+  return mark;
+}
+
+void Put(WireWriter& out, const CommittedPart& part) {
+  Put(out, part.file);
+  Put(out, part.counts);
+  out.Bool(part.errors.has_value());
+  if (part.errors) Put(out, *part.errors);
+  out.Text(part.skipped_rows);
+}
+
+CommittedPart TakePart(WireReader& in) {
+  CommittedPart part;
+  part.file = TakeMark(in);
+  part.counts = TakeCounts(in);
+  if (in.Bool()) part.errors = TakeMark(in);
+  part.skipped_rows = in.Text();
+  return part;
+}
+
+void Put(WireWriter& out, const WorkerReport& report) {
+  out.I64(report.worker);
+  out.I64(report.number);
+  out.U64(report.held.size());
+  for (const HeldLease& held : report.held) {
+    Put(out, held.lease);
+    out.I64(held.begun);
+    out.I64(held.oldest.count());
+  }
+  out.U64(report.done.size());
+  for (const RowRange& range : report.done) Put(out, range);
+  out.U64(report.published.size());
+  for (const std::int64_t split : report.published) out.I64(split);
+  out.I64(report.wants_rows);
+  out.I64(report.rows_finished);
+  out.I64(report.row_time.count());
+  out.Bool(report.leaves);
+}
+
+WorkerReport TakeReport(WireReader& in) {
+  WorkerReport report;
+  report.worker = in.I64();
+  report.number = in.I64();
+  Repeat(in, [&] {
+    HeldLease& held = report.held.emplace_back();
+    held.lease = TakeLease(in);
+    held.begun = in.I64();
+    held.oldest = std::chrono::milliseconds(in.I64());
+  });
+  Repeat(in, [&] { report.done.push_back(TakeRange(in)); });
+  Repeat(in, [&] { report.published.push_back(in.I64()); });
+  report.wants_rows = in.I64();
+  report.rows_finished = in.I64();
+  report.row_time = std::chrono::milliseconds(in.I64());
+  report.leaves = in.Bool();
+  return report;
+}
+
+Status Foreign(const char* what) {
+  return Status::Invalid(
+      what, " that is none of this version of Millstream: every machine of a job needs the same"
+  );
+}
+
+}  // namespace
+
+std::string Encode(const WorkerMessage& message) {
+  WireWriter out;
+  out.U8(kVersion);
+  Put(out, message.report);
+  out.U64(message.parts.size());
+  for (const auto& [split, part] : message.parts) {
+    out.I64(split);
+    Put(out, part);
+  }
+  out.U64(message.entries.size());
+  for (const JournalEntry& entry : message.entries) {
+    out.U8(static_cast<std::uint8_t>(entry.type));
+    out.Text(entry.body.dump());
+  }
+  Put(out, message.rows);
+  out.U64(message.errors.size());
+  for (const auto& [code, sample] : message.errors) {
+    out.Text(code);
+    out.I64(sample.count);
+    out.Text(sample.example);
+  }
+  out.I64(message.prompt_tokens);
+  out.I64(message.completion_tokens);
+  out.F64(message.cost);
+  out.Text(message.failure);
+  out.U8(static_cast<std::uint8_t>(message.exit));
+  return out.Take();
+}
+
+Result<WorkerMessage> DecodeWorkerMessage(std::string_view bytes) {
+  WireReader in(bytes);
+  if (in.U8() != kVersion) return Foreign("a worker's report");
+  WorkerMessage message;
+  message.report = TakeReport(in);
+  Repeat(in, [&] {
+    const std::int64_t split = in.I64();
+    message.parts[split] = TakePart(in);
+  });
+  bool are_json = true;
+  Repeat(in, [&] {
+    JournalEntry& entry = message.entries.emplace_back();
+    entry.type = static_cast<EntryType>(in.U8());
+    entry.body = nlohmann::ordered_json::parse(in.Text(), nullptr, /*allow_exceptions=*/false);
+    are_json = are_json && entry.body.is_object();
+  });
+  message.rows = TakeCounts(in);
+  Repeat(in, [&] {
+    JobMonitor::ErrorSample& sample = message.errors[in.Text()];
+    sample.count = in.I64();
+    sample.example = in.Text();
+  });
+  message.prompt_tokens = in.I64();
+  message.completion_tokens = in.I64();
+  message.cost = in.F64();
+  message.failure = in.Text();
+  message.exit = static_cast<ExitCode>(in.U8());
+  if (!in.Finish().ok() || !are_json) return Foreign("a worker's report");
+  return message;
+}
+
+std::string Encode(const WorkerAnswer& answer) {
+  WireWriter out;
+  out.U8(kVersion);
+  const WorkerOrders& orders = answer.orders;
+  for (const auto* leases : {&orders.take, &orders.shorten}) {
+    out.U64(leases->size());
+    for (const Lease& lease : *leases) Put(out, lease);
+  }
+  out.U64(orders.end.size());
+  for (const std::int64_t lease : orders.end) out.I64(lease);
+  out.Bool(orders.is_over);
+  out.Bool(answer.drains);
+  return out.Take();
+}
+
+Result<WorkerAnswer> DecodeWorkerAnswer(std::string_view bytes) {
+  WireReader in(bytes);
+  if (in.U8() != kVersion) return Foreign("orders");
+  WorkerAnswer answer;
+  for (auto* leases : {&answer.orders.take, &answer.orders.shorten}) {
+    Repeat(in, [&] { leases->push_back(TakeLease(in)); });
+  }
+  Repeat(in, [&] { answer.orders.end.push_back(in.I64()); });
+  answer.orders.is_over = in.Bool();
+  answer.drains = in.Bool();
+  if (!in.Finish().ok()) return Foreign("orders");
+  return answer;
+}
+
+}  // namespace millstream

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a worker and its coordinator say to each other, as bytes: numbers and texts, whatever they
+// travel by. Decoding trusts nothing, as engine/wire.h does.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "job/coordinator.h"
+#include "job/job.h"
+#include "ledger/ledger.h"
+
+namespace millstream {
+
+/// A worker's report with what the driver is to write down and to show.
+struct WorkerMessage {
+  WorkerReport report;
+  std::map<std::int64_t, CommittedPart> parts;  // of report.published
+  std::vector<JournalEntry> entries;            // for the journal
+  // Of its life so far:
+  RowCounts rows;
+  std::map<std::string, JobMonitor::ErrorSample> errors;
+  std::int64_t prompt_tokens = 0, completion_tokens = 0;
+  double cost = 0;
+  /// Why it ends, with the exit code that it asks for; empty: it does not end by a failure.
+  std::string failure;
+  ExitCode exit = ExitCode::kComplete;
+};
+
+/// Orders, or why there are none.
+struct WorkerAnswer {
+  WorkerOrders orders;
+  bool drains = false;  // finish what is begun, give the rest back, and leave
+};
+
+std::string Encode(const WorkerMessage& message);
+std::string Encode(const WorkerAnswer& answer);
+Result<WorkerMessage> DecodeWorkerMessage(std::string_view bytes);
+Result<WorkerAnswer> DecodeWorkerAnswer(std::string_view bytes);
+
+}  // namespace millstream
