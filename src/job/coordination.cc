@@ -78,16 +78,19 @@ void Coordination::Show() {
   progress.rows = ledger_.counts();
   progress.tokens = {};
   std::map<std::string, JobMonitor::ErrorSample> errors;
+  std::int64_t cut_answers = 0;
   for (const auto& [number, message] : last_) {
     progress.tokens.prompt_tokens += message.prompt_tokens;
     progress.tokens.completion_tokens += message.completion_tokens;
     progress.tokens.cost += message.cost;
+    cut_answers += message.cut_answers;
     for (const auto& [code, sample] : message.errors) {
       JobMonitor::ErrorSample& sum = errors[code];
       sum.count += sample.count;
       if (sum.example.empty()) sum.example = sample.example;
     }
   }
+  monitor_.cut_answers = cut_answers;
   monitor_.Show(progress, std::move(errors));
 }
 

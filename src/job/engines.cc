@@ -94,7 +94,7 @@ Result<JobEngines> StartEngines(
     NativeEngineOptions options;
     options.context = model.context;
     options.memory_bytes = spec.memory_bytes.value_or(0);
-    options.threads = spec.threads.value_or(0);
+    options.threads = spec.threads.value_or(job.engine_threads);
     options.compute = ComputeFromName(spec.compute);
     const std::string settings = fmt::format(
         "{}|{}|{}|{}|{}|{}|{}",

@@ -15,6 +15,7 @@
 #include "job/coordination.h"
 #include "job/driver_end.h"
 #include "job/execute.h"
+#include "job/held_parts.h"
 #include "job/local_workers.h"
 #include "job/publisher.h"
 #include "job/results.h"
@@ -75,35 +76,6 @@ std::vector<std::int64_t> Numbers(const std::vector<Split>& splits) {
   for (const Split& split : splits) numbers.push_back(split.number);
   return numbers;
 }
-
-// Parts with rows that failed in a model, until enough rows came after them: what fails may be the
-// model, and then they are to be tried again.
-class HeldParts {
- public:
-  explicit HeldParts(const Breaker& breaker) : breaker_(breaker) {}
-
-  void Add(FinishedPart part, const std::set<std::string>& codes) {
-    const bool holds = std::any_of(codes.begin(), codes.end(), Breaker::IsOfModel);
-    MutexLock lock(mutex_);
-    parts_.emplace(holds ? breaker_.num_counted() + breaker_.window() : 0, std::move(part));
-  }
-  std::vector<FinishedPart> Ready() { return Take(breaker_.num_counted()); }
-  std::vector<FinishedPart> All() { return Take(std::numeric_limits<std::int64_t>::max()); }
-
- private:
-  std::vector<FinishedPart> Take(std::int64_t counted) {
-    MutexLock lock(mutex_);
-    std::vector<FinishedPart> ready;
-    const auto end = parts_.upper_bound(counted);
-    for (auto part = parts_.begin(); part != end; ++part) ready.push_back(std::move(part->second));
-    parts_.erase(parts_.begin(), end);
-    return ready;
-  }
-
-  const Breaker& breaker_;
-  Mutex mutex_;
-  std::multimap<std::int64_t, FinishedPart> parts_ MS_GUARDED_BY(mutex_);  // by when they are ready
-};
 
 Status RunOpenSplits(
     Storage& storage,

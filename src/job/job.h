@@ -107,6 +107,7 @@ struct PreparedJob {
   std::optional<nlohmann::ordered_json> spec_change, more_plan;
   std::int32_t spec_version = 1;
   bool resumed = false;
+  int engine_threads = 0;  // of native engines whose models name no number; 0: all cores
 };
 
 struct JobReport {

@@ -2,6 +2,7 @@
 #include "job/local_workers.h"
 
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <charconv>
@@ -9,6 +10,8 @@
 #include <csignal>
 #include <map>
 #include <memory>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "engine/child_process.h"
@@ -26,6 +29,9 @@ constexpr milliseconds kTick{100};
 // A worker that ends so soon, so often in a row, will not do better.
 constexpr std::chrono::seconds kSoon{10};
 constexpr int kSoonMax = 5;
+// One that says nothing for so long, once it is at work, stands still.
+constexpr std::chrono::seconds kSilenceMax{20};
+constexpr std::chrono::seconds kEndTime{5};  // to write down what they have
 
 struct Child {
   explicit Child(std::unique_ptr<ChildProcess> started)
@@ -33,35 +39,44 @@ struct Child {
   std::unique_ptr<ChildProcess> process;
   FrameReader frames;
   Clock::time_point since;
-  bool left = false;  // of itself
+  std::optional<Clock::time_point> heard_at;
 };
 
 class LocalWorkers {
  public:
-  LocalWorkers(Coordination& coordination, const PreparedJob& job, const Say& say)
-      : coordination_(coordination), job_(job), say_(say) {}
+  LocalWorkers(Coordination& coordination, const PreparedJob& job, int count, const Say& say)
+      : coordination_(coordination), job_(job), count_(count), say_(say) {}
 
-  Status Run(int count, std::stop_token drain, std::stop_token stop) {
+  Status Run(std::stop_token drain, std::stop_token stop) {
+    const Status ran = RunToEnd(std::move(drain), std::move(stop));
+    if (!ran.ok()) Dismiss();
+    return ran;
+  }
+
+ private:
+  Status RunToEnd(std::stop_token drain, std::stop_token stop) {
     while (!coordination_.is_over()) {
       if (stop.stop_requested()) return Status::Cancelled("stopped on request");
       if (drain.stop_requested()) {
         coordination_.Drain();
         if (children_.empty()) return Status::Cancelled("stopped on request");
       }
-      while (std::ssize(children_) < count && !drain.stop_requested()) MS_RETURN_NOT_OK(Start());
+      while (std::ssize(children_) < count_ && !drain.stop_requested()) MS_RETURN_NOT_OK(Start());
       MS_RETURN_NOT_OK(Serve());
+      KillThoseThatStandStill();
       MS_RETURN_NOT_OK(coordination_.Expire(Clock::now()));
     }
     return Finish();
   }
 
- private:
   Status Start() {
     const std::int64_t number = coordination_.NewWorker();
     std::vector<std::string> command = WorkerCommand();
     command.push_back(job_.ledger->layout().output);
     command.push_back(std::to_string(job_.ledger->epoch()));
     command.push_back(std::to_string(number));
+    const int cores = static_cast<int>(std::thread::hardware_concurrency());
+    command.push_back(std::to_string(std::max(1, cores / count_)));
     MS_ASSIGN_OR_RETURN(auto process, ChildProcess::Spawn(command));
     children_.emplace(number, std::make_unique<Child>(std::move(process)));
     return Status::OK();
@@ -88,6 +103,7 @@ class LocalWorkers {
     while (true) {
       MS_ASSIGN_OR_RETURN(const auto frame, child.frames.Next());
       if (!frame) break;
+      child.heard_at = Clock::now();
       MS_ASSIGN_OR_RETURN(const std::string answer, coordination_.Hear(*frame, Clock::now()));
       // One that dies before it reads this is found at the socket's end.
       (void)WriteFrame(child.process->socket(), answer);
@@ -98,7 +114,8 @@ class LocalWorkers {
   Status Bury(std::int64_t number) {
     const auto child = children_.extract(number);
     const ChildProcess::Exit exit = child.mapped()->process->Reap();
-    const bool ended_well = exit.signal == 0 && exit.code == 0;
+    const bool was_stopped = exit.code == static_cast<int>(ExitCode::kStopped);
+    const bool ended_well = exit.signal == 0 && (exit.code == 0 || was_stopped);
     MS_RETURN_NOT_OK(coordination_.Die(number, /*may_be_a_row=*/!ended_well));
     if (ended_well) return Status::OK();
     const std::string how = exit.signal != 0 ? fmt::format("of signal {}", exit.signal)
@@ -112,18 +129,36 @@ class LocalWorkers {
     );
   }
 
+  void KillThoseThatStandStill() {
+    for (const auto& [number, child] : children_) {
+      if (!child->heard_at || Clock::now() - *child->heard_at < kSilenceMax) continue;
+      child->process->Signal(SIGKILL);  // its socket's end is next
+    }
+  }
+
   // Nothing is left: they hear so, and leave.
   Status Finish() {
-    const auto deadline = Clock::now() + std::chrono::seconds(10);
-    while (!children_.empty() && Clock::now() < deadline) {
-      const Status served = Serve();
-      if (!served.ok()) return served;
-    }
+    const auto deadline = Clock::now() + kEndTime;
+    while (!children_.empty() && Clock::now() < deadline) MS_RETURN_NOT_OK(Serve());
     return Status::OK();  // those that are left are killed
+  }
+
+  // Without their driver they make durable what they have, and end.
+  void Dismiss() {
+    for (const auto& [number, child] : children_) shutdown(child->process->socket(), SHUT_WR);
+    const auto deadline = Clock::now() + kEndTime;
+    for (auto& [number, child] : children_) {
+      pollfd socket{child->process->socket(), 0, 0};
+      while (Clock::now() < deadline && (socket.revents & (POLLHUP | POLLERR)) == 0) {
+        poll(&socket, 1, static_cast<int>(kTick.count()));
+      }
+    }
+    children_.clear();
   }
 
   Coordination& coordination_;
   const PreparedJob& job_;
+  const int count_;
   const Say& say_;
   std::map<std::int64_t, std::unique_ptr<Child>> children_;
   int num_soon_ = 0;
@@ -149,13 +184,15 @@ Status HostWorker(
     const Say& say,
     std::stop_token stop
 ) {
-  if (arguments.size() != 3)
-    return Status::Invalid("a worker has an output, an epoch and a number");
+  if (arguments.size() != 4)
+    return Status::Invalid("a worker has an output, an epoch, a number and threads");
   WorkerOptions options;
   options.output = arguments[0];
   MS_ASSIGN_OR_RETURN(const std::int64_t epoch, Number(arguments[1]));
   options.epoch = static_cast<std::uint32_t>(epoch);
   MS_ASSIGN_OR_RETURN(options.number, Number(arguments[2]));
+  MS_ASSIGN_OR_RETURN(const std::int64_t threads, Number(arguments[3]));
+  options.threads = static_cast<int>(threads);
   FrameReader frames(kChildSocket);
   const Exchange exchange = [&frames](std::string_view report) -> Result<std::string> {
     MS_RETURN_NOT_OK(WriteFrame(kChildSocket, report));
@@ -178,7 +215,7 @@ Status RunByLocalWorkers(
     std::stop_token drain,
     std::stop_token stop
 ) {
-  return LocalWorkers(coordination, job, say).Run(count, std::move(drain), std::move(stop));
+  return LocalWorkers(coordination, job, count, say).Run(std::move(drain), std::move(stop));
 }
 
 }  // namespace millstream

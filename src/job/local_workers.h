@@ -13,7 +13,7 @@
 
 namespace millstream {
 
-/// The command that starts a worker: its output, epoch and number come behind it.
+/// The command that starts a worker: its output, epoch, number and threads come behind it.
 std::vector<std::string> WorkerCommand();
 /// What that command does: a worker whose coordinator is at the other end of its standard input.
 Status HostWorker(

@@ -14,6 +14,7 @@
 #include "job/assembler.h"
 #include "job/breaker.h"
 #include "job/execute.h"
+#include "job/held_parts.h"
 #include "job/output.h"
 #include "job/results.h"
 #include "job/worker_wire.h"
@@ -54,11 +55,16 @@ class Worker {
   Status Prepare(std::stop_token stop) {
     MS_ASSIGN_OR_RETURN(const StandingOutput seen, OpenOutput(storage_, options_.output));
     MS_ASSIGN_OR_RETURN(job_options_, StandingOptions(*seen.ledger));
-    job_options_.runner = options_.runner;
-    job_options_.drain = options_.drain;
+    job_options_.runner.threads = options_.threads;
+    job_options_.drain = drain_.get_token();
     MS_ASSIGN_OR_RETURN(job_, PrepareJob(storage_, job_options_, PrepareFor::kWorker, say_, stop));
     if (!job_.ledger) return Status::Invalid(options_.output, " is not begun");
     job_.ledger->Join(options_.epoch, options_.number);
+    job_.engine_threads = options_.threads;
+    MS_ASSIGN_OR_RETURN(format_, OutputFormatOf(job_.spec));
+    MS_ASSIGN_OR_RETURN(const auto known, JobResults::Load(*job_.ledger, {}, Work::kRun));
+    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, known->blamed_rows());
+    held_parts_ = std::make_unique<HeldParts>(*breaker_);
     MS_ASSIGN_OR_RETURN(engines_, StartEngines(job_, options_.make_engine, say_, stop));
     monitor_.Start(0, {}, {});
     return Status::OK();
@@ -89,6 +95,7 @@ class Worker {
     message.entries = job_.ledger ? job_.ledger->TakeEntries() : std::vector<JournalEntry>();
     message.rows = monitor_.progress().rows;
     message.errors = monitor_.errors();
+    message.cut_answers = monitor_.cut_answers;
     for (const auto& engine : engines_.owned) {
       const EngineStats stats = engine->stats();
       message.prompt_tokens += stats.prompt_tokens;
@@ -104,6 +111,7 @@ class Worker {
     MutexLock lock(mutex_);
     Forget(message);
     Apply(answer);
+    gets_nothing_ = message.report.wants_rows > 0 && answer.orders.take.empty();
     changed_.notify_all();
     return Status::OK();
   }
@@ -147,6 +155,7 @@ class Worker {
     }
     is_over_ = is_over_ || answer.orders.is_over;
     drains_ = drains_ || answer.drains || options_.drain.stop_requested();
+    if (drains_) drain_.request_stop();
   }
 
   Status WorkOn(std::stop_token stop) {
@@ -155,7 +164,7 @@ class Worker {
       {
         MutexLock lock(mutex_);
         changed_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
-          return is_over_ || drains_ || HasNext();
+          return is_over_ || drains_ || HasNext() || (gets_nothing_ && !held_.empty());
         });
         if (stop.stop_requested()) return Status::Cancelled("stopped on request");
         if (is_over_ || drains_) return Status::OK();
@@ -163,12 +172,25 @@ class Worker {
           if (!std::exchange(held.is_run, true)) leases[number] = held.range;
         }
       }
-      MS_RETURN_NOT_OK(RunLeases(leases, stop));
-      MutexLock lock(mutex_);
-      for (const auto& [number, range] : leases) held_.erase(number);
-      has_news_ = true;
-      changed_.notify_all();
+      if (leases.empty()) {  // no rows will tell more of the model
+        MS_RETURN_NOT_OK(Publish(held_parts_->All()));
+      } else {
+        MS_RETURN_NOT_OK(RunLeases(leases, stop));
+      }
     }
+  }
+
+  Status Publish(const std::vector<FinishedPart>& parts) {
+    MS_ASSIGN_OR_RETURN(const auto stands, job_.ledger->Publish(parts));
+    MutexLock lock(mutex_);
+    published_.insert(stands.begin(), stands.end());
+    std::erase_if(held_, [&](const auto& entry) {
+      return stands.contains(entry.second.range.split);
+    });
+    gets_nothing_ = false;
+    has_news_ = true;
+    changed_.notify_all();
+    return Status::OK();
   }
 
   bool HasNext() const MS_REQUIRES(mutex_) {
@@ -196,20 +218,15 @@ class Worker {
     if (!job_.models.empty()) {
       MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, Work::kRun));
     }
-    MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job_.spec));
     AssemblerOptions options = AssemblerOptionsOf(job_);
     options.chosen = &chosen;
     Assembler assembler(options, splits, [&](const FinishedSplit& split) -> Status {
       if (!whole.contains(split.split)) return Status::OK();
       MS_ASSIGN_OR_RETURN(
-          FinishedPart part, WritePart(storage_, *job_.ledger, format, job_.plan, split)
+          FinishedPart part, WritePart(storage_, *job_.ledger, format_, job_.plan, split)
       );
-      MS_ASSIGN_OR_RETURN(const auto stands, job_.ledger->Publish({std::move(part)}));
-      MutexLock lock(mutex_);
-      published_.insert(stands.begin(), stands.end());
-      has_news_ = true;
-      changed_.notify_all();
-      return Status::OK();
+      held_parts_->Add(std::move(part), split.codes);
+      return Publish(held_parts_->Ready());
     });
     const Status ran = RunSplits(
         job_,
@@ -219,7 +236,7 @@ class Worker {
         monitor_,
         assembler,
         results.get(),
-        /*breaker=*/nullptr,
+        breaker_.get(),
         &chosen,
         stop
     );
@@ -227,8 +244,12 @@ class Worker {
     MS_RETURN_NOT_OK(ran);
     MutexLock lock(mutex_);
     for (const auto& [number, range] : leases) {
-      if (!whole.contains(range.split)) done_.push_back(range);
+      if (whole.contains(range.split)) continue;  // held until its part stands
+      done_.push_back(range);
+      held_.erase(number);
     }
+    has_news_ = true;
+    changed_.notify_all();
     return Status::OK();
   }
 
@@ -246,6 +267,10 @@ class Worker {
   PreparedJob job_;
   JobEngines engines_;
   JobMonitor monitor_;
+  OutputFormat format_ = OutputFormat::kParquet;
+  std::unique_ptr<Breaker> breaker_;
+  std::unique_ptr<HeldParts> held_parts_;
+  std::stop_source drain_;
 
   Mutex mutex_;
   std::condition_variable_any changed_;
@@ -254,6 +279,7 @@ class Worker {
   std::map<std::int64_t, CommittedPart> published_ MS_GUARDED_BY(mutex_);
   std::int64_t num_reports_ MS_GUARDED_BY(mutex_) = 0;
   bool has_news_ MS_GUARDED_BY(mutex_) = false;
+  bool gets_nothing_ MS_GUARDED_BY(mutex_) = false;  // though it wanted rows
   bool is_over_ MS_GUARDED_BY(mutex_) = false;
   bool drains_ MS_GUARDED_BY(mutex_) = false;
 };

@@ -155,6 +155,7 @@ std::string Encode(const WorkerMessage& message) {
   }
   out.I64(message.prompt_tokens);
   out.I64(message.completion_tokens);
+  out.I64(message.cut_answers);
   out.F64(message.cost);
   out.Text(message.failure);
   out.U8(static_cast<std::uint8_t>(message.exit));
@@ -185,6 +186,7 @@ Result<WorkerMessage> DecodeWorkerMessage(std::string_view bytes) {
   });
   message.prompt_tokens = in.I64();
   message.completion_tokens = in.I64();
+  message.cut_answers = in.I64();
   message.cost = in.F64();
   message.failure = in.Text();
   message.exit = static_cast<ExitCode>(in.U8());

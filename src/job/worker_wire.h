@@ -25,7 +25,7 @@ struct WorkerMessage {
   // Of its life so far:
   RowCounts rows;
   std::map<std::string, JobMonitor::ErrorSample> errors;
-  std::int64_t prompt_tokens = 0, completion_tokens = 0;
+  std::int64_t prompt_tokens = 0, completion_tokens = 0, cut_answers = 0;
   double cost = 0;
   /// Why it ends, with the exit code that it asks for; empty: it does not end by a failure.
   std::string failure;
