@@ -34,12 +34,10 @@ void AddServerGuard(CLI::App& app, CommandContext& context) {
 }
 
 void AddWorker(CLI::App& app, CommandContext& context) {
-  auto arguments = std::make_shared<std::vector<std::string>>();
   CLI::App* worker = app.add_subcommand("worker", "")->group("");
-  worker->add_option("arguments", *arguments);
-  worker->callback([arguments, &context] {
+  worker->callback([&context] {
     auto storage = MakeStorage(context.stop);
-    const Status status = HostWorker(*storage, *arguments, SayToPerson, context.stop);
+    const Status status = HostWorker(*storage, SayToPerson, context.stop);
     if (!status.ok()) context.exit_code = static_cast<int>(ExitCodeOf(status));
   });
 }

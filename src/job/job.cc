@@ -93,8 +93,7 @@ Status RunOpenSplits(
   if (options.workers > 0) {
     monitor.Start(RowsOf(job.plan.splits), before, {});
     Coordination coordination(job, open, monitor);
-    MS_RETURN_NOT_OK(RunByLocalWorkers(coordination, job, options.workers, say, options.drain, stop)
-    );
+    MS_RETURN_NOT_OK(RunByLocalWorkers(coordination, job, options, say, stop));
     if (!job.ledger->layout().is_single_file) return Status::OK();
     return WriteSingleFile(storage, *job.ledger, format, job.plan);
   }

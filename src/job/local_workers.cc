@@ -5,27 +5,28 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "engine/child_process.h"
 #include "engine/frames.h"
 #include "fmt/format.h"
 #include "job/worker.h"
+#include "job/worker_wire.h"
 
 namespace millstream {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using std::chrono::milliseconds;
 
-constexpr milliseconds kTick{100};
+constexpr std::chrono::milliseconds kTick{100};
 // A worker that ends so soon, so often in a row, will not do better.
 constexpr std::chrono::seconds kSoon{10};
 constexpr int kSoonMax = 5;
@@ -44,24 +45,26 @@ struct Child {
 
 class LocalWorkers {
  public:
-  LocalWorkers(Coordination& coordination, const PreparedJob& job, int count, const Say& say)
-      : coordination_(coordination), job_(job), count_(count), say_(say) {}
+  LocalWorkers(
+      Coordination& coordination, const PreparedJob& job, const JobOptions& options, const Say& say
+  )
+      : coordination_(coordination), job_(job), options_(options), say_(say) {}
 
-  Status Run(std::stop_token drain, std::stop_token stop) {
-    const Status ran = RunToEnd(std::move(drain), std::move(stop));
+  Status Run(std::stop_token stop) {
+    const Status ran = RunToEnd(std::move(stop));
     if (!ran.ok()) Dismiss();
     return ran;
   }
 
  private:
-  Status RunToEnd(std::stop_token drain, std::stop_token stop) {
+  Status RunToEnd(std::stop_token stop) {
     while (!coordination_.is_over()) {
-      if (stop.stop_requested()) return Status::Cancelled("stopped on request");
-      if (drain.stop_requested()) {
-        coordination_.Drain();
-        if (children_.empty()) return Status::Cancelled("stopped on request");
+      const bool drains = options_.drain.stop_requested();
+      if (drains) coordination_.Drain();
+      if (stop.stop_requested() || (drains && children_.empty())) {
+        return Status::Cancelled("stopped on request");
       }
-      while (std::ssize(children_) < count_ && !drain.stop_requested()) MS_RETURN_NOT_OK(Start());
+      while (std::ssize(children_) < options_.workers && !drains) MS_RETURN_NOT_OK(Start());
       MS_RETURN_NOT_OK(Serve());
       KillThoseThatStandStill();
       MS_RETURN_NOT_OK(coordination_.Expire(Clock::now()));
@@ -70,15 +73,18 @@ class LocalWorkers {
   }
 
   Status Start() {
-    const std::int64_t number = coordination_.NewWorker();
-    std::vector<std::string> command = WorkerCommand();
-    command.push_back(job_.ledger->layout().output);
-    command.push_back(std::to_string(job_.ledger->epoch()));
-    command.push_back(std::to_string(number));
+    WorkerOptions worker;
+    worker.job.file = job_.spec.file;
+    worker.job.text = job_.spec.text;
+    worker.job.overrides = options_.overrides;
+    worker.epoch = job_.ledger->epoch();
+    worker.number = coordination_.NewWorker();
     const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    command.push_back(std::to_string(std::max(1, cores / count_)));
-    MS_ASSIGN_OR_RETURN(auto process, ChildProcess::Spawn(command));
-    children_.emplace(number, std::make_unique<Child>(std::move(process)));
+    worker.threads = std::max(1, cores / options_.workers);
+    MS_ASSIGN_OR_RETURN(auto process, ChildProcess::Spawn({"/proc/self/exe", "worker"}));
+    // One that dies before it reads this is found at the socket's end.
+    (void)WriteFrame(process->socket(), Encode(worker));
+    children_.emplace(worker.number, std::make_unique<Child>(std::move(process)));
     return Status::OK();
   }
 
@@ -105,7 +111,6 @@ class LocalWorkers {
       if (!frame) break;
       child.heard_at = Clock::now();
       MS_ASSIGN_OR_RETURN(const std::string answer, coordination_.Hear(*frame, Clock::now()));
-      // One that dies before it reads this is found at the socket's end.
       (void)WriteFrame(child.process->socket(), answer);
     }
     return arrival == FrameReader::Arrival::kEnd ? Bury(number) : Status::OK();
@@ -147,7 +152,7 @@ class LocalWorkers {
   void Dismiss() {
     for (const auto& [number, child] : children_) shutdown(child->process->socket(), SHUT_WR);
     const auto deadline = Clock::now() + kEndTime;
-    for (auto& [number, child] : children_) {
+    for (const auto& [number, child] : children_) {
       pollfd socket{child->process->socket(), 0, 0};
       while (Clock::now() < deadline && (socket.revents & (POLLHUP | POLLERR)) == 0) {
         poll(&socket, 1, static_cast<int>(kTick.count()));
@@ -158,44 +163,17 @@ class LocalWorkers {
 
   Coordination& coordination_;
   const PreparedJob& job_;
-  const int count_;
+  const JobOptions& options_;
   const Say& say_;
-  std::map<std::int64_t, std::unique_ptr<Child>> children_;
+  std::map<std::int64_t, std::unique_ptr<Child>> children_;  // by their numbers
   int num_soon_ = 0;
 };
 
-Result<std::int64_t> Number(const std::string& text) {
-  std::int64_t number = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, number);
-  if (error != std::errc() || stop != end) return Status::Invalid("not a number: ", text);
-  return number;
-}
-
 }  // namespace
 
-std::vector<std::string> WorkerCommand() {
-  return {"/proc/self/exe", "worker"};
-}
-
-Status HostWorker(
-    Storage& storage,
-    const std::vector<std::string>& arguments,
-    const Say& say,
-    std::stop_token stop
-) {
-  if (arguments.size() != 4)
-    return Status::Invalid("a worker has an output, an epoch, a number and threads");
-  WorkerOptions options;
-  options.output = arguments[0];
-  MS_ASSIGN_OR_RETURN(const std::int64_t epoch, Number(arguments[1]));
-  options.epoch = static_cast<std::uint32_t>(epoch);
-  MS_ASSIGN_OR_RETURN(options.number, Number(arguments[2]));
-  MS_ASSIGN_OR_RETURN(const std::int64_t threads, Number(arguments[3]));
-  options.threads = static_cast<int>(threads);
+Status HostWorker(Storage& storage, const Say& say, std::stop_token stop) {
   FrameReader frames(kChildSocket);
-  const Exchange exchange = [&frames](std::string_view report) -> Result<std::string> {
-    MS_RETURN_NOT_OK(WriteFrame(kChildSocket, report));
+  const auto receive = [&frames]() -> Result<std::string> {
     while (true) {
       MS_ASSIGN_OR_RETURN(auto frame, frames.Next());
       if (frame) return *std::move(frame);
@@ -204,18 +182,23 @@ Status HostWorker(
       }
     }
   };
+  const Exchange exchange = [&receive](std::string_view report) -> Result<std::string> {
+    MS_RETURN_NOT_OK(WriteFrame(kChildSocket, report));
+    return receive();
+  };
+  MS_ASSIGN_OR_RETURN(const std::string welcome, receive());
+  MS_ASSIGN_OR_RETURN(const WorkerOptions options, DecodeWorkerOptions(welcome));
   return RunWorker(storage, options, exchange, say, std::move(stop));
 }
 
 Status RunByLocalWorkers(
     Coordination& coordination,
     const PreparedJob& job,
-    int count,
+    const JobOptions& options,
     const Say& say,
-    std::stop_token drain,
     std::stop_token stop
 ) {
-  return LocalWorkers(coordination, job, count, say).Run(std::move(drain), std::move(stop));
+  return LocalWorkers(coordination, job, options, say).Run(std::move(stop));
 }
 
 }  // namespace millstream

@@ -4,8 +4,6 @@
 #pragma once
 
 #include <stop_token>
-#include <string>
-#include <vector>
 
 #include "base/status.h"
 #include "job/coordination.h"
@@ -13,23 +11,16 @@
 
 namespace millstream {
 
-/// The command that starts a worker: its output, epoch, number and threads come behind it.
-std::vector<std::string> WorkerCommand();
-/// What that command does: a worker whose coordinator is at the other end of its standard input.
-Status HostWorker(
-    Storage& storage,
-    const std::vector<std::string>& arguments,
-    const Say& say,
-    std::stop_token stop
-);
+/// What `millstream worker` does: a worker whose driver is at the other end of its standard input.
+Status HostWorker(Storage& storage, const Say& say, std::stop_token stop);
 
-/// Runs a job by so many workers until nothing is left to do; one that dies is replaced.
+/// Runs a job by `options.workers` workers until nothing is left to do; one that dies is replaced.
+/// `options` are the run's. At a stop they make durable what they have, and end.
 Status RunByLocalWorkers(
     Coordination& coordination,
     const PreparedJob& job,
-    int count,
+    const JobOptions& options,
     const Say& say,
-    std::stop_token drain,
     std::stop_token stop
 );
 

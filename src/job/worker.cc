@@ -15,7 +15,6 @@
 #include "job/breaker.h"
 #include "job/execute.h"
 #include "job/held_parts.h"
-#include "job/output.h"
 #include "job/results.h"
 #include "job/worker_wire.h"
 
@@ -53,12 +52,12 @@ class Worker {
   };
 
   Status Prepare(std::stop_token stop) {
-    MS_ASSIGN_OR_RETURN(const StandingOutput seen, OpenOutput(storage_, options_.output));
-    MS_ASSIGN_OR_RETURN(job_options_, StandingOptions(*seen.ledger));
+    job_options_ = options_.job;
+    job_options_.accept_all = true;  // as its driver has
     job_options_.runner.threads = options_.threads;
     job_options_.drain = drain_.get_token();
     MS_ASSIGN_OR_RETURN(job_, PrepareJob(storage_, job_options_, PrepareFor::kWorker, say_, stop));
-    if (!job_.ledger) return Status::Invalid(options_.output, " is not begun");
+    if (!job_.ledger) return Status::Invalid(options_.job.file, ": the job is not begun");
     job_.ledger->Join(options_.epoch, options_.number);
     job_.engine_threads = options_.threads;
     MS_ASSIGN_OR_RETURN(format_, OutputFormatOf(job_.spec));
@@ -154,7 +153,7 @@ class Worker {
       if (held != held_.end() && !held->second.is_run) held_.erase(held);
     }
     is_over_ = is_over_ || answer.orders.is_over;
-    drains_ = drains_ || answer.drains || options_.drain.stop_requested();
+    drains_ = drains_ || answer.drains;
     if (drains_) drain_.request_stop();
   }
 

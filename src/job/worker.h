@@ -19,13 +19,12 @@
 namespace millstream {
 
 struct WorkerOptions {
-  std::string output;       // of the job, which a driver has begun
+  JobOptions job;           // the file, its text and the overrides of the driver that has begun it
   std::uint32_t epoch = 0;  // of that driver
   std::int64_t number = 0;  // of this life of this worker, at least 2, the epoch's only one
   int threads = 0;          // that it computes with; 0: as many as there are cores
   EngineMaker make_engine;  // in place of the native one, for tests
   std::chrono::milliseconds interval{1000};  // between two reports, at most
-  std::stop_token drain;  // when requested, it finishes what it has begun, and leaves
 };
 
 /// Brings a report to the coordinator, and its answer back (worker_wire.h); waits for it.

@@ -132,6 +132,48 @@ Status Foreign(const char* what) {
 
 }  // namespace
 
+std::string Encode(const WorkerOptions& options) {
+  WireWriter out;
+  out.U8(kVersion);
+  out.Text(options.job.file);
+  out.Text(options.job.text.value_or(""));
+  const SpecOverrides& overrides = options.job.overrides;
+  out.Text(overrides.output);
+  for (const auto* pairs : {&overrides.vars, &overrides.sets}) {
+    out.U64(pairs->size());
+    for (const auto& [name, value] : *pairs) {
+      out.Text(name);
+      out.Text(value);
+    }
+  }
+  out.U32(options.epoch);
+  out.I64(options.number);
+  out.I64(options.threads);
+  return out.Take();
+}
+
+Result<WorkerOptions> DecodeWorkerOptions(std::string_view bytes) {
+  WireReader in(bytes);
+  if (in.U8() != kVersion) return Foreign("a job");
+  WorkerOptions options;
+  options.job.file = in.Text();
+  options.job.text = in.Text();
+  SpecOverrides& overrides = options.job.overrides;
+  overrides.output = in.Text();
+  for (auto* pairs : {&overrides.vars, &overrides.sets}) {
+    Repeat(in, [&] {
+      auto& [name, value] = pairs->emplace_back();
+      name = in.Text();
+      value = in.Text();
+    });
+  }
+  options.epoch = in.U32();
+  options.number = in.I64();
+  options.threads = static_cast<int>(in.I64());
+  if (!in.Finish().ok()) return Foreign("a job");
+  return options;
+}
+
 std::string Encode(const WorkerMessage& message) {
   WireWriter out;
   out.U8(kVersion);

@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "job/coordinator.h"
 #include "job/job.h"
+#include "job/worker.h"
 #include "ledger/ledger.h"
 
 namespace millstream {
@@ -32,11 +33,15 @@ struct WorkerMessage {
   ExitCode exit = ExitCode::kComplete;
 };
 
-/// Orders, or why there are none.
+/// What it is to do.
 struct WorkerAnswer {
   WorkerOrders orders;
   bool drains = false;  // finish what is begun, give the rest back, and leave
 };
+
+/// What a worker needs to begin: the same job as its driver's, and who it is.
+std::string Encode(const WorkerOptions& options);
+Result<WorkerOptions> DecodeWorkerOptions(std::string_view bytes);
 
 std::string Encode(const WorkerMessage& message);
 std::string Encode(const WorkerAnswer& answer);

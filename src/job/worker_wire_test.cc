@@ -49,6 +49,23 @@ TEST(WorkerWireTest, AMessageComesOutAsItWentIn) {
   EXPECT_EQ(read->exit, ExitCode::kEngineBroken);
 }
 
+TEST(WorkerWireTest, OptionsComeOutAsTheyWentIn) {
+  WorkerOptions options;
+  options.job.file = "/jobs/job.yaml";
+  options.job.text = "input: a.jsonl";
+  options.job.overrides = {{{"lang", "French"}}, {{"split_rows", "5"}, {"seed", "7"}}, "out/b"};
+  options.epoch = 4;
+  options.number = 9;
+  options.threads = 2;
+  const std::string bytes = Encode(options);
+  const auto read = DecodeWorkerOptions(bytes);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(Encode(*read), bytes);
+  EXPECT_EQ(read->job.overrides.sets, options.job.overrides.sets);
+  EXPECT_EQ(read->job.overrides.output, "out/b");
+  EXPECT_FALSE(DecodeWorkerOptions(bytes.substr(1)).ok());
+}
+
 TEST(WorkerWireTest, AnAnswerComesOutAsItWentIn) {
   WorkerAnswer answer;
   answer.orders.take = {{5, {1, 2, 3}}, {6, {1, 3, 9}}};
