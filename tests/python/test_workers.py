@@ -6,11 +6,11 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
+import threading
 
 import pytest
 from conftest import ROOT, read_rows
-from openai_stub import Server, answer_of, completion, text_of
+from openai_stub import Server, answer_of
 
 BINARY = ROOT / "build/release/bin/millstream"
 STEPS = "steps: [{generate: {model: big, prompt: 'Say {{ text }}', as: answer}}]\n"
@@ -28,10 +28,20 @@ def served(server, settings=""):
     return f"models: {{big: {{engine: openai, base_url: '{server.url}', model: m/1, dialect: openai{settings}}}}}\n"
 
 
-def slowly(body):
-    """An answer that takes so long that a job of 400 rows can be disturbed."""
-    time.sleep(0.05)
-    return 200, {}, json.dumps(completion(body, answer_of(text_of(body)))).encode()
+class Disturbance:
+    """A script for a server: as the requests of these numbers come, something is done, in their order."""
+
+    def __init__(self, numbers, act):
+        self.numbers, self.act = list(numbers), act
+        self.lock = threading.Lock()
+        self.num_requests = 0
+
+    def __call__(self, body):
+        with self.lock:
+            self.num_requests += 1
+            if self.numbers and self.num_requests >= self.numbers[0]:
+                self.numbers.pop(0)
+                self.act()
 
 
 def digest(millstream, output):
@@ -47,12 +57,6 @@ def workers_of(pid):
     return found
 
 
-def await_requests(server, count, process):
-    while len(server.bodies) < count:
-        assert process.poll() is None, "it ended before"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("output", ["out", "out.jsonl", "out.csv"])
 def test_the_output_is_that_of_one_process(millstream, tmp_path, workers, output):
@@ -64,41 +68,37 @@ def test_the_output_is_that_of_one_process(millstream, tmp_path, workers, output
     assert "nothing to do" in said
 
 
-def test_workers_that_are_killed_cost_no_row_and_no_answer_twice(millstream, tmp_path):
-    with Server(script=slowly) as server:
-        job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS)
-        process = subprocess.Popen([BINARY, "run", job, "--workers", "2"], stderr=subprocess.PIPE, text=True)
-        killed = 0
-        for count in (40, 120, 200):
-            await_requests(server, count, process)
-            for worker in workers_of(process.pid)[:1]:
-                os.kill(worker, signal.SIGKILL)
-                killed += 1
-        said = process.communicate()[1]
-        assert process.returncode == 0, said
-        answered = len(server.bodies)
-    assert killed == 3 and said.count("a worker died of signal 9") == 3
+def start(job, workers):
+    return subprocess.Popen([BINARY, "run", job, "--workers", str(workers)], stderr=subprocess.PIPE, text=True)
+
+
+def test_workers_that_are_killed_cost_no_row_and_no_answer_twice(tmp_path):
+    def kill():
+        os.kill(workers_of(processes[0].pid)[0], signal.SIGKILL)
+
+    processes = []
+    with Server(script=Disturbance([40, 120, 200], kill)) as server:
+        processes.append(start(write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS), 2))
+        said = processes[0].communicate()[1]
+        assert processes[0].returncode == 0, said
+        answered = sum(server.answered.values())
+    assert said.count("a worker died of signal 9") == 3
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(400)]
     assert answered <= 400 + 3 * 8  # those in flight at a kill, and just answered, once more
 
 
 def test_a_job_that_is_stopped_goes_on_with_any_number_of_workers(millstream, tmp_path):
-    with Server(script=slowly) as server:
+    processes = []
+    disturbance = Disturbance([], lambda: processes[-1].send_signal(how))
+    with Server(script=disturbance) as server:
         job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS, rows=1000)
-        for how, workers in ((signal.SIGINT, "2"), (signal.SIGTERM, "3"), (signal.SIGKILL, "2")):
-            before = len(server.bodies)
-            process = subprocess.Popen([BINARY, "run", job, "--workers", workers], stderr=subprocess.PIPE, text=True)
-            await_requests(server, before + 60, process)
-            children = workers_of(process.pid)
-            process.send_signal(how)
-            said = process.communicate()[1]
-            assert process.returncode == (-9 if how == signal.SIGKILL else 75), said
-            deadline = time.monotonic() + 20
-            while any(os.path.exists(f"/proc/{child}") for child in children) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not any(os.path.exists(f"/proc/{child}") for child in children)
+        for how, workers in ((signal.SIGINT, 2), (signal.SIGTERM, 3), (signal.SIGKILL, 2)):
+            disturbance.numbers = [disturbance.num_requests + 60]
+            processes.append(start(job, workers))
+            said = processes[-1].communicate()[1]  # until its workers have ended as well
+            assert processes[-1].returncode == (-9 if how == signal.SIGKILL else 75), said
         millstream("run", job)
-        answered = len(server.bodies)
+        answered = sum(server.answered.values())
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(1000)]
     assert answered <= 1000 + 8 * 8
 
