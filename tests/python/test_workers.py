@@ -84,7 +84,7 @@ def test_workers_that_are_killed_cost_no_row_and_no_answer_twice(tmp_path):
         answered = sum(server.answered.values())
     assert said.count("a worker died of signal 9") == 3
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(400)]
-    assert answered <= 400 + 3 * 8  # those in flight at a kill, and just answered, once more
+    assert answered <= 400 + 3 * 24  # those in flight at a kill, and just answered, once more
 
 
 def test_a_job_that_is_stopped_goes_on_with_any_number_of_workers(millstream, tmp_path):
@@ -100,7 +100,7 @@ def test_a_job_that_is_stopped_goes_on_with_any_number_of_workers(millstream, tm
         millstream("run", job)
         answered = sum(server.answered.values())
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(1000)]
-    assert answered <= 1000 + 8 * 8
+    assert answered <= 1000 + 8 * 24
 
 
 def test_a_model_that_fails_each_row_stops_the_job(millstream, tmp_path):
