@@ -22,7 +22,10 @@ WorkerMessage SomeMessage() {
   message.parts[4] = {
       {"0123456789abcdef", 1234}, {3, 2, 1}, std::nullopt, std::string("\0\x01", 2)
   };
-  message.parts[9] = {{"f", 1}, {1, 1, 0}, FileMark{"e", 2}, ""};
+  CommittedPart& part = message.parts[9];
+  part.file = {"f", 1};
+  part.counts = {1, 1, 0};
+  part.errors = FileMark{"e", 2};
   message.entries = {{EntryType::kPoison, 0, {{"row", 5}}}};
   message.rows = {5, 6, 7};
   message.errors["parse"] = {6, "a.jsonl:3: no JSON"};

@@ -335,14 +335,14 @@ TEST(RowLogTest, ABeginningThatIsMissingIsDamageAndNoEnd) {
   options.root = "s3://b/";
   options.clock = clock;
   const auto storage = MakeObjectStorage(store, options);
-  RowLog older(*storage, "s3://b/rows", 1), newer(*storage, "s3://b/rows", 2);
+  RowLog older(*storage, "s3://b/rows", 1, 1), newer(*storage, "s3://b/rows", 2, 1);
   const auto add = [](RowLog& log, const std::string& key) {
     return log.Append(0, LogKind::kResult, key, {}, "answer").ok() && log.Sync(0).ok();
   };
   ASSERT_TRUE(add(older, "a") && add(newer, "b"));
   ASSERT_TRUE(older.Drop(0).ok());
   ASSERT_TRUE(add(newer, "c"));
-  RowLog newest(*storage, "s3://b/rows", 3);
+  RowLog newest(*storage, "s3://b/rows", 3, 1);
   ASSERT_TRUE(add(newest, "d"));
   const auto loaded = RowLog::Load(*storage, "s3://b/rows", 0);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
