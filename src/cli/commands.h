@@ -29,6 +29,7 @@ void AddModels(CLI::App& app, CommandContext& context);
 void AddSchema(CLI::App& app, CommandContext& context);
 void AddInit(CLI::App& app, CommandContext& context);
 void AddEngineHost(CLI::App& app, CommandContext& context);
+void AddCoordinator(CLI::App& app, CommandContext& context);
 void AddWorker(CLI::App& app, CommandContext& context);
 void AddServerGuard(CLI::App& app, CommandContext& context);
 

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/print.h"
 #include "job/local_workers.h"
+#include "job/remote_workers.h"
 #include "openai/server_guard.h"
 
 namespace millstream {
@@ -29,6 +30,15 @@ void AddServerGuard(CLI::App& app, CommandContext& context) {
   guard->add_option("server", *argument)->required();
   guard->callback([argument, &context] {
     const Status status = GuardServer(*argument);
+    if (!status.ok()) context.exit_code = Complain(status);
+  });
+}
+
+void AddCoordinator(CLI::App& app, CommandContext& context) {
+  CLI::App* coordinator = app.add_subcommand("coordinator", "")->group("");
+  coordinator->callback([&context] {
+    auto storage = MakeStorage(context.stop);
+    const Status status = HostCoordinator(*storage);
     if (!status.ok()) context.exit_code = Complain(status);
   });
 }

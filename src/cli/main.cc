@@ -138,6 +138,7 @@ int Main(int argc, char** argv) {
   AddInit(app, context);
   AddEngineHost(app, context);
   AddServerGuard(app, context);
+  AddCoordinator(app, context);
   AddWorker(app, context);
   app.failure_message(FailureMessage);
   try {

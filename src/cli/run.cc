@@ -77,6 +77,7 @@ int RunWithFlags(RunFlags& flags, CommandContext& context) {
   }
   const Result<JobReport> report = [&] {
     ProgressPrinter printer(monitor, style);
+    if (flags.on_ray) return RunOnRay(flags, monitor, say, context.stop);
     return RunJob(*storage, flags.job, monitor, say, context.stop);
   }();
   if (!report.ok()) return Complain(report.status());
@@ -178,6 +179,7 @@ void AddRun(CLI::App& app, CommandContext& context) {
   )
       ->type_name("N")
       ->check(AtLeastOne());
+  AddRayFlags(*run, *flags);
   run->footer(
       "Examples:\n"
       "  millstream run job.yaml\n"
@@ -185,6 +187,7 @@ void AddRun(CLI::App& app, CommandContext& context) {
       "  millstream run job.yaml --limit 20 --sample\n"
       "  millstream run job.yaml --row data.jsonl:17\n"
       "  millstream run job.yaml --set steps.answer.temperature=0.7 --output out/warm\n"
+      "  millstream run job.yaml --ray\n"
       "Exit codes: 0 complete, 1 wrong command or job file, 2 too many row errors, 3 broken "
       "engine, 4 conflict, 75 "
       "stopped (resumable)."

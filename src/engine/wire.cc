@@ -223,9 +223,15 @@ void WriteStats(const EngineStats& stats, WireWriter& out) {
         stats.completion_tokens,
         stats.steps,
         stats.requests_finished,
-        stats.preemptions}) {
+        stats.preemptions,
+        stats.restarts,
+        stats.workers_lost,
+        stats.requests_crashed,
+        stats.requests_hung,
+        stats.requests_out_of_memory}) {
     out.I64(count);
   }
+  out.F64(stats.cost);
 }
 
 EngineStats ReadStats(WireReader& in) {
@@ -235,9 +241,15 @@ EngineStats ReadStats(WireReader& in) {
         &stats.completion_tokens,
         &stats.steps,
         &stats.requests_finished,
-        &stats.preemptions}) {
+        &stats.preemptions,
+        &stats.restarts,
+        &stats.workers_lost,
+        &stats.requests_crashed,
+        &stats.requests_hung,
+        &stats.requests_out_of_memory}) {
     *count = in.I64();
   }
+  stats.cost = in.F64();
   return stats;
 }
 

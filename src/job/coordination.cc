@@ -9,6 +9,9 @@
 namespace millstream {
 namespace {
 
+// That a driver can number.
+constexpr std::int64_t kWorkersOfAnEpoch = 1'000'000;
+
 CoordinatorOptions OptionsOf(const PreparedJob& job) {
   CoordinatorOptions options;
   options.epoch = job.ledger->epoch();
@@ -37,7 +40,10 @@ Status FailureOf(const WorkerMessage& message) {
 }  // namespace
 
 Coordination::Coordination(PreparedJob& job, const std::vector<Split>& splits, JobMonitor& monitor)
-    : ledger_(*job.ledger), monitor_(monitor), coordinator_(OptionsOf(job), Sizes(splits)) {}
+    : ledger_(*job.ledger),
+      monitor_(monitor),
+      coordinator_(OptionsOf(job), Sizes(splits)),
+      last_worker_(ledger_.epoch() * kWorkersOfAnEpoch) {}
 
 Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   MS_ASSIGN_OR_RETURN(WorkerMessage message, DecodeWorkerMessage(report));
@@ -47,10 +53,11 @@ Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   // Before the coordinator knows: what it takes for done is in the journal.
   MS_RETURN_NOT_OK(ledger_.NotePublished(message.parts));
   if (!message.failure.empty()) return FailureOf(message);
-  if (drains_) coordinator_.Drain(message.report.worker);
   WorkerAnswer answer;
+  answer.stops = stops_;
+  answer.drains = stops_ || drains_ || draining_.contains(message.report.worker);
+  if (answer.drains) coordinator_.Drain(message.report.worker);
   answer.orders = coordinator_.Hear(message.report, now);
-  answer.drains = drains_;
   last_[message.report.worker] = std::move(message);
   Show();
   return Encode(answer);
@@ -80,9 +87,7 @@ void Coordination::Show() {
   std::map<std::string, JobMonitor::ErrorSample> errors;
   std::int64_t cut_answers = 0;
   for (const auto& [number, message] : last_) {
-    progress.tokens.prompt_tokens += message.prompt_tokens;
-    progress.tokens.completion_tokens += message.completion_tokens;
-    progress.tokens.cost += message.cost;
+    progress.tokens += message.stats;
     cut_answers += message.cut_answers;
     for (const auto& [code, sample] : message.errors) {
       JobMonitor::ErrorSample& sum = errors[code];

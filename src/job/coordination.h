@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,8 +38,12 @@ class Coordination {
   std::optional<Time> NextTime() const { return coordinator_.NextTime(); }
   /// All workers are to finish what they have begun, and leave.
   void Drain() { drains_ = true; }
+  /// One is, as its machine is about to go.
+  void Drain(std::int64_t worker) { draining_.insert(worker); }
+  /// All are to cut short what they have begun, make durable what it has, and leave.
+  void Stop() { stops_ = true; }
 
-  /// A number for a new life of a worker.
+  /// A number for a new life of a worker, that no driver of the job has given before.
   std::int64_t NewWorker() { return ++last_worker_; }
   bool is_over() const { return coordinator_.is_over(); }
   std::int64_t num_workers() const { return coordinator_.num_workers(); }
@@ -51,8 +56,9 @@ class Coordination {
   JobMonitor& monitor_;
   Coordinator coordinator_;
   std::map<std::int64_t, WorkerMessage> last_;  // of each worker's life
-  std::int64_t last_worker_ = 1;
-  bool drains_ = false;
+  std::int64_t last_worker_;
+  std::set<std::int64_t> draining_;
+  bool drains_ = false, stops_ = false;
 };
 
 }  // namespace millstream

@@ -90,10 +90,11 @@ Status RunOpenSplits(
     std::stop_token stop
 ) {
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
-  if (options.workers > 0) {
+  if (options.workers > 0 || options.run_workers) {
     monitor.Start(RowsOf(job.plan.splits), before, {});
     Coordination coordination(job, open, monitor);
-    MS_RETURN_NOT_OK(RunByLocalWorkers(coordination, job, options, say, stop));
+    const WorkersRunner& run = options.run_workers ? options.run_workers : RunByLocalWorkers;
+    MS_RETURN_NOT_OK(run(coordination, job, options, say, stop));
     if (!job.ledger->layout().is_single_file) return Status::OK();
     return WriteSingleFile(storage, *job.ledger, format, job.plan);
   }

@@ -39,6 +39,15 @@ enum class ExitCode {
 /// Starts an engine for a model.
 using EngineMaker = std::function<Result<std::unique_ptr<Engine>>(const BoundModel&)>;
 
+class Coordination;
+struct JobOptions;
+struct PreparedJob;
+/// Says something worth knowing to a person while a job starts.
+using Say = std::function<void(const std::string&)>;
+/// Brings workers to a coordination until it is over; fails with Cancelled at a stop.
+using WorkersRunner = std::function<
+    Status(Coordination&, const PreparedJob&, const JobOptions&, const Say&, std::stop_token)>;
+
 /// What to do, beyond the job file.
 struct JobOptions {
   std::string file;
@@ -51,9 +60,10 @@ struct JobOptions {
   std::int64_t limit = 0;                   // rows; 0: all
   bool spread = false;                      // of a limit: rows spread over the input
   RunnerOptions runner;
-  int workers = 0;          // processes on this machine that share the rows; 0: this one alone
-  std::stop_token drain;    // when requested, no more rows are begun, and the run stops
-  EngineMaker make_engine;  // in place of the native one, for tests
+  int workers = 0;            // processes on this machine that share the rows; 0: this one alone
+  WorkersRunner run_workers;  // in place of these: where workers come from
+  std::stop_token drain;      // when requested, no more rows are begun, and the run stops
+  EngineMaker make_engine;    // in place of the native one, for tests
   std::chrono::milliseconds disk_interval{1000};  // between two looks at the disk's space
 };
 
@@ -121,9 +131,6 @@ struct JobReport {
   bool had_nothing_to_do = false;
   std::string why_stopped;  // kStopped: in words; empty: on request
 };
-
-/// Says something worth knowing to a person while a job starts.
-using Say = std::function<void(const std::string&)>;
 
 /// What a job is prepared for. A preview leaves the job's own output alone; a run locks it, and a
 /// worker works for the run that has.

@@ -30,14 +30,13 @@ class Worker {
     Status ran = Prepare(stop);
     if (ran.ok()) {
       TaskScope reports(stop);
-      std::stop_source work;  // ends without its coordinator as well
-      const std::stop_callback forward(stop, [&work] { work.request_stop(); });
-      reports.Spawn([this, &work](std::stop_token token) {
+      const std::stop_callback forward(stop, [this] { work_.request_stop(); });
+      reports.Spawn([this](std::stop_token token) {
         const Status reported = Report(token);
-        if (!reported.ok()) work.request_stop();
+        if (!reported.ok()) work_.request_stop();  // it ends without its coordinator
         return reported;
       });
-      ran = WorkOn(work.get_token());
+      ran = WorkOn(work_.get_token());
       reports.RequestStop();
       const Status reported = reports.Join();
       if (!reported.ok()) return reported;
@@ -95,12 +94,7 @@ class Worker {
     message.rows = monitor_.progress().rows;
     message.errors = monitor_.errors();
     message.cut_answers = monitor_.cut_answers;
-    for (const auto& engine : engines_.owned) {
-      const EngineStats stats = engine->stats();
-      message.prompt_tokens += stats.prompt_tokens;
-      message.completion_tokens += stats.completion_tokens;
-      message.cost += stats.cost;
-    }
+    for (const auto& engine : engines_.owned) message.stats += engine->stats();
     if (!failure.ok() && !failure.IsCancelled()) {
       message.failure = failure.message();
       message.exit = ExitCodeOf(failure);
@@ -155,6 +149,7 @@ class Worker {
     is_over_ = is_over_ || answer.orders.is_over;
     drains_ = drains_ || answer.drains;
     if (drains_) drain_.request_stop();
+    if (answer.stops) work_.request_stop();
   }
 
   Status WorkOn(std::stop_token stop) {
@@ -269,7 +264,7 @@ class Worker {
   OutputFormat format_ = OutputFormat::kParquet;
   std::unique_ptr<Breaker> breaker_;
   std::unique_ptr<HeldParts> held_parts_;
-  std::stop_source drain_;
+  std::stop_source drain_, work_;
 
   Mutex mutex_;
   std::condition_variable_any changed_;

@@ -195,10 +195,8 @@ std::string Encode(const WorkerMessage& message) {
     out.I64(sample.count);
     out.Text(sample.example);
   }
-  out.I64(message.prompt_tokens);
-  out.I64(message.completion_tokens);
+  WriteStats(message.stats, out);
   out.I64(message.cut_answers);
-  out.F64(message.cost);
   out.Text(message.failure);
   out.U8(static_cast<std::uint8_t>(message.exit));
   return out.Take();
@@ -226,10 +224,8 @@ Result<WorkerMessage> DecodeWorkerMessage(std::string_view bytes) {
     sample.count = in.I64();
     sample.example = in.Text();
   });
-  message.prompt_tokens = in.I64();
-  message.completion_tokens = in.I64();
+  message.stats = ReadStats(in);
   message.cut_answers = in.I64();
-  message.cost = in.F64();
   message.failure = in.Text();
   message.exit = static_cast<ExitCode>(in.U8());
   if (!in.Finish().ok() || !are_json) return Foreign("a worker's report");
@@ -248,6 +244,7 @@ std::string Encode(const WorkerAnswer& answer) {
   for (const std::int64_t lease : orders.end) out.I64(lease);
   out.Bool(orders.is_over);
   out.Bool(answer.drains);
+  out.Bool(answer.stops);
   return out.Take();
 }
 
@@ -261,6 +258,7 @@ Result<WorkerAnswer> DecodeWorkerAnswer(std::string_view bytes) {
   Repeat(in, [&] { answer.orders.end.push_back(in.I64()); });
   answer.orders.is_over = in.Bool();
   answer.drains = in.Bool();
+  answer.stops = in.Bool();
   if (!in.Finish().ok()) return Foreign("orders");
   return answer;
 }

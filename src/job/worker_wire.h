@@ -26,8 +26,8 @@ struct WorkerMessage {
   // Of its life so far:
   RowCounts rows;
   std::map<std::string, JobMonitor::ErrorSample> errors;
-  std::int64_t prompt_tokens = 0, completion_tokens = 0, cut_answers = 0;
-  double cost = 0;
+  EngineStats stats;
+  std::int64_t cut_answers = 0;
   /// Why it ends, with the exit code that it asks for; empty: it does not end by a failure.
   std::string failure;
   ExitCode exit = ExitCode::kComplete;
@@ -37,6 +37,7 @@ struct WorkerMessage {
 struct WorkerAnswer {
   WorkerOrders orders;
   bool drains = false;  // finish what is begun, give the rest back, and leave
+  bool stops = false;   // cut short what is begun, make durable what it has, and leave
 };
 
 /// What a worker needs to begin: the same job as its driver's, and who it is.

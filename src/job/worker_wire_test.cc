@@ -29,10 +29,10 @@ WorkerMessage SomeMessage() {
   message.entries = {{EntryType::kPoison, 0, {{"row", 5}}}};
   message.rows = {5, 6, 7};
   message.errors["parse"] = {6, "a.jsonl:3: no JSON"};
-  message.prompt_tokens = 8;
-  message.completion_tokens = 9;
+  message.stats.prompt_tokens = 8;
+  message.stats.restarts = 9;
   message.cut_answers = 2;
-  message.cost = 0.25;
+  message.stats.cost = 0.25;
   message.failure = "the model is broken";
   message.exit = ExitCode::kEngineBroken;
   return message;

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The actors of a job on a Ray cluster. They start `millstream` processes and carry what these say to each other; what
+is done is decided there (src/job/coordinator.h). Only bytes and numbers travel.
+
+Both kinds are detached: they outlive the command that began them. The coordinator is begun again by Ray wherever it
+dies, and loads the ledger; it makes a worker for each node, tells them when their machines are about to go, and ends
+them with the job.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import signal
+import struct
+import threading
+import time
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, ActorUnschedulableError, GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from millstream import frames
+from millstream.ray_cluster import NAMESPACE, draining, nodes
+
+GONE = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError)
+SILENCE_SECONDS = 20  # of a worker that has been heard: it stands still
+FLUSH_SECONDS = 10  # before its machine goes, a worker cuts short what it has
+PATIENCE_SECONDS = 900  # for a coordinator that is gone
+LOCK_SECONDS = 180  # for the lock of one that died
+TICK_SECONDS = 0.5
+KEEP_SECONDS = 60  # the end of a job, for a command that asks
+MAX_SOON, SOON_SECONDS = 5, 10  # so many workers in a row that die so soon will not do better
+
+
+def binary(settings):
+    """The `millstream` to start: that of our package, or where the command that began the job is, in a checkout."""
+    packed = pathlib.Path(__file__).parent / "bin" / "millstream"
+    if not packed.exists():
+        return settings["binary"]
+    packed.chmod(0o755)  # Ray's archives do not keep it
+    return str(packed)
+
+
+def actor_name(output):
+    """The name of the coordinator of the job that writes there."""
+    return "millstream-" + hashlib.sha256(output.encode()).hexdigest()[:24]
+
+
+class NodeWorker:
+    """The worker of a node. It lives as long as the job, its process may be begun again."""
+
+    def __init__(self, coordinator, settings):
+        self._coordinator, self._settings = coordinator, json.loads(settings)
+        self._process = None
+
+    def work(self, node, cores):
+        """Works until nothing is left to do, or nothing may be begun any more."""
+        self._soon = 0
+        while True:
+            joined = self._ask("join", node, cores)
+            (worker,) = struct.unpack_from("<q", joined)
+            began = time.monotonic()
+            self._process, link = frames.start(binary(self._settings), "worker")
+            link.send(joined[8:])
+            try:
+                self._carry(link)
+            finally:
+                link.close()
+            code = self._process.wait()
+            self._ask("died", node, worker, max(-code, 0), max(code, 0))
+            if code in (0, 75):
+                return
+            self._soon = self._soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
+            if self._soon == MAX_SOON:
+                self._ask("fail", f"{MAX_SOON} workers in a row died within seconds on node {node}, the last "
+                          + (f"of signal {-code}" if code < 0 else f"with exit code {code}"))
+                return
+
+    def flush(self):
+        """The machine is about to go: makes durable what is there."""
+        if self._process:
+            self._process.send_signal(signal.SIGINT)
+
+    def _carry(self, link):
+        """Brings the reports of the process to the coordinator, and the answers back, until it ends."""
+        patience = None
+        while True:
+            try:
+                report = link.receive(patience)
+            except TimeoutError:
+                self._process.kill()
+                return
+            if report is None:
+                return
+            patience = SILENCE_SECONDS
+            link.send(self._ask("report", report))
+
+    def _ask(self, method, *arguments):
+        """Asks the coordinator, and waits while it is begun again."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                coordinator = ray.get_actor(self._coordinator, NAMESPACE)
+                return ray.get(getattr(coordinator, method).remote(*arguments), timeout=60)
+            except (*GONE, GetTimeoutError, ValueError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(TICK_SECONDS)
+
+
+class Node:
+    """What the coordinator knows of a node that it has a worker on."""
+
+    def __init__(self, actor, done):
+        self.actor, self.done = actor, done
+        self.workers = set()  # the numbers of its processes
+        self.is_draining = self.is_flushed = False
+
+
+class Coordinator:
+    """The coordinator of one job: a process of ours, on a loop of its own."""
+
+    def __init__(self, name, settings, job):
+        self._name, self._settings_bytes, self._job = name, settings, job
+        self._settings = json.loads(settings)
+        self._life = os.urandom(8).hex()
+        self._again = ray.get_runtime_context().was_current_actor_reconstructed
+        self._events = []  # frames for the command, but for the next two
+        self._shown = self._failure = self._end = None
+        self._needs = None  # what workers need; none: it is not ready yet
+        self._stop = None
+        self._exchanges, self._waiting = itertools.count(1), {}
+        self._nodes = {}
+        self._loop = asyncio.new_event_loop()
+        self._ready = asyncio.Event()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        asyncio.run_coroutine_threadsafe(self._run(), self._loop)
+
+    # For commands:
+
+    async def describe(self):
+        """The version and the job that it was begun with."""
+        return self._settings["version"], hashlib.sha256(self._job).hexdigest()
+
+    async def look(self, life, seen):
+        """What came after the first `seen` events of this life of the coordinator, and the state of now."""
+        since = self._events[seen if life == self._life else 0 :]
+        state = [content for content in (self._shown, self._end) if content is not None]
+        return self._life, len(self._events), since + state
+
+    async def stop(self, may_finish):
+        """Stops the job: what is begun may finish, or is cut short."""
+        self._stop = frames.frame(frames.STOP, body=bytes([may_finish]))
+        await self._on_loop(self._send(self._stop))
+
+    # For workers:
+
+    async def join(self, node, cores):
+        """A number for a new process of a node's worker, and what it is to be told."""
+        welcome = await self._on_loop(self._exchange(frames.JOIN, cores))
+        if node in self._nodes:
+            self._nodes[node].workers.add(struct.unpack_from("<q", welcome)[0])
+        return welcome
+
+    async def report(self, report):
+        """The coordinator's answer to a worker's report."""
+        return await self._on_loop(self._exchange(frames.REPORT, body=report))
+
+    async def died(self, node, worker, signal_number, exit_code):
+        """A worker's process has ended."""
+        if node in self._nodes:
+            self._nodes[node].workers.discard(worker)
+        await self._on_loop(self._send(frames.frame(frames.DIED, worker, signal_number, exit_code)))
+
+    async def fail(self, why):
+        """The job cannot go on."""
+        await self._on_loop(self._finish(frames.frame(frames.FAIL, body=b"\3" + why.encode())))
+
+    def _on_loop(self, coroutine):
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    # On the loop:
+
+    async def _run(self):
+        try:
+            deadline = time.monotonic() + LOCK_SECONDS
+            while not await self._run_process() and time.monotonic() < deadline:
+                await asyncio.sleep(2)  # the lock of the one that died is not free yet
+        except Exception as error:  # noqa: BLE001 - the command must hear of it
+            words = f"the job's coordinator failed: {error!r}; run this again to go on"
+            self._end = frames.frame(frames.FAIL, body=b"\1" + words.encode())
+        await self._dismiss()
+        await asyncio.sleep(KEEP_SECONDS)
+        ray.kill(ray.get_actor(self._name, NAMESPACE))
+
+    async def _run_process(self):
+        """Runs the coordinator's process to its end. False if it should be begun once more."""
+        process, link = frames.start(binary(self._settings), "coordinator")
+        self._link = link
+        link.send(frames.frame(frames.BEGIN, body=bytes([self._again]) + self._job))
+        if self._stop:
+            link.send(self._stop)
+        watch = None
+        try:
+            while content := await self._loop.run_in_executor(None, link.receive):
+                kind = content[0]
+                if kind == frames.READY:
+                    self._needs = json.loads(content[1:])
+                    self._ready.set()
+                    watch = self._loop.create_task(self._watch_nodes())
+                elif kind == frames.ANSWER:
+                    waiting = self._waiting.pop(struct.unpack_from("<q", content, 1)[0], None)
+                    if waiting and not waiting.done():
+                        waiting.set_result(content[9:])
+                elif kind == frames.SHOW:
+                    self._shown = content
+                elif kind == frames.SAY:
+                    self._events.append(content)
+                elif kind == frames.END:
+                    if self._again and not self._needs and content[2:4] == b"\0\x4b":
+                        return False
+                    self._end = self._failure or content
+                    return True
+        finally:
+            if watch:
+                watch.cancel()
+            link.close()
+            await self._loop.run_in_executor(None, process.wait)
+        self._again = True
+        return False
+
+    async def _finish(self, failure):
+        self._failure = self._failure or failure
+        await self._send(frames.frame(frames.STOP, body=b"\0"))
+
+    async def _send(self, content):
+        await self._ready.wait()
+        self._link.send(content)
+
+    async def _exchange(self, kind, *numbers, body=b""):
+        await self._ready.wait()
+        exchange = next(self._exchanges)
+        answer = self._waiting[exchange] = self._loop.create_future()
+        self._link.send(frames.frame(kind, exchange, *numbers, body=body))
+        return await answer
+
+    async def _watch_nodes(self):
+        while True:
+            await self._loop.run_in_executor(None, self._look_at_nodes)
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _look_at_nodes(self):
+        going = draining()
+        for node, what in nodes().items():
+            if node not in self._nodes and node not in going and what["Resources"].get("CPU", 0) >= 1:
+                self._add(node, int(what["Resources"]["CPU"]))
+        for node, known in list(self._nodes.items()):
+            if node in going:
+                self._drain(known, going[node])
+            ended, _ = ray.wait([known.done], timeout=0)
+            if ended:
+                del self._nodes[node]
+                self._bury(node, known)
+
+    def _add(self, node, cores):
+        actor = (
+            ray.remote(NodeWorker)
+            .options(
+                name=f"{self._name}-{node}",
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=cores,
+                max_concurrency=2,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            )
+            .remote(self._name, self._settings_bytes)
+        )
+        self._nodes[node] = Node(actor, actor.work.remote(node, cores))
+
+    def _drain(self, known, until_ms):
+        if not known.is_draining:
+            known.is_draining = True
+            for worker in known.workers:
+                self._link.send(frames.frame(frames.DRAIN, worker))
+        if until_ms and not known.is_flushed and until_ms / 1000 - time.time() < FLUSH_SECONDS:
+            known.is_flushed = True
+            known.actor.flush.remote()
+
+    def _bury(self, node, known):
+        """A node's worker has ended, or is gone with its machine."""
+        try:
+            ray.get(known.done)
+        except RayError as error:
+            words = f"node {node[:8]} is gone: {str(error).splitlines()[0]}"
+            self._events.append(frames.frame(frames.SAY, body=words.encode()))
+        for worker in known.workers:
+            self._link.send(frames.frame(frames.DIED, worker, 0, 0))
+        ray.kill(known.actor)
+
+    async def _dismiss(self):
+        for known in self._nodes.values():
+            ray.kill(known.actor)
+        self._nodes.clear()

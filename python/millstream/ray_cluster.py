@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Ray cluster as we find it: whether it may be trusted, its nodes, and which of them are about to go."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import ray
+
+NAMESPACE = "millstream"
+
+
+class Refusal(Exception):
+    """The command ends with these words."""
+
+
+# Asks the cluster for its nodes without a token: who gets an answer has found a cluster that anyone can use.
+PROBE = """
+import json, sys
+from ray._raylet import GcsClient
+nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)
+print(json.dumps([node.node_manager_address for node in nodes.values()]))
+"""
+
+
+def _is_own(address):
+    """Whether an address is one of this machine's."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+            return True
+        except OSError:
+            return False
+
+
+def check_trust(address, allow_unauthenticated):
+    """Refuses a cluster that runs anyone's code. Returns whether all of its nodes are this machine."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment["RAY_AUTH_MODE"] = "disabled"
+    probe = subprocess.run(
+        [sys.executable, "-c", PROBE, address], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    if probe.returncode != 0:
+        return False  # it wants a token, or is not there: connecting will tell
+    if all(map(_is_own, json.loads(probe.stdout))):
+        return True
+    if not allow_unauthenticated:
+        raise Refusal(
+            f"the Ray cluster at {address} asks for no token: whoever reaches its port can run code on it, and read "
+            "what jobs read. Start it with RAY_AUTH_MODE=token (docs/scale-out.md), or say "
+            "--allow-unauthenticated-ray if its network keeps others out"
+        )
+    return False
+
+
+def find(address):
+    """The address of the cluster's control store (GCS) that an argument of --ray means."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if address.startswith("ray://"):
+        raise Refusal(
+            f"--ray {address}: Ray's client protocol is not used; run this on a machine of the cluster (on its head, "
+            "say by `ray exec` or `ray job submit`), with --ray alone"
+        )
+    try:
+        found = canonicalize_bootstrap_address(address or "auto")
+    except (ConnectionError, ValueError) as error:
+        raise Refusal(f"--ray {address}: {error}") from None
+    if not found:
+        raise Refusal(
+            "--ray: no Ray cluster runs on this machine; start one with `ray start --head`, or name the address of one"
+        )
+    return found
+
+
+def connect(address, allow_unauthenticated, package):
+    """Connects this process to a cluster; `package(is_local)` gives the runtime environment that we need there."""
+    address = find(address)
+    try:
+        is_local = check_trust(address, allow_unauthenticated)
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env=package(is_local),
+        )
+    except (ConnectionError, RuntimeError, subprocess.TimeoutExpired) as error:
+        raise Refusal(f"cannot connect to the Ray cluster at {address}: {error}") from None
+    return is_local
+
+
+def nodes():
+    """The nodes that are there, by their ids: what `ray.nodes()` says of each."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+
+def draining():
+    """The nodes that are about to go, by their ids: until when, in milliseconds of Unix time; 0: not known."""
+    return ray._private.state.state.get_draining_nodes()

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `millstream run --ray` starts: finds the job's coordinator on the cluster, or begins it, and carries what it
+says to the command and back."""
+
+import hashlib
+import json
+import pathlib
+import socket
+import time
+
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
+
+from millstream import frames
+from millstream.ray_actors import Coordinator, actor_name
+from millstream.ray_cluster import NAMESPACE, Refusal, connect
+
+POLL_SECONDS = 0.3
+UNANSWERED_SECONDS = 300  # by a coordinator that is begun again
+
+
+def package(settings):
+    """The runtime environment that our actors need: on other machines our package, here its place."""
+
+    def environment(is_local):
+        folder = pathlib.Path(__file__).resolve().parent
+        if is_local:
+            return {"env_vars": {"PYTHONPATH": str(folder.parent)}}
+        if not (folder / "bin" / "millstream").exists():
+            raise Refusal(
+                "other machines need Millstream's wheel: `scripts/wheel` builds it; install it beside Ray "
+                "(pip install), and use the `millstream` that comes with it"
+            )
+        return {"py_modules": [str(folder)]}
+
+    return environment
+
+
+def attach(settings, job):
+    """The job's coordinator: the one that is at work, or a new one."""
+    name = actor_name(settings["output"])
+    coordinator = (
+        ray.remote(Coordinator)
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=10_000,
+        )
+        .remote(name, json.dumps(settings).encode(), job)
+    )
+    version, digest = ray.get(coordinator.describe.remote())
+    if version != settings["version"]:
+        raise Refusal(
+            f"the job for {settings['output']} is at work on the cluster with Millstream {version}, and this is "
+            f"{settings['version']}: use that version, or stop the job with it first"
+        )
+    if digest != hashlib.sha256(job).hexdigest():
+        raise Refusal(
+            f"another job for {settings['output']} is at work on the cluster: run this again when it has ended, or "
+            "stop it with its own command"
+        )
+    return coordinator
+
+
+def carry(coordinator, command):
+    """Shows the command what the job does, and stops the job at its word, until one of them has ended."""
+    life, seen = "", 0
+    heard_at = time.monotonic()
+    while True:
+        try:
+            life, seen, contents = ray.get(coordinator.look.remote(life, seen), timeout=60)
+            heard_at = time.monotonic()
+        except (ActorUnavailableError, GetTimeoutError) as error:
+            if time.monotonic() - heard_at > UNANSWERED_SECONDS:
+                raise Refusal(f"the job's coordinator does not answer: {error}; run this again to go on") from None
+            contents = []
+        for content in contents:
+            if not command.send(content):
+                return
+            if content[0] in (frames.END, frames.FAIL):
+                ray.kill(coordinator)
+                return
+        try:
+            asked = command.receive(POLL_SECONDS)
+        except TimeoutError:
+            continue
+        if asked is None:
+            return  # the command is gone, and the job goes on
+        if asked[0] == frames.STOP:
+            coordinator.stop.remote(asked[1:] == b"\1")
+
+
+def main():
+    command = frames.Link(socket.socket(fileno=0))
+    settings, job = json.loads(command.receive()), command.receive()
+    try:
+        connect(settings["address"], settings["allow_unauthenticated"], package(settings))
+        carry(attach(settings, job), command)
+    except (Refusal, RayError) as error:
+        command.send(frames.frame(frames.FAIL, body=b"\1" + str(error).encode()))
