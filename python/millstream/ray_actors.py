@@ -29,7 +29,7 @@ GONE = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError)
 SILENCE_SECONDS = 20  # of a worker that has been heard: it stands still
 FLUSH_SECONDS = 10  # before its machine goes, a worker cuts short what it has
 PATIENCE_SECONDS = 900  # for a coordinator that is gone
-LOCK_SECONDS = 180  # for the lock of one that died
+LOCK_SECONDS, LOCK_RETRY_SECONDS = 180, 1  # for the lock of one that died
 TICK_SECONDS = 0.5
 KEEP_SECONDS = 60  # the end of a job, for a command that asks
 MAX_SOON, SOON_SECONDS = 5, 10  # so many workers in a row that die so soon will not do better
@@ -75,8 +75,11 @@ class NodeWorker:
                 return
             self._soon = self._soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
             if self._soon == MAX_SOON:
-                self._ask("fail", f"{MAX_SOON} workers in a row died within seconds on node {node}, the last "
-                          + (f"of signal {-code}" if code < 0 else f"with exit code {code}"))
+                self._ask(
+                    "fail",
+                    f"{MAX_SOON} workers in a row died within seconds on node {node}, the last "
+                    + (f"of signal {-code}" if code < 0 else f"with exit code {code}"),
+                )
                 return
 
     def flush(self):
@@ -130,6 +133,7 @@ class Coordinator:
         self._again = ray.get_runtime_context().was_current_actor_reconstructed
         self._events = []  # frames for the command, but for the next two
         self._shown = self._failure = self._end = None
+        self._was_told = False
         self._needs = None  # what workers need; none: it is not ready yet
         self._stop = None
         self._exchanges, self._waiting = itertools.count(1), {}
@@ -142,13 +146,14 @@ class Coordinator:
     # For commands:
 
     async def describe(self):
-        """The version and the job that it was begun with."""
-        return self._settings["version"], hashlib.sha256(self._job).hexdigest()
+        """The version and the job that it was begun with; whether a command has been told how the job ended."""
+        return self._settings["version"], hashlib.sha256(self._job).hexdigest(), self._was_told
 
     async def look(self, life, seen):
         """What came after the first `seen` events of this life of the coordinator, and the state of now."""
         since = self._events[seen if life == self._life else 0 :]
         state = [content for content in (self._shown, self._end) if content is not None]
+        self._was_told = self._end is not None
         return self._life, len(self._events), since + state
 
     async def stop(self, may_finish):
@@ -186,51 +191,66 @@ class Coordinator:
 
     async def _run(self):
         try:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while not await self._run_process() and time.monotonic() < deadline:
-                await asyncio.sleep(2)  # the lock of the one that died is not free yet
-        except Exception as error:  # noqa: BLE001 - the command must hear of it
-            words = f"the job's coordinator failed: {error!r}; run this again to go on"
+            soon = 0
+            lock_until = time.monotonic() + LOCK_SECONDS
+            while not self._end:
+                began = time.monotonic()
+                end, code = await self._run_process()
+                # The lock of the one that died may not be free yet.
+                is_locked = end and self._again and not self._ready.is_set() and end[2:4] == b"\0\x4b"
+                if is_locked and time.monotonic() < lock_until:
+                    await asyncio.sleep(LOCK_RETRY_SECONDS)
+                elif end:
+                    self._end = self._failure or end
+                else:
+                    soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
+                    if soon == MAX_SOON:
+                        raise RuntimeError(f"its process died {soon} times within seconds, the last time with {code}")
+                    lock_until = time.monotonic() + LOCK_SECONDS
+                    self._again = True
+                self._forget_process()
+        except Exception as error:
+            words = f"the job's coordinator failed: {error}; run this again to go on"
             self._end = frames.frame(frames.FAIL, body=b"\1" + words.encode())
-        await self._dismiss()
-        await asyncio.sleep(KEEP_SECONDS)
+        await self._loop.run_in_executor(None, self._dismiss)
+        keep_until = time.monotonic() + KEEP_SECONDS
+        while not self._was_told and time.monotonic() < keep_until:
+            await asyncio.sleep(TICK_SECONDS)
         ray.kill(ray.get_actor(self._name, NAMESPACE))
 
     async def _run_process(self):
-        """Runs the coordinator's process to its end. False if it should be begun once more."""
-        process, link = frames.start(binary(self._settings), "coordinator")
-        self._link = link
-        link.send(frames.frame(frames.BEGIN, body=bytes([self._again]) + self._job))
+        """Runs the coordinator's process to its end. Returns how the job ended, if it said so, and its exit code."""
+        process, self._link = frames.start(binary(self._settings), "coordinator")
+        self._link.send(frames.frame(frames.BEGIN, body=bytes([self._again]) + self._job))
         if self._stop:
-            link.send(self._stop)
-        watch = None
+            self._link.send(self._stop)
+        watch = end = None
         try:
-            while content := await self._loop.run_in_executor(None, link.receive):
-                kind = content[0]
-                if kind == frames.READY:
+            while content := await self._loop.run_in_executor(None, self._link.receive):
+                if content[0] == frames.READY:
                     self._needs = json.loads(content[1:])
                     self._ready.set()
                     watch = self._loop.create_task(self._watch_nodes())
-                elif kind == frames.ANSWER:
-                    waiting = self._waiting.pop(struct.unpack_from("<q", content, 1)[0], None)
-                    if waiting and not waiting.done():
-                        waiting.set_result(content[9:])
-                elif kind == frames.SHOW:
+                elif content[0] == frames.ANSWER:
+                    self._waiting.pop(struct.unpack_from("<q", content, 1)[0]).set_result(content[9:])
+                elif content[0] == frames.SHOW:
                     self._shown = content
-                elif kind == frames.SAY:
+                elif content[0] == frames.SAY:
                     self._events.append(content)
-                elif kind == frames.END:
-                    if self._again and not self._needs and content[2:4] == b"\0\x4b":
-                        return False
-                    self._end = self._failure or content
-                    return True
+                elif content[0] == frames.END:
+                    end = content
+                    break
         finally:
             if watch:
                 watch.cancel()
-            link.close()
-            await self._loop.run_in_executor(None, process.wait)
-        self._again = True
-        return False
+            self._link.close()
+        return end, await self._loop.run_in_executor(None, process.wait)
+
+    def _forget_process(self):
+        self._ready.clear()
+        for answer in self._waiting.values():
+            answer.set_result(None)  # it is asked for once more
+        self._waiting.clear()
 
     async def _finish(self, failure):
         self._failure = self._failure or failure
@@ -241,11 +261,14 @@ class Coordinator:
         self._link.send(content)
 
     async def _exchange(self, kind, *numbers, body=b""):
-        await self._ready.wait()
-        exchange = next(self._exchanges)
-        answer = self._waiting[exchange] = self._loop.create_future()
-        self._link.send(frames.frame(kind, exchange, *numbers, body=body))
-        return await answer
+        content = None
+        while content is None:
+            await self._ready.wait()
+            exchange = next(self._exchanges)
+            answer = self._waiting[exchange] = self._loop.create_future()
+            self._link.send(frames.frame(kind, exchange, *numbers, body=body))
+            content = await answer
+        return content
 
     async def _watch_nodes(self):
         while True:
@@ -301,7 +324,7 @@ class Coordinator:
             self._link.send(frames.frame(frames.DIED, worker, 0, 0))
         ray.kill(known.actor)
 
-    async def _dismiss(self):
+    def _dismiss(self):
         for known in self._nodes.values():
             ray.kill(known.actor)
         self._nodes.clear()

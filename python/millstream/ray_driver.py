@@ -9,13 +9,14 @@ import socket
 import time
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
 
 from millstream import frames
 from millstream.ray_actors import Coordinator, actor_name
 from millstream.ray_cluster import NAMESPACE, Refusal, connect
 
 POLL_SECONDS = 0.3
+GOING_SECONDS = 60
 UNANSWERED_SECONDS = 300  # by a coordinator that is begun again
 
 
@@ -36,8 +37,8 @@ def package(settings):
     return environment
 
 
-def attach(settings, job):
-    """The job's coordinator: the one that is at work, or a new one."""
+def coordinator_of(settings, job):
+    """The job's coordinator, which is at work or begins now, and what it says of itself."""
     name = actor_name(settings["output"])
     coordinator = (
         ray.remote(Coordinator)
@@ -52,7 +53,21 @@ def attach(settings, job):
         )
         .remote(name, json.dumps(settings).encode(), job)
     )
-    version, digest = ray.get(coordinator.describe.remote())
+    return coordinator, ray.get(coordinator.describe.remote())
+
+
+def attach(settings, job):
+    """The job's coordinator: the one that is at work, or a new one."""
+    deadline = time.monotonic() + GOING_SECONDS
+    while True:
+        try:
+            coordinator, (version, digest, was_told) = coordinator_of(settings, job)
+            if not was_told:
+                break
+        except (ActorDiedError, ActorUnavailableError):  # that of an earlier run is just going, or begins again
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
     if version != settings["version"]:
         raise Refusal(
             f"the job for {settings['output']} is at work on the cluster with Millstream {version}, and this is "
@@ -82,7 +97,6 @@ def carry(coordinator, command):
             if not command.send(content):
                 return
             if content[0] in (frames.END, frames.FAIL):
-                ray.kill(coordinator)
                 return
         try:
             asked = command.receive(POLL_SECONDS)

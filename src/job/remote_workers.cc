@@ -124,7 +124,7 @@ std::string NeedsOf(const PreparedJob& job) {
   for (const auto& [key, spec] : job.model_specs) {
     launches = launches || !spec.launch.empty();
     const auto& model = job.models.at(key).model;
-    if (model) model_bytes += model->checkpoint->size_bytes;
+    if (spec.is_native) model_bytes += model->checkpoint->size_bytes;
   }
   return CompactJson(Json{
       {"output", job.ledger->layout().output},
