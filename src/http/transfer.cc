@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "base/check.h"
@@ -13,6 +15,27 @@ namespace {
 
 constexpr std::uint64_t kErrorBytesMax = 64 << 10;
 constexpr std::size_t kHeadersMax = 200;
+
+// Where distributions keep the certificates that they trust. A libcurl that we brought along from
+// one looks at its place only, and fails if there is no such file.
+constexpr const char* kCertificates[] = {
+    "/etc/ssl/certs/ca-certificates.crt",                 // Debian, Ubuntu, Arch
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  // Fedora, Red Hat
+    "/etc/ssl/ca-bundle.pem",                             // SUSE
+};
+
+// The system's certificates, if they are not where libcurl looks; else null.
+const char* CertificatesElsewhere(CURL* handle) {
+  const auto exists = [](const char* path) {
+    std::error_code error;
+    return std::filesystem::exists(path, error);
+  };
+  const char* usual = nullptr;
+  curl_easy_getinfo(handle, CURLINFO_CAINFO, &usual);
+  if (usual == nullptr || exists(usual)) return nullptr;
+  const auto* const found = std::ranges::find_if(kCertificates, exists);
+  return found == std::end(kCertificates) ? nullptr : *found;
+}
 
 HttpReply::End EndOf(CURLcode code) {
   switch (code) {
@@ -209,6 +232,9 @@ void Transfer::SetOptions(const HttpOptions& options) {
   if (!options.use_proxy) curl_easy_setopt(handle_, CURLOPT_PROXY, "");
   if (!options.ca_bundle.empty()) {
     curl_easy_setopt(handle_, CURLOPT_CAINFO, options.ca_bundle.c_str());
+  } else {
+    static const char* const kElsewhere = CertificatesElsewhere(handle_);
+    if (kElsewhere != nullptr) curl_easy_setopt(handle_, CURLOPT_CAINFO, kElsewhere);
   }
 }
 
