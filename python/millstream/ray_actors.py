@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import json
 import os
-import pathlib
 import signal
 import struct
 import threading
@@ -23,6 +22,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, ActorUnschedul
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from millstream import frames
+from millstream.command import BINARY
 from millstream.ray_cluster import NAMESPACE, draining, nodes
 
 GONE = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError)
@@ -37,11 +37,10 @@ MAX_SOON, SOON_SECONDS = 5, 10  # so many workers in a row that die so soon will
 
 def binary(settings):
     """The `millstream` to start: that of our package, or where the command that began the job is, in a checkout."""
-    packed = pathlib.Path(__file__).parent / "bin" / "millstream"
-    if not packed.exists():
+    if not BINARY.exists():
         return settings["binary"]
-    packed.chmod(0o755)  # Ray's archives do not keep it
-    return str(packed)
+    BINARY.chmod(0o755)  # Ray's archives do not keep it
+    return str(BINARY)
 
 
 def actor_name(output):

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
 
 from millstream import frames
+from millstream.command import BINARY
 from millstream.ray_actors import Coordinator, actor_name
 from millstream.ray_cluster import NAMESPACE, Refusal, connect
 
@@ -27,7 +28,7 @@ def package(settings):
         folder = pathlib.Path(__file__).resolve().parent
         if is_local:
             return {"env_vars": {"PYTHONPATH": str(folder.parent)}}
-        if not (folder / "bin" / "millstream").exists():
+        if not BINARY.exists():
             raise Refusal(
                 "other machines need Millstream's wheel: `scripts/wheel` builds it; install it beside Ray "
                 "(pip install), and use the `millstream` that comes with it"
