@@ -18,6 +18,7 @@ import threading
 import time
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ActorUnschedulableError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -31,6 +32,7 @@ FLUSH_SECONDS = 10  # before its machine goes, a worker cuts short what it has
 PATIENCE_SECONDS = 900  # for a coordinator that is gone
 LOCK_SECONDS, LOCK_RETRY_SECONDS = 180, 1  # for the lock of one that died
 TICK_SECONDS = 0.5
+SLOW_SECONDS = 15
 KEEP_SECONDS = 60  # the end of a job, for a command that asks
 MAX_SOON, SOON_SECONDS = 5, 10  # so many workers in a row that die so soon will not do better
 
@@ -54,39 +56,40 @@ class NodeWorker:
     def __init__(self, coordinator, settings):
         self._coordinator, self._settings = coordinator, json.loads(settings)
         self._process = None
+        self._at_work = threading.Lock()
 
     def work(self, node, cores):
         """Works until nothing is left to do, or nothing may be begun any more."""
-        self._soon = 0
-        while True:
-            joined = self._ask("join", node, cores)
-            (worker,) = struct.unpack_from("<q", joined)
-            began = time.monotonic()
-            self._process, link = frames.start(binary(self._settings), "worker")
-            link.send(joined[8:])
-            try:
-                self._carry(link)
-            finally:
-                link.close()
-            code = self._process.wait()
-            self._ask("died", node, worker, max(-code, 0), max(code, 0))
-            if code in (0, 75):
-                return
-            self._soon = self._soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
-            if self._soon == MAX_SOON:
-                self._ask(
-                    "fail",
-                    f"{MAX_SOON} workers in a row died within seconds on node {node}, the last "
-                    + (f"of signal {-code}" if code < 0 else f"with exit code {code}"),
-                )
-                return
+        with self._at_work:  # a coordinator that began anew waits for what the one before it has begun
+            soon = 0
+            while soon < MAX_SOON:
+                began = time.monotonic()
+                code = self._run_process(node, cores)
+                if code in (0, 75):
+                    return
+                soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
+            how = f"of signal {-code}" if code < 0 else f"with exit code {code}"
+            self._ask("fail", f"{soon} workers in a row died within seconds on node {node}, the last {how}")
 
     def flush(self):
         """The machine is about to go: makes durable what is there."""
         if self._process:
             self._process.send_signal(signal.SIGINT)
 
-    def _carry(self, link):
+    def _run_process(self, node, cores):
+        joined = self._ask("join", node, cores)
+        (worker,) = struct.unpack_from("<q", joined)
+        self._process, link = frames.start(binary(self._settings), "worker")
+        link.send(joined[8:])
+        try:
+            self._carry(node, worker, link)
+        finally:
+            link.close()
+        code = self._process.wait()
+        self._ask("died", node, worker, max(-code, 0), max(code, 0))
+        return code
+
+    def _carry(self, node, worker, link):
         """Brings the reports of the process to the coordinator, and the answers back, until it ends."""
         patience = None
         while True:
@@ -98,7 +101,7 @@ class NodeWorker:
             if report is None:
                 return
             patience = SILENCE_SECONDS
-            link.send(self._ask("report", report))
+            link.send(self._ask("report", node, worker, report))
 
     def _ask(self, method, *arguments):
         """Asks the coordinator, and waits while it is begun again."""
@@ -109,7 +112,7 @@ class NodeWorker:
                 return ray.get(getattr(coordinator, method).remote(*arguments), timeout=60)
             except (*GONE, GetTimeoutError, ValueError):
                 if time.monotonic() > deadline:
-                    raise
+                    os._exit(1)  # nobody would end this actor, and it holds its machine; its process ends with it
                 time.sleep(TICK_SECONDS)
 
 
@@ -118,8 +121,9 @@ class Node:
 
     def __init__(self, actor, done):
         self.actor, self.done = actor, done
-        self.workers = set()  # the numbers of its processes
-        self.is_draining = self.is_flushed = False
+        self.workers, self.told_to_leave = set(), set()  # the numbers of its processes
+        self.is_flushed = False
+        self.since = time.monotonic()
 
 
 class Coordinator:
@@ -131,6 +135,7 @@ class Coordinator:
         self._life = os.urandom(8).hex()
         self._again = ray.get_runtime_context().was_current_actor_reconstructed
         self._events = []  # frames for the command, but for the next two
+        self._said = set()
         self._shown = self._failure = self._end = None
         self._was_told = False
         self._needs = None  # what workers need; none: it is not ready yet
@@ -164,13 +169,12 @@ class Coordinator:
 
     async def join(self, node, cores):
         """A number for a new process of a node's worker, and what it is to be told."""
-        welcome = await self._on_loop(self._exchange(frames.JOIN, cores))
-        if node in self._nodes:
-            self._nodes[node].workers.add(struct.unpack_from("<q", welcome)[0])
-        return welcome
+        return await self._on_loop(self._exchange(frames.JOIN, cores))
 
-    async def report(self, report):
+    async def report(self, node, worker, report):
         """The coordinator's answer to a worker's report."""
+        if node in self._nodes:
+            self._nodes[node].workers.add(worker)
         return await self._on_loop(self._exchange(frames.REPORT, body=report))
 
     async def died(self, node, worker, signal_number, exit_code):
@@ -228,6 +232,7 @@ class Coordinator:
             while content := await self._loop.run_in_executor(None, self._link.receive):
                 if content[0] == frames.READY:
                     self._needs = json.loads(content[1:])
+                    self._ready_at = time.monotonic()
                     self._ready.set()
                     watch = self._loop.create_task(self._watch_nodes())
                 elif content[0] == frames.ANSWER:
@@ -270,15 +275,16 @@ class Coordinator:
         return content
 
     async def _watch_nodes(self):
+        least = self._needs["min_workers"]
+        if least > 1:  # a cluster that grows on demand
+            bundle = {"CPU": self._needs.get("cpus", 1)} | ({"GPU": self._needs["gpus"]} if self._needs["gpus"] else {})
+            request_resources(bundles=[bundle] * least)
         while True:
             await self._loop.run_in_executor(None, self._look_at_nodes)
             await asyncio.sleep(TICK_SECONDS)
 
     def _look_at_nodes(self):
-        going = draining()
-        for node, what in nodes().items():
-            if node not in self._nodes and node not in going and what["Resources"].get("CPU", 0) >= 1:
-                self._add(node, int(what["Resources"]["CPU"]))
+        there, going = nodes(), draining()
         for node, known in list(self._nodes.items()):
             if node in going:
                 self._drain(known, going[node])
@@ -286,8 +292,32 @@ class Coordinator:
             if ended:
                 del self._nodes[node]
                 self._bury(node, known)
+            elif not known.workers and time.monotonic() - known.since > SLOW_SECONDS:
+                self._say_once(f"waiting for the worker of node {node[:8]}: other work may have its CPUs or memory")
+        for node, what in there.items():
+            if len(self._nodes) >= self._needs.get("max_workers", len(there)):
+                break
+            if node not in self._nodes and node not in going and self._fits(node, what):
+                self._add(node, what)
+        if not self._nodes and time.monotonic() - self._ready_at > SLOW_SECONDS:
+            self._say_once("waiting for machines: none of the cluster has what `resources` of the job file says")
 
-    def _add(self, node, cores):
+    def _fits(self, node, what):
+        has = what["Resources"]
+        if any(what["Labels"].get(label) != value for label, value in self._needs["labels"].items()):
+            return False
+        if has.get("CPU", 0) < self._needs.get("cpus", 1) or has.get("GPU", 0) < self._needs["gpus"]:
+            return False
+        if has.get("memory", 0) < self._needs["memory"]:
+            self._say_once(
+                f"node {node[:8]} is not used: a worker needs {self._needs['memory'] / 2**30:.1f} GiB, it has "
+                f"{has.get('memory', 0) / 2**30:.1f} of memory (`resources: {{memory: }}` says how much)"
+            )
+            return False
+        return True
+
+    def _add(self, node, what):
+        cores = self._needs.get("cpus", int(what["Resources"]["CPU"]))
         actor = (
             ray.remote(NodeWorker)
             .options(
@@ -296,7 +326,9 @@ class Coordinator:
                 lifetime="detached",
                 get_if_exists=True,
                 num_cpus=cores,
-                max_concurrency=2,
+                num_gpus=self._needs["gpus"],
+                memory=self._needs["memory"],
+                max_concurrency=3,  # at work, waiting to be so, told to flush
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
             )
             .remote(self._name, self._settings_bytes)
@@ -304,10 +336,9 @@ class Coordinator:
         self._nodes[node] = Node(actor, actor.work.remote(node, cores))
 
     def _drain(self, known, until_ms):
-        if not known.is_draining:
-            known.is_draining = True
-            for worker in known.workers:
-                self._link.send(frames.frame(frames.DRAIN, worker))
+        for worker in known.workers - known.told_to_leave:
+            known.told_to_leave.add(worker)
+            self._link.send(frames.frame(frames.DRAIN, worker))
         if until_ms and not known.is_flushed and until_ms / 1000 - time.time() < FLUSH_SECONDS:
             known.is_flushed = True
             known.actor.flush.remote()
@@ -317,8 +348,7 @@ class Coordinator:
         try:
             ray.get(known.done)
         except RayError as error:
-            words = f"node {node[:8]} is gone: {str(error).splitlines()[0]}"
-            self._events.append(frames.frame(frames.SAY, body=words.encode()))
+            self._say(f"the worker of node {node[:8]} is gone: {str(error).splitlines()[0]}")
         for worker in known.workers:
             self._link.send(frames.frame(frames.DIED, worker, 0, 0))
         ray.kill(known.actor)
@@ -327,3 +357,13 @@ class Coordinator:
         for known in self._nodes.values():
             ray.kill(known.actor)
         self._nodes.clear()
+        if self._needs and self._needs["min_workers"] > 1:
+            request_resources(bundles=[])
+
+    def _say(self, words):
+        self._events.append(frames.frame(frames.SAY, body=words.encode()))
+
+    def _say_once(self, words):
+        if words not in self._said:
+            self._said.add(words)
+            self._say(words)

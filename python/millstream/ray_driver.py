@@ -18,6 +18,7 @@ from millstream.ray_cluster import NAMESPACE, Refusal, connect
 
 POLL_SECONDS = 0.3
 GOING_SECONDS = 60
+SLOW_SECONDS = 15
 UNANSWERED_SECONDS = 300  # by a coordinator that is begun again
 
 
@@ -38,9 +39,9 @@ def package(settings):
     return environment
 
 
-def coordinator_of(settings, job):
+def coordinator_of(settings, job, command):
     """The job's coordinator, which is at work or begins now, and what it says of itself."""
-    name = actor_name(settings["output"])
+    name, market = actor_name(settings["output"]), settings["coordinator"]
     coordinator = (
         ray.remote(Coordinator)
         .options(
@@ -51,18 +52,23 @@ def coordinator_of(settings, job):
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=10_000,
+            label_selector=None if market == "any" else {"ray.io/market-type": market},
         )
         .remote(name, json.dumps(settings).encode(), job)
     )
-    return coordinator, ray.get(coordinator.describe.remote())
+    description = coordinator.describe.remote()
+    if not ray.wait([description], timeout=SLOW_SECONDS)[0]:
+        words = f"waiting for a machine for the coordinator (`resources: {{coordinator: {market}}}`)"
+        command.send(frames.frame(frames.SAY, body=words.encode()))
+    return coordinator, ray.get(description)
 
 
-def attach(settings, job):
+def attach(settings, job, command):
     """The job's coordinator: the one that is at work, or a new one."""
     deadline = time.monotonic() + GOING_SECONDS
     while True:
         try:
-            coordinator, (version, digest, was_told) = coordinator_of(settings, job)
+            coordinator, (version, digest, was_told) = coordinator_of(settings, job, command)
             if not was_told:
                 break
         except (ActorDiedError, ActorUnavailableError):  # that of an earlier run is just going, or begins again
@@ -114,6 +120,6 @@ def main():
     settings, job = json.loads(command.receive()), command.receive()
     try:
         connect(settings["address"], settings["allow_unauthenticated"], package(settings))
-        carry(attach(settings, job), command)
+        carry(attach(settings, job, command), command)
     except (Refusal, RayError) as error:
         command.send(frames.frame(frames.FAIL, body=b"\1" + str(error).encode()))

@@ -119,20 +119,28 @@ class Carrier {
 
 // What a worker of the job needs of its machine.
 std::string NeedsOf(const PreparedJob& job) {
-  std::uint64_t model_bytes = 0;
-  bool launches = false;
+  constexpr std::uint64_t kRowsAndProgram = std::uint64_t{1} << 30;
+  const ResourcesSpec& given = job.spec.resources;
+  std::uint64_t memory = kRowsAndProgram;
+  bool only_asks_servers = !job.models.empty();
   for (const auto& [key, spec] : job.model_specs) {
-    launches = launches || !spec.launch.empty();
-    const auto& model = job.models.at(key).model;
-    if (spec.is_native) model_bytes += model->checkpoint->size_bytes;
+    only_asks_servers = only_asks_servers && !spec.is_native && spec.launch.empty();
+    if (!spec.is_native) continue;
+    memory += job.models.at(key).model->checkpoint->size_bytes + spec.memory_bytes.value_or(0);
   }
-  return CompactJson(Json{
-      {"output", job.ledger->layout().output},
-      {"rows", RowsOf(job.plan.splits)},
-      {"computes", job.models.empty() || model_bytes > 0},
-      {"launches", launches},
-      {"model_bytes", model_bytes}
-  });
+  Json needs = {
+      {"gpus", given.gpus},
+      {"memory", given.memory_bytes.value_or(memory)},
+      {"min_workers", given.min_workers},
+      {"labels", given.labels}
+  };
+  if (given.cpus) needs["cpus"] = *given.cpus;
+  if (given.max_workers) {
+    needs["max_workers"] = *given.max_workers;
+  } else if (only_asks_servers) {
+    needs["max_workers"] = given.min_workers;  // one feeds servers with thousands of rows a second
+  }
+  return CompactJson(needs);
 }
 
 class RemoteWorkers {
@@ -278,6 +286,7 @@ Result<JobReport> RunOnCluster(
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(spec));
   Json settings = cluster.settings;
   settings["output"] = layout.output;
+  settings["coordinator"] = spec.resources.coordinator;
   const std::string job = EncodeJob(spec, options);
   MS_ASSIGN_OR_RETURN(const auto process, ChildProcess::Spawn(cluster.carrier));
   MS_RETURN_NOT_OK(WriteFrame(process->socket(), CompactJson(settings)));

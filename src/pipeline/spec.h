@@ -189,6 +189,17 @@ struct BreakerSpec {
   std::optional<ErrorLimit> share;
 };
 
+/// What workers get of a cluster.
+struct ResourcesSpec {
+  std::optional<std::int64_t> cpus;  // of a worker; none: all of its machine
+  double gpus = 0;
+  std::optional<std::uint64_t> memory_bytes;
+  std::int64_t min_workers = 1;
+  std::optional<std::int64_t> max_workers;
+  std::map<std::string, std::string> labels;  // of a worker's machine
+  std::string coordinator = "any";            // any, on-demand, spot
+};
+
 struct JobSpec {
   std::string file;    // the job file, absolute
   std::string folder;  // its folder: relative paths start here
@@ -200,6 +211,7 @@ struct JobSpec {
   OutputSpec output;
   std::optional<ErrorLimit> max_errors;  // none: no limit, any number of failed rows is complete
   BreakerSpec breaker;
+  ResourcesSpec resources;
   std::int64_t split_rows = 0;  // as given, else by whether a step has a model
   std::int64_t seed = 0;
   /// The whole spec after vars and --set, in one form: shorthands as mappings, files that it names

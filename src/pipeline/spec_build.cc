@@ -576,6 +576,27 @@ BreakerSpec BreakerOf(const YamlNode& node) {
   return breaker;
 }
 
+ResourcesSpec ResourcesOf(const YamlNode& node, SpecMistakes& mistakes) {
+  ResourcesSpec resources;
+  if (const YamlNode* cpus = node.Find("cpus")) resources.cpus = IntegerOf(*cpus);
+  if (const YamlNode* gpus = node.Find("gpus")) resources.gpus = NumberOf(*gpus).value_or(0);
+  if (const YamlNode* memory = node.Find("memory")) resources.memory_bytes = SizeOf(*memory);
+  if (const YamlNode* min = node.Find("min_workers")) {
+    resources.min_workers = IntegerOf(*min).value_or(1);
+  }
+  if (const YamlNode* max = node.Find("max_workers")) {
+    resources.max_workers = IntegerOf(*max);
+    if (resources.max_workers.value_or(resources.min_workers) < resources.min_workers) {
+      mistakes.Add(*max, "resources.max_workers", "is less than `min_workers`");
+    }
+  }
+  if (const YamlNode* labels = node.Find("labels")) {
+    for (const YamlNode& label : labels->children) resources.labels[label.key] = label.text;
+  }
+  resources.coordinator = TextAt(node, "coordinator").value_or("any");
+  return resources;
+}
+
 }  // namespace
 
 void CheckNewColumn(
@@ -624,6 +645,7 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
   }
   if (const YamlNode* limit = root.Find("max_errors")) spec.max_errors = ErrorLimitOf(*limit);
   if (const YamlNode* breaker = root.Find("breaker")) spec.breaker = BreakerOf(*breaker);
+  if (const YamlNode* node = root.Find("resources")) spec.resources = ResourcesOf(*node, mistakes);
   // A split without a model is computed in milliseconds: less is lost with it than its file costs.
   const bool has_model = std::any_of(spec.steps.begin(), spec.steps.end(), [](const auto& step) {
     return std::holds_alternative<GenerateSpec>(step.body);

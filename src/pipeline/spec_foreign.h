@@ -12,7 +12,7 @@ inline constexpr std::string_view kNoBatching =
     "is not needed: the engine fills its batches by itself, within the model's `memory` and "
     "`threads`";
 inline constexpr std::string_view kNoCluster =
-    "is not needed: a job runs in one process on one machine";
+    "stands under `resources`, or on the command line: `millstream run --workers N`, `--ray`";
 inline constexpr std::string_view kNoBeams =
     "is not supported: there is no beam search, only sampling";
 inline constexpr std::string_view kNoGpu = "is not supported: this version computes on the CPU";
@@ -41,10 +41,17 @@ inline constexpr ForeignName kJobForeign[] = {
     {"model", "", "stands in a `generate` step; `models` gives models names and settings"},
     {"prompt", "", "stands in a `generate` step"}, {"batch_size", "", kNoBatching},
     {"concurrency", "", kNoBatching}, {"num_workers", "", kNoBatching},
-    {"workers", "", kNoCluster}, {"num_cpus", "", kNoCluster}, {"num_gpus", "", kNoGpu},
+    {"workers", "", kNoCluster}, {"num_cpus", "", kNoCluster}, {"num_gpus", "", kNoCluster},
     {"ray", "", kNoCluster},
     {"checkpoint", "", "is not needed: a rerun of the same job continues"},
     {"limit", "", "is given on the command line: `millstream run --limit N`"},
+};
+
+inline constexpr ForeignName kResourcesForeign[] = {
+    {"num_cpus", "cpus"}, {"cpu", "cpus"}, {"num_gpus", "gpus"}, {"gpu", "gpus"},
+    {"mem", "memory"}, {"workers", "max_workers"}, {"num_workers", "max_workers"},
+    {"replicas", "max_workers"}, {"concurrency", "max_workers"}, {"node_labels", "labels"},
+    {"label_selector", "labels"},
 };
 
 inline constexpr ForeignName kModelForeign[] = {

@@ -404,6 +404,59 @@ constexpr SpecSection kBreaker{
 };
 constexpr std::string_view kBreakerWords[] = {"on", "off"};
 
+constexpr std::string_view kMarkets[] = {"any", "on-demand", "spot"};
+constexpr SpecKey kResourcesKeys[] = {
+    {.name = "cpus",
+     .shape = {.scalar = kInteger, .range = Between(1, 4096)},
+     .default_note = "all of its machine",
+     .doc = "CPUs that a worker reserves and computes with.",
+     .example = "16",
+     .changes_rows = false},
+    {.name = "gpus",
+     .shape = {.scalar = kNumber, .range = Between(0, 4096)},
+     .default_value = "0",
+     .doc = "GPUs that a worker reserves, for a server that it launches.",
+     .example = "1",
+     .changes_rows = false},
+    {.name = "memory",
+     .shape = {.scalar = kSize},
+     .default_note = "1GiB, the models' files and their `memory`",
+     .doc = "Memory that a worker reserves.",
+     .example = "32GiB",
+     .changes_rows = false},
+    {.name = "min_workers",
+     .shape = {.scalar = kInteger, .range = Between(1, 1e6)},
+     .default_value = "1",
+     .doc = "Workers that a cluster which grows on demand is asked for.",
+     .example = "4",
+     .changes_rows = false},
+    {.name = "max_workers",
+     .shape = {.scalar = kInteger, .range = Between(1, 1e6)},
+     .default_note = "one a machine; one if all models are on servers that are there",
+     .doc = "Workers at a time, at most.",
+     .example = "16",
+     .changes_rows = false},
+    {.name = "labels",
+     .shape = {.values = &kTextValue},
+     .default_value = "{}",
+     .doc = "Labels that a worker's machine must have.",
+     .example = "{ray.io/accelerator-type: L4}",
+     .changes_rows = false},
+    {.name = "coordinator",
+     .shape = {.scalar = kWord, .words = kMarkets},
+     .default_value = "any",
+     .doc = "The kind of machine for the job's coordinator, by its label `ray.io/market-type`. If "
+            "it dies, it begins again elsewhere.",
+     .example = "on-demand",
+     .changes_rows = false},
+};
+constexpr SpecSection kResources{
+    .name = "resources",
+    .doc = "What workers get of a cluster (`--ray`). No value depends on it.",
+    .keys = kResourcesKeys,
+    .foreign = kResourcesForeign
+};
+
 constexpr SpecKey kJobKeys[] = {
     {.name = "name",
      .shape = kTextValue,
@@ -444,6 +497,12 @@ constexpr SpecKey kJobKeys[] = {
      .doc = "Whether a run stops early when its models fail row after row.",
      .example = "{first: 20}",
      .changes_rows = false},
+    {.name = "resources",
+     .shape = {.section = &kResources},
+     .default_note = "each machine of the cluster as a whole",
+     .doc = "What workers get of a cluster.",
+     .example = "{cpus: 16, max_workers: 8}",
+     .changes_rows = false},
     {.name = "split_rows",
      .shape = {.scalar = kInteger, .range = Between(1, 1e6)},
      .default_note = "4096; 16384 for a job without a model",
@@ -465,7 +524,7 @@ constexpr SpecSection kJob{
     .name = "job", .doc = "The whole file.", .keys = kJobKeys, .foreign = kJobForeign
 };
 
-constexpr std::array<const SpecSection*, 17> kSections{
+constexpr std::array<const SpecSection*, 18> kSections{
     &kJob,
     &kModel,
     &kEnvironment,
@@ -473,6 +532,7 @@ constexpr std::array<const SpecSection*, 17> kSections{
     &kInput,
     &kOutput,
     &kBreaker,
+    &kResources,
     &kStep,
     &kSetValue,
     &kCheck,

@@ -9,6 +9,8 @@ from openai_stub import Server, answer_of
 from ray_machines import Machines
 from test_workers import STEPS, digest, served, write_job
 
+GLOSSES = ROOT / "tests/data/glosses.jsonl"
+EVERYWHERE = "resources: {max_workers: 3}\n"  # though one worker would do for a server
 BINARY = ROOT / "build/release/bin/millstream"
 
 
@@ -50,7 +52,7 @@ def test_a_job_on_a_cluster_has_the_output_of_one_process(millstream, tmp_path):
 def test_whatever_happens_to_its_machines_no_row_is_lost_or_answered_twice(tmp_path):
     rows = 3000
     with Machines(2) as machines, Server() as server:
-        job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS, rows=rows)
+        job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS, rows=rows, more=EVERYWHERE)
         process = start(job, machines)
 
         def at(count):
@@ -75,3 +77,36 @@ def test_whatever_happens_to_its_machines_no_row_is_lost_or_answered_twice(tmp_p
         total = answered(server)
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(rows)]
     assert total <= rows + 6 * 12
+
+
+def test_the_real_model_gives_the_same_answers_whatever_happens(millstream, tmp_path):
+    model = "models: {big: {path: smollm2-135m-instruct}}\n"
+    steps = "steps: [{generate: {model: big, prompt: '{{ text }}', as: answer, max_tokens: 16}}]\n"
+    (tmp_path / "job.yaml").write_text(
+        f"{model}{steps}input: {GLOSSES}\noutput: {{path: out, rows: [ok, error, skipped]}}\nsplit_rows: 32\n"
+    )
+    job = tmp_path / "job.yaml"
+    millstream("run", job, "--output", tmp_path / "one")
+    with Machines(2) as machines:
+        process = start(job, machines)
+
+        def at(parts):
+            wait_for(lambda: len(list((tmp_path / "out").glob("part-*"))) >= parts, process)
+
+        at(1)
+        machines.kill(machines.nodes[0])
+        machines.add()
+        at(2)
+        machines.stop(machines.nodes[0])
+        machines.add()
+        at(3)
+        machines.kill_coordinator()
+        at(4)
+        process.kill()
+        process.communicate()
+        process = start(job, machines)
+        at(5)
+        machines.drain(machines.nodes[1], 30)
+        said = finish(process)
+        print(said)
+    assert digest(millstream, tmp_path / "out") == digest(millstream, tmp_path / "one")
