@@ -30,7 +30,6 @@ GONE = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError)
 SILENCE_SECONDS = 20  # of a worker that has been heard: it stands still
 FLUSH_SECONDS = 10  # before its machine goes, a worker cuts short what it has
 PATIENCE_SECONDS = 900  # for a coordinator that is gone
-LOCK_SECONDS, LOCK_RETRY_SECONDS = 180, 1  # for the lock of one that died
 TICK_SECONDS = 0.5
 SLOW_SECONDS = 15
 KEEP_SECONDS = 60  # the end of a job, for a command that asks
@@ -195,22 +194,15 @@ class Coordinator:
     async def _run(self):
         try:
             soon = 0
-            lock_until = time.monotonic() + LOCK_SECONDS
             while not self._end:
                 began = time.monotonic()
                 end, code = await self._run_process()
-                # The lock of the one that died may not be free yet.
-                is_locked = end and self._again and not self._ready.is_set() and end[2:4] == b"\0\x4b"
-                if is_locked and time.monotonic() < lock_until:
-                    await asyncio.sleep(LOCK_RETRY_SECONDS)
-                elif end:
+                if end:
                     self._end = self._failure or end
-                else:
-                    soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
-                    if soon == MAX_SOON:
-                        raise RuntimeError(f"its process died {soon} times within seconds, the last time with {code}")
-                    lock_until = time.monotonic() + LOCK_SECONDS
-                    self._again = True
+                soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
+                if not end and soon == MAX_SOON:
+                    raise RuntimeError(f"its process died {soon} times within seconds, the last time with {code}")
+                self._again = True
                 self._forget_process()
         except Exception as error:
             words = f"the job's coordinator failed: {error}; run this again to go on"
@@ -224,7 +216,9 @@ class Coordinator:
     async def _run_process(self):
         """Runs the coordinator's process to its end. Returns how the job ended, if it said so, and its exit code."""
         process, self._link = frames.start(binary(self._settings), "coordinator")
-        self._link.send(frames.frame(frames.BEGIN, body=bytes([self._again]) + self._job))
+        self._link.send(
+            frames.frame(frames.BEGIN, body=bytes([self._again]) + self._settings["id"].encode() + self._job)
+        )
         if self._stop:
             self._link.send(self._stop)
         watch = end = None

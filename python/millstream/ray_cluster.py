@@ -97,6 +97,11 @@ def nodes():
     return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
 
 
+def head():
+    """The id of the node that the cluster lives and dies with."""
+    return next(id for id, node in nodes().items() if "node:__internal_head__" in node["Resources"])
+
+
 def draining():
     """The nodes that are about to go, by their ids: until when, in milliseconds of Unix time; 0: not known."""
     return ray._private.state.state.get_draining_nodes()

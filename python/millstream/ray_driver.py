@@ -7,14 +7,16 @@ import json
 import pathlib
 import socket
 import time
+import uuid
 
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from millstream import frames
 from millstream.command import BINARY
 from millstream.ray_actors import Coordinator, actor_name
-from millstream.ray_cluster import NAMESPACE, Refusal, connect
+from millstream.ray_cluster import NAMESPACE, Refusal, connect, head
 
 POLL_SECONDS = 0.3
 GOING_SECONDS = 60
@@ -52,9 +54,10 @@ def coordinator_of(settings, job, command):
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=10_000,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(head(), soft=True),
             label_selector=None if market == "any" else {"ray.io/market-type": market},
         )
-        .remote(name, json.dumps(settings).encode(), job)
+        .remote(name, json.dumps(settings | {"id": uuid.uuid4().hex}).encode(), job)
     )
     description = coordinator.describe.remote()
     if not ray.wait([description], timeout=SLOW_SECONDS)[0]:

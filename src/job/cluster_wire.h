@@ -18,7 +18,7 @@ namespace millstream {
 /// The first byte of a frame. What follows are little-endian numbers of 8 bytes, then bytes.
 enum class ClusterFrame : std::uint8_t {
   // To the coordinator's process:
-  kBegin = 1,   // whether it begins anew after one that died (1 byte), a job
+  kBegin = 1,   // whether it begins anew after one that died (1 byte), its name (32), a job
   kJoin = 2,    // number of the exchange, cores: what a new worker is to be told
   kReport = 3,  // number of the exchange, a worker's report (worker_wire.h)
   kDied = 4,    // worker, signal, exit code (neither: its machine is gone)

@@ -33,7 +33,7 @@ double SecondsSince(Clock::time_point start) {
 Status CreateLedger(Storage& storage, PreparedJob& job, const JobOptions& options) {
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   if (!job.lock) {
-    MS_ASSIGN_OR_RETURN(job.lock, LockOutput(storage, layout));
+    MS_ASSIGN_OR_RETURN(job.lock, LockOutput(storage, layout, options));
   }
   MS_ASSIGN_OR_RETURN(const Json plan, PlanToJson(job.plan));
   std::random_device device;

@@ -62,6 +62,11 @@ struct JobOptions {
   RunnerOptions runner;
   int workers = 0;            // processes on this machine that share the rows; 0: this one alone
   WorkersRunner run_workers;  // in place of these: where workers come from
+  /// Which coordinator on a cluster this is, whatever process it is in; empty: none. One that begins
+  /// anew takes the job over from the process before it, though that may only stand still and hold
+  /// the output's lock: the epoch fences it off.
+  std::string coordinator;
+  bool begins_anew = false;
   std::stop_token drain;      // when requested, no more rows are begun, and the run stops
   EngineMaker make_engine;    // in place of the native one, for tests
   std::chrono::milliseconds disk_interval{1000};  // between two looks at the disk's space
@@ -161,8 +166,11 @@ Result<JobEngines> StartEngines(
 
 /// Who runs this: {pid, host, since, version}.
 nlohmann::ordered_json ThisDriver();
-/// Takes the lock of an output. Cancelled, saying who holds it, if another run does.
-Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLayout& layout);
+/// Takes the lock of an output. Cancelled, saying who holds it, if another run does. Null if the
+/// coordinator that the options name begins anew, and its process before holds it.
+Result<std::unique_ptr<StorageLock>> LockOutput(
+    Storage& storage, const OutputLayout& layout, const JobOptions& options
+);
 
 /// The job file and what the command line changed of it: enough to read it again.
 nlohmann::ordered_json SpecSource(const JobSpec& spec, const SpecOverrides& overrides);

@@ -12,6 +12,7 @@
 
 #include "arrow/io/memory.h"
 #include "base/nearest.h"
+#include "base/parse_json.h"
 #include "data/reader.h"
 #include "engine/native_engine.h"
 #include "fmt/chrono.h"
@@ -202,14 +203,18 @@ Status PlanAnew(PreparedJob& job, const JobOptions& options, std::stop_token sto
 
 // Takes over what stands at the output, if anything does.
 Status TakeOutput(
-    Storage& storage, const OutputLayout& layout, bool restart, const Say& say, PreparedJob& job
+    Storage& storage,
+    const OutputLayout& layout,
+    const JobOptions& options,
+    const Say& say,
+    PreparedJob& job
 ) {
   MS_RETURN_NOT_OK(FinishMoveAside(storage, layout));
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> state, storage.List(layout.state));
   if (!state.empty()) {
-    MS_ASSIGN_OR_RETURN(job.lock, LockOutput(storage, layout));
+    MS_ASSIGN_OR_RETURN(job.lock, LockOutput(storage, layout, options));
   }
-  if (restart) {
+  if (options.restart) {
     MS_ASSIGN_OR_RETURN(const std::vector<std::string> moved, MoveAside(storage, layout));
     for (const std::string& path : moved) say("moved aside: " + path);
     job.lock.reset();
@@ -233,9 +238,19 @@ nlohmann::ordered_json ThisDriver() {
   };
 }
 
-Result<std::unique_ptr<StorageLock>> LockOutput(Storage& storage, const OutputLayout& layout) {
-  auto lock = storage.Lock(Ledger::LockPath(layout), ThisDriver().dump());
+Result<std::unique_ptr<StorageLock>> LockOutput(
+    Storage& storage, const OutputLayout& layout, const JobOptions& options
+) {
+  using Json = nlohmann::ordered_json;
+  Json holder = ThisDriver();
+  if (!options.coordinator.empty()) holder["coordinator"] = options.coordinator;
+  auto lock = storage.Lock(Ledger::LockPath(layout), holder.dump());
   if (!lock.status().IsAlreadyExists()) return lock;
+  const Json found = ParseJson<Json>(lock.status().message());
+  if (options.begins_anew && found.is_object() &&
+      found.value("coordinator", Json()) == options.coordinator) {
+    return nullptr;
+  }
   return Status::Cancelled(fmt::format(
       "{} is being written by another run ({}): it goes on there; wait for it, or stop it and run "
       "this again",
@@ -261,7 +276,7 @@ Result<PreparedJob> PrepareJob(
   MS_ASSIGN_OR_RETURN(const OutputLayout layout, OutputLayoutOf(job.spec));
   MS_RETURN_NOT_OK(CheckOutputIsNoInput(job.spec, layout));
   if (purpose == PrepareFor::kRun) {
-    MS_RETURN_NOT_OK(TakeOutput(storage, layout, options.restart, say, job));
+    MS_RETURN_NOT_OK(TakeOutput(storage, layout, options, say, job));
   } else if (purpose == PrepareFor::kWorker) {
     MS_ASSIGN_OR_RETURN(job.ledger, Ledger::Load(storage, layout));
   }

@@ -31,6 +31,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::chrono::milliseconds kTick{100};
 constexpr std::chrono::milliseconds kShowInterval{500};
+constexpr std::size_t kNameSize = 32;
 constexpr std::chrono::seconds kEndTime{20};  // for workers to make durable what they have
 
 struct Frame {
@@ -252,14 +253,17 @@ Status HostCoordinator(Storage& storage) {
   Carrier carrier(kChildSocket);
   std::optional<Frame> begin;
   while (!begin && !carrier.is_gone()) begin = carrier.Next(kTick);
-  if (!begin || begin->kind != ClusterFrame::kBegin || begin->body.empty()) {
+  if (!begin || begin->kind != ClusterFrame::kBegin || begin->body.size() < 1 + kNameSize) {
     return Status::Invalid("no job came to run");
   }
   const Say say = [&carrier](const std::string& text) { carrier.Send(ClusterFrame::kSay, text); };
   JobMonitor monitor;
   const auto run = [&]() -> Result<JobReport> {
-    MS_ASSIGN_OR_RETURN(JobOptions options, DecodeJob(std::string_view(begin->body).substr(1)));
-    if (begin->body[0] != 0) options.restart = false;  // the one that died has done so
+    const std::string_view body = begin->body;
+    MS_ASSIGN_OR_RETURN(JobOptions options, DecodeJob(body.substr(1 + kNameSize)));
+    options.coordinator = body.substr(1, kNameSize);
+    options.begins_anew = body[0] != 0;
+    if (options.begins_anew) options.restart = false;  // the one that died has done so
     options.drain = carrier.drain();
     options.run_workers = [&](Coordination& coordination,
                               const PreparedJob& job,

@@ -441,7 +441,7 @@ Result<RetryReport> RetryRows(
 
 Status PruneOutput(Storage& storage, const std::string& path) {
   MS_ASSIGN_OR_RETURN(const StandingOutput seen, OpenOutput(storage, path));
-  MS_ASSIGN_OR_RETURN(const auto lock, LockOutput(storage, seen.ledger->layout()));
+  MS_ASSIGN_OR_RETURN(const auto lock, LockOutput(storage, seen.ledger->layout(), {}));
   MS_ASSIGN_OR_RETURN(const StandingOutput output, OpenOutput(storage, path));
   const Status pruned = output.ledger->Prune(ThisDriver());
   return pruned.ok() ? pruned : EndOfDriver(storage, *output.ledger, pruned);
