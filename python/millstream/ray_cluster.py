@@ -67,11 +67,18 @@ def find(address):
     try:
         found = canonicalize_bootstrap_address(address or "auto")
     except (ConnectionError, ValueError) as error:
-        raise Refusal(f"--ray {address}: {error}") from None
+        if address:
+            raise Refusal(f"--ray {address}: {error}") from None
+        found = None
     if not found:
         raise Refusal(
-            "--ray: no Ray cluster runs on this machine; start one with `ray start --head`, or name the address of one"
+            "no Ray cluster runs on this machine: start one (`ray start --head`), or give an address (--ray HOST:PORT)"
         )
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise Refusal(f"no Ray cluster answers at {found}: {error}") from None
     return found
 
 

@@ -6,10 +6,14 @@ import hashlib
 import json
 import pathlib
 import socket
+import sys
 import time
 import uuid
 
-import ray
+try:
+    import ray
+except ImportError:
+    raise SystemExit(f"{sys.executable} has no Ray: pip install 'ray==2.60.*', or set MILLSTREAM_PYTHON") from None
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -309,7 +309,10 @@ Result<JobReport> RunOnCluster(
     }
     const auto frame = carrier.Next(kTick);
     if (!frame && carrier.is_gone()) {
-      return Status::IOError("the process that talks to the cluster died; run this again");
+      return Status::IOError(
+          "the process that talks to the cluster has ended without a word of the job's end; run this "
+          "again"
+      );
     }
     if (!frame) continue;
     switch (frame->kind) {
