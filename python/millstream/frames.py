@@ -3,9 +3,11 @@
 src/job/cluster_wire.h says. Numbers are little-endian. What is in a job, a report or an answer only the processes know.
 """
 
+import os
 import socket
 import struct
 import subprocess
+import sys
 
 BEGIN, JOIN, REPORT, DIED, DRAIN, STOP, READY, ANSWER, SHOW, SAY, END, FAIL = range(1, 13)
 
@@ -54,6 +56,7 @@ class Link:
 def start(binary, command):
     """Starts `millstream COMMAND` with a link at its standard input. Returns the process and our end of the link."""
     ours, theirs = socket.socketpair()
+    environment = os.environ | {"MILLSTREAM_PYTHON": sys.executable}  # whose packages may be models
     with theirs:
-        process = subprocess.Popen([binary, command], stdin=theirs, start_new_session=True)
+        process = subprocess.Popen([binary, command], stdin=theirs, env=environment, start_new_session=True)
     return process, Link(ours)

@@ -16,13 +16,20 @@ class Refusal(Exception):
     """The command ends with these words."""
 
 
-# Asks the cluster for its nodes without a token: who gets an answer has found a cluster that anyone can use.
 PROBE = """
 import json, sys
 from ray._raylet import GcsClient
 nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)
 print(json.dumps([node.node_manager_address for node in nodes.values()]))
 """
+
+
+def _ask_for_nodes(address, **environment):
+    """The addresses of a cluster's nodes, or None if it does not tell; Ray reads its environment once a process."""
+    probe = subprocess.run(
+        [sys.executable, "-c", PROBE, address], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    return json.loads(probe.stdout) if probe.returncode == 0 else None
 
 
 def _is_own(address):
@@ -37,22 +44,24 @@ def _is_own(address):
 
 def check_trust(address, allow_unauthenticated):
     """Refuses a cluster that runs anyone's code. Returns whether all of its nodes are this machine."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    environment["RAY_AUTH_MODE"] = "disabled"
-    probe = subprocess.run(
-        [sys.executable, "-c", PROBE, address], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    if probe.returncode != 0:
-        return False  # it wants a token, or is not there: connecting will tell
-    if all(map(_is_own, json.loads(probe.stdout))):
-        return True
-    if not allow_unauthenticated:
+    without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    found = _ask_for_nodes(address, **without, RAY_AUTH_MODE="disabled")
+    is_open = found is not None
+    if not is_open:
+        found = _ask_for_nodes(address, **os.environ)  # with our token, if we have one
+    if found is None:
+        raise Refusal(
+            f"the Ray cluster at {address} does not answer: it wants a token that this process lacks (RAY_AUTH_MODE="
+            "token, with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on its nodes), or is no Ray 2.60"
+        )
+    is_local = bool(found) and all(map(_is_own, found))
+    if is_open and not is_local and not allow_unauthenticated:
         raise Refusal(
             f"the Ray cluster at {address} asks for no token: whoever reaches its port can run code on it, and read "
             "what jobs read. Start it with RAY_AUTH_MODE=token (docs/scale-out.md), or say "
             "--allow-unauthenticated-ray if its network keeps others out"
         )
-    return False
+    return is_local
 
 
 def find(address):

@@ -29,18 +29,18 @@ UNANSWERED_SECONDS = 300  # by a coordinator that is begun again
 
 
 def package(settings):
-    """The runtime environment that our actors need: on other machines our package, here its place."""
+    """The runtime environment that our actors need: our package, or in a checkout, for a cluster here, its place."""
 
     def environment(is_local):
         folder = pathlib.Path(__file__).resolve().parent
-        if is_local:
-            return {"env_vars": {"PYTHONPATH": str(folder.parent)}}
-        if not BINARY.exists():
+        if BINARY.exists():
+            return {"py_modules": [str(folder)]}
+        if not is_local:
             raise Refusal(
                 "other machines need Millstream's wheel: `scripts/wheel` builds it; install it beside Ray "
                 "(pip install), and use the `millstream` that comes with it"
             )
-        return {"py_modules": [str(folder)]}
+        return {"env_vars": {"PYTHONPATH": str(folder.parent)}}
 
     return environment
 

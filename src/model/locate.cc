@@ -317,6 +317,9 @@ ModelSearch DefaultModelSearch(std::string base_folder) {
       environment != nullptr && *environment != '\0') {
     AddSitePackages(environment, search.package_folders);
   }
+  if (const char* python = std::getenv("MILLSTREAM_PYTHON")) {  // ENVIRONMENT/bin/python
+    AddSitePackages(fs::path(python).parent_path().parent_path(), search.package_folders);
+  }
   search.hub_cache = HubCache();
   return search;
 }

@@ -72,3 +72,14 @@ def batch(millstream, tmp_path):
         return found
 
     return run
+
+
+def make_wheel():
+    process = subprocess.run([ROOT / "scripts/wheel", "--built"], capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return next((ROOT / "build/wheel").glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def wheel():
+    return make_wheel()

@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jobs on a real Ray cluster, on this machine: whatever happens to its nodes, the output is that of one process."""
 
+import os
+import pathlib
+import secrets
+import signal
+import socket
 import subprocess
+import sys
 import time
 
+import pytest
 from conftest import ROOT, read_rows
 from openai_stub import Server, answer_of
-from ray_machines import Machines
+from ray_machines import Machines, command_of, descendants
 from test_workers import STEPS, digest, served, write_job
+
+sys.path.insert(0, str(ROOT / "python"))
+import millstream.ray_cluster as cluster  # noqa: E402
 
 GLOSSES = ROOT / "tests/data/glosses.jsonl"
 EVERYWHERE = "resources: {max_workers: 3}\n"  # though one worker would do for a server
@@ -110,3 +120,99 @@ def test_the_real_model_gives_the_same_answers_whatever_happens(millstream, tmp_
         said = finish(process)
         print(said)
     assert digest(millstream, tmp_path / "out") == digest(millstream, tmp_path / "one")
+
+
+@pytest.fixture
+def token_cluster(monkeypatch):
+    """A cluster of one machine that wants a token, which this process has."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command += ["--num-cpus=1", "--node-ip-address=127.0.0.1", f"--port={port}"]
+    head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    yield f"127.0.0.1:{port}"
+    processes = [head.pid, *descendants(head.pid)]
+    head.terminate()
+    head.wait()
+    for pid in processes:
+        if command_of(pid):
+            os.kill(pid, 9)
+
+
+def test_a_cluster_that_wants_a_token_gets_it_and_is_trusted(millstream, tmp_path, token_cluster, monkeypatch):
+    job = write_job(tmp_path)
+    wait_until_it_answers(token_cluster)
+    monkeypatch.setattr(cluster, "_is_own", lambda address: False)
+    assert not cluster.check_trust(token_cluster, allow_unauthenticated=False)
+    millstream("run", job, "--ray", token_cluster)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    said = millstream("run", job, "--ray", token_cluster, exit_code=1).stderr
+    assert "token" in said and os.environ["RAY_AUTH_TOKEN"] not in said
+
+
+def wait_until_it_answers(address, seconds=30):
+    end = time.monotonic() + seconds
+    while not cluster._ask_for_nodes(address, **os.environ):
+        assert time.monotonic() < end, "no cluster came up"
+
+
+def test_a_cluster_of_other_machines_that_asks_for_no_token_is_refused(monkeypatch):
+    with Machines(0) as machines:
+        assert cluster.check_trust(machines.address, allow_unauthenticated=False)  # it is this machine alone
+        monkeypatch.setattr(cluster, "_is_own", lambda address: False)
+        with pytest.raises(cluster.Refusal, match="--allow-unauthenticated-ray"):
+            cluster.check_trust(machines.address, allow_unauthenticated=False)
+        assert not cluster.check_trust(machines.address, allow_unauthenticated=True)
+
+
+def test_the_wheel_reaches_the_machines(tmp_path, wheel):
+    venv = tmp_path / "venv"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", venv], check=True)
+    subprocess.run([venv / "bin/pip", "install", "--quiet", "--no-index", wheel], check=True)
+    # Beside Ray, which stands elsewhere here.
+    (venv / "lib/python3.11/site-packages/ray.pth").write_text(str(ROOT / ".deps/venv/lib/python3.11/site-packages"))
+    job = write_job(tmp_path)
+    with Machines(1) as machines:
+        command = [venv / "bin/millstream", "run", job, "--ray", machines.address]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        unpacked = list(pathlib.Path("/tmp/ray/session_latest").glob("runtime_resources*/**/millstream/bin/millstream"))
+    assert ran.returncode == 0, ran.stderr
+    assert unpacked and len(read_rows(tmp_path / "out")) == 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ray", "127.0.0.1:9"], "no Ray cluster answers at"),
+        (["--ray", "ray://127.0.0.1:10001"], "on a machine of the cluster"),
+        (["--ray"], "start one (`ray start --head`)"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_said_plainly(millstream, tmp_path, arguments, words, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert words in millstream("run", write_job(tmp_path), *arguments, exit_code=1).stderr
+
+
+def test_a_stop_keeps_all_answers_and_a_detached_job_goes_on(millstream, tmp_path):
+    with Machines(1) as machines, Server() as server:
+        job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS, rows=1500)
+        process = start(job, machines)
+        wait_for(lambda: answered(server) >= 100, process)
+        process.send_signal(signal.SIGINT)
+        finish(process, 75)
+        stopped = answered(server)
+        machines.wait_until_idle()
+        assert answered(server) == stopped < 1500
+        process = start(job, machines, "--on-interrupt", "detach")
+        wait_for(lambda: answered(server) >= stopped + 100, process)
+        process.send_signal(signal.SIGINT)
+        assert "the job goes on" in finish(process, 75)
+        assert "running" in millstream("status", tmp_path / "out").stdout
+        end = time.monotonic() + 60
+        while not (tmp_path / "out.millstream/success.json").exists():
+            assert time.monotonic() < end, "the detached job does not end"
+        assert "complete" in millstream("status", tmp_path / "out").stdout
+        assert answered(server) <= 1500 + 8
+    assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(1500)]

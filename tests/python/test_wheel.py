@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, read_rows
+from conftest import ROOT, make_wheel, read_rows
 
 GLIBC = {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libresolv.so.2"}
 VERSION = re.search(r"project\(millstream VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1]
@@ -20,17 +20,6 @@ def run(folder, *command, **variables):
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder, env=environment)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
-
-
-def make_wheel():
-    process = subprocess.run([ROOT / "scripts/wheel", "--built"], capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr
-    return next((ROOT / "build/wheel").glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def wheel():
-    return make_wheel()
 
 
 @pytest.fixture(scope="module")
