@@ -218,8 +218,7 @@ class Worker {
       MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, Work::kRun));
     }
     AssemblerOptions options = AssemblerOptionsOf(job_);
-    options.chosen = &chosen;
-    Assembler assembler(options, splits, [&](const FinishedSplit& split) -> Status {
+    Assembler assembler(options, [&](const FinishedSplit& split) -> Status {
       if (!whole.contains(split.split)) return Status::OK();
       MS_ASSIGN_OR_RETURN(
           FinishedPart part, WritePart(storage_, *job_.ledger, format_, job_.plan, split)
@@ -227,17 +226,9 @@ class Worker {
       held_parts_->Add(std::move(part), split.codes);
       return Publish(held_parts_->Ready());
     });
-    const Status ran = RunSplits(
-        job_,
-        splits,
-        job_options_,
-        engines_,
-        monitor_,
-        assembler,
-        results.get(),
-        breaker_.get(),
-        &chosen,
-        stop
+    FixedWork work(splits, &chosen);
+    const Status ran = RunWork(
+        job_, work, job_options_, engines_, monitor_, assembler, results.get(), breaker_.get(), stop
     );
     if (results) MS_RETURN_NOT_OK(results->Finish());
     MS_RETURN_NOT_OK(ran);

@@ -82,9 +82,8 @@ Status TestJob::Run(
   std::vector<Split> splits = CutSplits(snapshot_, split_rows, 1 << 20);
   splits.insert(splits.end(), more_splits.begin(), more_splits.end());
   for (std::size_t i = 0; i < splits.size(); ++i) splits[i].number = static_cast<std::int64_t>(i);
-  const RunnerInput run{
-      &bound, &snapshot_, &input_, splits, engines, &cut_answers, results, drain, nullptr
-  };
+  FixedWork work(splits);
+  const RunnerInput run{&bound, &snapshot_, &input_, &work, engines, &cut_answers, results, drain};
   return RunPipeline(run, options, sink, std::move(stop));
 }
 
