@@ -73,25 +73,26 @@ class Worker {
   Status Run(std::stop_token stop) {
     Status ran = Prepare(stop);
     if (ran.ok()) {
-      TaskScope others(stop);
-      std::stop_source work;  // ends without its coordinator as well
+      Status settled;
+      std::stop_source work;  // ends without its coordinator, and when nothing can be settled
       const std::stop_callback forward(stop, [&work] { work.request_stop(); });
-      const auto spawn = [&](Status (Worker::*task)(std::stop_token)) {
-        others.Spawn([this, task, &work](std::stop_token token) {
-          const Status done = (this->*task)(token);
-          if (!done.ok() || is_over()) work.request_stop();
-          return done;
-        });
-      };
-      spawn(&Worker::Report);
-      spawn(&Worker::Settle);
+      TaskScope others(stop);
+      others.Spawn([&](std::stop_token token) {
+        const Status reported = Report(token);
+        if (!reported.ok() || is_over()) work.request_stop();
+        return reported;
+      });
+      others.Spawn([&](std::stop_token token) {
+        settled = Settle(token);
+        if (!settled.ok()) work.request_stop();
+        return Status::OK();  // its coordinator is to hear of it
+      });
       ran = RunLeases(work.get_token());
       if (is_over() && ran.IsCancelled()) ran = Status::OK();
       others.RequestStop();
-      const Status done = others.Join();
-      if (!done.ok()) return done;
-      const Status settled = SettleEnded(held_parts_->Ready());
-      if (ran.ok()) ran = settled;
+      MS_RETURN_NOT_OK(others.Join());
+      if (settled.ok()) settled = SettleEnded(held_parts_->Ready());
+      if (!settled.ok() && (ran.ok() || ran.IsCancelled())) ran = settled;
     }
     return Leave(ran);
   }

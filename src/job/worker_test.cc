@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -106,7 +107,8 @@ class WorkerTest : public testing::Test {
   Status Run(const Answer& answer) {
     const Exchange exchange = [&](std::string_view bytes) -> Result<std::string> {
       MS_ASSIGN_OR_RETURN(const WorkerMessage message, DecodeWorkerMessage(bytes));
-      EXPECT_EQ(message.failure, "");
+      failure_ = message.failure;
+      exit_ = message.exit;
       for (const RowRange& range : message.report.done) done_.insert(range);
       for (const auto& [split, part] : message.parts) published_.insert(split);
       return Encode(message.report.leaves ? WorkerAnswer() : answer(message));
@@ -123,6 +125,7 @@ class WorkerTest : public testing::Test {
     driver.make_engine = [](const BoundModel&) -> Result<std::unique_ptr<Engine>> {
       return Status::Invalid("rows are missing");
     };
+    EXPECT_EQ(failure_, "");
     const auto report = RunQuietly(*storage_, driver);
     ASSERT_TRUE(report.ok()) << report.status();
     EXPECT_EQ(report->rows, (RowCounts{kRows, 0, 0}));
@@ -140,6 +143,8 @@ class WorkerTest : public testing::Test {
   Asked asked_;
   std::set<RowRange> done_;
   std::set<std::int64_t> published_;
+  std::string failure_;  // as the last report says
+  ExitCode exit_ = ExitCode::kComplete;
 };
 
 std::int64_t LeftOf(const WorkerReport& report) {
@@ -261,6 +266,21 @@ TEST_F(WorkerTest, AWorkerThatDrainsFinishesWhatIsBegunAndGivesTheRestBack) {
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(submitted(), 4);
   EXPECT_EQ(done_, (std::set<RowRange>{{0, 0, 4}}));
+}
+
+TEST_F(WorkerTest, WhatKeepsAPartFromBeingPublishedIsInItsLastReport) {
+  Begin(kRows);
+  std::filesystem::create_directories(folder_ / "out");
+  ASSERT_TRUE(WriteFile(folder_ / "out/part-000000.jsonl", "{}\n").ok());
+  bool has_lease = false;
+  const Status status = Run([&](const WorkerMessage& /*message*/) {
+    WorkerAnswer answer;
+    if (!std::exchange(has_lease, true)) answer.orders.take = {{100, {0, 0, kRows}}};
+    return answer;
+  });
+  EXPECT_TRUE(IsConflict(status)) << status;
+  EXPECT_EQ(failure_, status.message());
+  EXPECT_EQ(exit_, ExitCode::kConflict);
 }
 
 TEST_F(WorkerTest, ARowThatHangsHoldsNobodyUpOnceAllIsDoneElsewhere) {
