@@ -199,10 +199,13 @@ class Worker {
     for (const std::int64_t split : splits) MS_RETURN_NOT_OK(job_.ledger->rows().Sync(split));
     MS_ASSIGN_OR_RETURN(const auto stands, job_.ledger->Publish(parts));
     std::set<std::int64_t> published;
+    for (const auto& [split, part] : stands) {
+      published.insert(split);
+      job_.ledger->rows().Close(split);  // its driver drops it
+    }
     {
       MutexLock lock(mutex_);
       for (const Lease& lease : leases) done_.push_back(lease.range);
-      for (const auto& [split, part] : stands) published.insert(split);
       published_.insert(stands.begin(), stands.end());
     }
     held_->Drop(leases);
