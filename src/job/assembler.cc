@@ -82,30 +82,6 @@ Result<std::shared_ptr<arrow::Array>> SourceColumn(
 
 }  // namespace
 
-Assembler::Assembler(AssemblerOptions options, std::span<const Split> splits, Done done)
-    : options_(std::move(options)), done_(std::move(done)) {
-  for (const Split& split : splits) {
-    if (split.num_rows == 0) {
-      empty_splits_.push_back(split.number);
-    } else {
-      OpenSplit& open = open_[split.number];
-      open.num_rows = open.rows_left = split.num_rows;
-      if (options_.chosen != nullptr) {
-        const std::vector<bool>& chosen = options_.chosen->at(split.number);
-        open.rows_left = std::count(chosen.begin(), chosen.end(), true);
-      }
-    }
-  }
-}
-
-Status Assembler::FinishEmptySplits() {
-  for (std::int64_t split : empty_splits_) {
-    MS_RETURN_NOT_OK(Assemble(split, {}));
-  }
-  empty_splits_.clear();
-  return Status::OK();
-}
-
 bool Assembler::Kept(RowStatus status) const {
   return status == RowStatus::kOk      ? options_.keep_ok
          : status == RowStatus::kError ? options_.keep_errors
@@ -114,16 +90,17 @@ bool Assembler::Kept(RowStatus status) const {
 
 Status Assembler::Finish(FinishedRows rows) {
   if (rows.batch.rows.empty()) return Status::OK();
-  const auto split_of = [&](std::size_t i) { return rows.batch.rows[i].split; };
-  const std::int64_t first = split_of(0);
+  const auto piece_of = [&](std::size_t i) { return rows.batch.rows[i].piece; };
+  const std::int64_t first = piece_of(0);
   if (std::all_of(rows.batch.rows.begin(), rows.batch.rows.end(), [&](const RowRef& row) {
-        return row.split == first;
+        return row.piece == first;
       })) {
-    return FinishPiece(first, std::move(rows));
+    Add(first, std::move(rows));
+    return Status::OK();
   }
   for (std::size_t begin = 0; begin < rows.batch.rows.size();) {
     std::size_t end = begin;
-    while (end < rows.batch.rows.size() && split_of(end) == split_of(begin)) ++end;
+    while (end < rows.batch.rows.size() && piece_of(end) == piece_of(begin)) ++end;
     std::vector<std::int64_t> indices(end - begin);
     std::iota(indices.begin(), indices.end(), static_cast<std::int64_t>(begin));
     FinishedRows piece{rows.status, {}, {}};
@@ -134,43 +111,41 @@ Status Assembler::Finish(FinishedRows rows) {
           rows.errors.begin() + static_cast<std::ptrdiff_t>(end)
       );
     }
-    MS_RETURN_NOT_OK(FinishPiece(split_of(begin), std::move(piece)));
+    Add(piece_of(begin), std::move(piece));
     begin = end;
   }
   return Status::OK();
 }
 
-Status Assembler::FinishPiece(std::int64_t split, FinishedRows rows) {
-  OpenSplit whole;
-  {
-    MutexLock lock(mutex_);
-    const auto found = open_.find(split);
-    MS_CHECK(found != open_.end());
-    OpenSplit& open = found->second;
-    const std::int64_t count = rows.batch.num_rows();
-    MS_CHECK(count <= open.rows_left);
-    open.rows_left -= count;
-    (rows.status == RowStatus::kOk      ? open.counts.ok
-     : rows.status == RowStatus::kError ? open.counts.error
-                                        : open.counts.skipped) += count;
-    for (const RowError& error : rows.errors) open.codes.insert(error.code);
-    if (rows.status == RowStatus::kSkipped) {
-      open.skipped_rows.resize(static_cast<std::size_t>(open.num_rows + 7) / 8);
-      for (const RowRef& row : rows.batch.rows) {
-        char& byte = open.skipped_rows[static_cast<std::size_t>(row.index / 8)];
-        byte = static_cast<char>(byte | 1 << row.index % 8);
-      }
+void Assembler::Add(std::int64_t piece, FinishedRows rows) {
+  MutexLock lock(mutex_);
+  OpenPiece& open = open_[piece];
+  (rows.status == RowStatus::kOk      ? open.counts.ok
+   : rows.status == RowStatus::kError ? open.counts.error
+                                      : open.counts.skipped) += rows.batch.num_rows();
+  for (const RowError& error : rows.errors) open.codes.insert(error.code);
+  if (rows.status == RowStatus::kSkipped) {
+    for (const RowRef& row : rows.batch.rows) {
+      const auto at = static_cast<std::size_t>(row.index / 8);
+      if (open.skipped_rows.size() <= at) open.skipped_rows.resize(at + 1);
+      open.skipped_rows[at] = static_cast<char>(open.skipped_rows[at] | 1 << row.index % 8);
     }
-    if (Kept(rows.status)) {
-      open.pieces.push_back(std::move(rows));
-    } else if (rows.status == RowStatus::kError) {
-      open.errors.push_back(std::move(rows));
-    }
-    if (open.rows_left > 0) return Status::OK();
-    whole = std::move(open);
-    open_.erase(found);
   }
-  return Assemble(split, std::move(whole));
+  if (Kept(rows.status)) {
+    open.kept.push_back(std::move(rows));
+  } else if (rows.status == RowStatus::kError) {
+    open.errors.push_back(std::move(rows));
+  }
+}
+
+Assembler::OpenPiece Assembler::Take(const Piece& piece) {
+  MutexLock lock(mutex_);
+  auto open = open_.extract(piece.number);
+  return open.empty() ? OpenPiece() : std::move(open.mapped());
+}
+
+void Assembler::Drop(const Piece& piece) {
+  Take(piece);
 }
 
 Result<std::shared_ptr<arrow::RecordBatch>> Assembler::OutputRows(const FinishedRows& rows) const {
@@ -201,13 +176,18 @@ Result<std::shared_ptr<arrow::RecordBatch>> Assembler::OutputRows(const Finished
   return arrow::RecordBatch::Make(options_.schema, count, std::move(columns));
 }
 
-Status Assembler::Assemble(std::int64_t split, OpenSplit open) {
+Status Assembler::End(const Piece& piece) {
+  OpenPiece open = Take(piece);
+  MS_CHECK(open.counts.total() == piece.Count(0, piece.split.num_rows));
   FinishedSplit finished;
-  finished.split = split;
+  finished.split = piece.split.number;
   finished.counts = open.counts;
   finished.codes = std::move(open.codes);
   finished.skipped_rows = std::move(open.skipped_rows);
-  MS_ASSIGN_OR_RETURN(finished.batches, InOrder(open.pieces, &finished.places));
+  if (!finished.skipped_rows.empty()) {
+    finished.skipped_rows.resize(static_cast<std::size_t>(piece.split.num_rows + 7) / 8);
+  }
+  MS_ASSIGN_OR_RETURN(finished.batches, InOrder(open.kept, &finished.places));
   std::vector<std::int64_t> ignored;
   MS_ASSIGN_OR_RETURN(finished.errors, InOrder(open.errors, &ignored));
   open = {};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finished rows to parts: holds the rows of open splits until each split is whole, then puts them
-// in input order.
+// Finished rows to parts: holds the rows of open pieces of work until each has all of its own, then
+// puts them in input order.
 
 #pragma once
 
@@ -9,19 +9,19 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arrow/record_batch.h"
 #include "base/mutex.h"
 #include "base/status.h"
-#include "data/input.h"
 #include "ledger/ledger.h"
 #include "pipeline/row_batch.h"
-#include "pipeline/runner.h"
+#include "pipeline/work.h"
 
 namespace millstream {
 
-/// A whole split: its output rows in input order, and what became of all its rows.
+/// A piece, mostly a whole split: its output rows in input order, and what became of all its rows.
 struct FinishedSplit {
   std::int64_t split = 0;
   arrow::RecordBatchVector batches;  // of the output schema
@@ -37,30 +37,30 @@ struct AssemblerOptions {
   std::shared_ptr<arrow::Schema> schema;  // of output rows
   std::vector<std::string> files;         // names of the snapshot's files, for _source
   bool keep_ok = true, keep_errors = true, keep_skipped = false;
-  std::int32_t version = 1;            // of the spec, for _source
-  const ChosenRows* chosen = nullptr;  // the rows that will come, of each split; none: all
+  std::int32_t version = 1;  // of the spec, for _source
 };
 
-/// A thread-safe RowSink. `done` is called once a split, on the thread that finished its last row.
+/// A thread-safe RowSink. `done` is called once a piece, on the thread that ends it.
 class Assembler final : public RowSink {
  public:
   using Done = std::function<Status(FinishedSplit)>;
-  Assembler(AssemblerOptions options, std::span<const Split> splits, Done done);
+  Assembler(AssemblerOptions options, Done done)
+      : options_(std::move(options)), done_(std::move(done)) {}
 
   Status Finish(FinishedRows rows) override;
-  /// Ends splits that have no rows at all.
-  Status FinishEmptySplits();
+  Status End(const Piece& piece) override;
+  /// Ends a piece whose rows nobody needs.
+  void Drop(const Piece& piece);
 
  private:
-  struct OpenSplit {
-    std::int64_t num_rows = 0, rows_left = 0;
+  struct OpenPiece {
     RowCounts counts;
     std::string skipped_rows;
     std::set<std::string> codes;
-    std::vector<FinishedRows> pieces, errors;
+    std::vector<FinishedRows> kept, errors;
   };
-  Status FinishPiece(std::int64_t split, FinishedRows rows);
-  Status Assemble(std::int64_t split, OpenSplit open);
+  void Add(std::int64_t piece, FinishedRows rows);
+  OpenPiece Take(const Piece& piece);
   Result<std::shared_ptr<arrow::RecordBatch>> OutputRows(const FinishedRows& rows) const;
   Result<arrow::RecordBatchVector> InOrder(
       const std::vector<FinishedRows>& pieces, std::vector<std::int64_t>* places
@@ -69,10 +69,9 @@ class Assembler final : public RowSink {
 
   const AssemblerOptions options_;
   const Done done_;
-  std::vector<std::int64_t> empty_splits_;
 
   Mutex mutex_;
-  std::map<std::int64_t, OpenSplit> open_ MS_GUARDED_BY(mutex_);
+  std::map<std::int64_t, OpenPiece> open_ MS_GUARDED_BY(mutex_);
 };
 
 }  // namespace millstream

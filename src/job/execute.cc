@@ -24,6 +24,7 @@ class MonitoredSink final : public RowSink {
     if (breaker_ != nullptr) MS_RETURN_NOT_OK(breaker_->Count(rows));
     return sink_.Finish(std::move(rows));
   }
+  Status End(const Piece& piece) override { return sink_.End(piece); }
 
  private:
   RowSink& sink_;
@@ -201,34 +202,31 @@ bool TooManyErrors(const JobSpec& spec, const RowCounts& counts) {
   return static_cast<double>(counts.error) * 100 > spec.max_errors->value * judged;
 }
 
-Status RunSplits(
+Status RunWork(
     const PreparedJob& job,
-    const std::vector<Split>& splits,
+    WorkSource& work,
     const JobOptions& options,
     const JobEngines& engines,
     JobMonitor& monitor,
-    Assembler& assembler,
+    RowSink& sink,
     ResultStore* results,
     Breaker* breaker,
-    const ChosenRows* chosen,
     std::stop_token stop
 ) {
   const std::vector<std::string> files = FileNames(job.plan.snapshot);
-  MonitoredSink sink(assembler, monitor, files, breaker);
-  MS_RETURN_NOT_OK(assembler.FinishEmptySplits());
+  MonitoredSink monitored(sink, monitor, files, breaker);
   RunnerInput input{
       &job.bound,
       &job.plan.snapshot,
       &job.input,
-      splits,
+      &work,
       engines.by_key,
       &monitor.cut_answers,
       results,
       options.drain,
-      chosen,
       &monitor.bytes_in_flight
   };
-  const Status status = RunPipeline(input, options.runner, sink, stop);
+  const Status status = RunPipeline(input, options.runner, monitored, stop);
   monitor.End();
   return status;
 }

@@ -26,18 +26,16 @@ DiskGuardOptions DiskGuardOptionsOf(
 );
 std::vector<const Engine*> Views(const JobEngines& engines);
 
-/// Puts splits through the pipeline into the assembler: all their rows, or those that are chosen.
-/// `results` and `breaker` may be null.
-Status RunSplits(
+/// Puts work through the pipeline into the sink. `results` and `breaker` may be null.
+Status RunWork(
     const PreparedJob& job,
-    const std::vector<Split>& splits,
+    WorkSource& work,
     const JobOptions& options,
     const JobEngines& engines,
     JobMonitor& monitor,
-    Assembler& assembler,
+    RowSink& sink,
     ResultStore* results,
     Breaker* breaker,
-    const ChosenRows* chosen,
     std::stop_token stop
 );
 

@@ -40,12 +40,13 @@ class Collect final : public Emitter, public RowSink {
 Status RunFirstSegment(const PreparedJob& job, const std::vector<Split>& splits, Collect& collect) {
   SplitReader reader(job.plan.snapshot, job.input, job.bound.input_columns, kSampleRows);
   for (const Split& split : splits) {
+    const Piece whole{split.number, split, 0, split.num_rows};
     MS_RETURN_NOT_OK(reader.Open(split));
     while (true) {
       MS_ASSIGN_OR_RETURN(std::optional<InputBatch> batch, reader.Next());
       if (!batch) break;
       MS_ASSIGN_OR_RETURN(
-          RowBatch rows, StartRows(job.bound, *std::move(batch), split.number, 0, collect)
+          RowBatch rows, StartRows(job.bound, *std::move(batch), whole, 0, collect)
       );
       MS_RETURN_NOT_OK(RunOperators(job.bound.segments.front().operators, std::move(rows), collect)
       );

@@ -108,7 +108,7 @@ Status RunOpenSplits(
       job.spec, job.plan.snapshot, results == nullptr ? std::set<RowId>() : results->blamed_rows()
   );
   HeldParts held(breaker);
-  Assembler assembler(AssemblerOptionsOf(job), open, [&](const FinishedSplit& split) -> Status {
+  Assembler assembler(AssemblerOptionsOf(job), [&](const FinishedSplit& split) -> Status {
     MS_ASSIGN_OR_RETURN(
         FinishedPart part, WritePart(storage, *job.ledger, format, job.plan, split)
     );
@@ -118,8 +118,9 @@ Status RunOpenSplits(
     for (FinishedPart& ready : held.Ready()) MS_RETURN_NOT_OK(publisher.Add(std::move(ready)));
     return Status::OK();
   });
+  FixedWork work(open);
   const Status ran =
-      RunSplits(job, open, options, engines, monitor, assembler, results, &breaker, nullptr, stop);
+      RunWork(job, work, options, engines, monitor, assembler, results, &breaker, stop);
   SayIgnored(job.bound, say);
   if (guard.is_short() || IsDiskFull(ran)) guard.Release();  // for what is finished
   for (FinishedPart& part : held.All()) {
@@ -252,14 +253,14 @@ Result<Preview> RunInMemory(
   Mutex mutex;
   AssemblerOptions assembler_options = AssemblerOptionsOf(job);
   assembler_options.keep_skipped = true;
-  Assembler assembler(assembler_options, splits, [&](FinishedSplit split) {
+  Assembler assembler(assembler_options, [&](FinishedSplit split) {
     MutexLock lock(mutex);
     done[split.split] = std::move(split);
     return Status::OK();
   });
   const auto start = Clock::now();
-  MS_RETURN_NOT_OK(
-      RunSplits(job, splits, options, engines, monitor, assembler, nullptr, nullptr, nullptr, stop)
+  FixedWork work(splits);
+  MS_RETURN_NOT_OK(RunWork(job, work, options, engines, monitor, assembler, nullptr, nullptr, stop)
   );
   preview.seconds = SecondsSince(start);
   for (auto& [number, split] : done) {

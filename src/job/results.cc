@@ -57,14 +57,22 @@ Result<std::unique_ptr<JobResults>> JobResults::Load(
   std::unique_ptr<JobResults> results(new JobResults(ledger));
   if (work == Work::kRun) results->LoadBlamed();
   for (const std::int64_t split : splits) {
-    MS_ASSIGN_OR_RETURN(LoadedRows rows, ledger.LoadRows(split));
+    MS_RETURN_NOT_OK(results->Load(split));
+    MutexLock lock(results->mutex_);
+    LoadedRows& rows = results->loaded_.at(split).rows;
     results->rows_found_ += RowsIn(rows);
     std::move(rows.damage.begin(), rows.damage.end(), std::back_inserter(results->damage_));
-    if (rows.by_key.empty()) continue;
-    MutexLock lock(results->mutex_);
-    results->loaded_[split] = std::move(rows);
   }
   return results;
+}
+
+Status JobResults::Load(std::int64_t split) {
+  MS_ASSIGN_OR_RETURN(LoadedRows rows, ledger_.LoadRows(split));
+  MutexLock lock(mutex_);
+  Loaded& loaded = loaded_[split];
+  loaded.rows = std::move(rows);
+  ++loaded.times;
+  return Status::OK();
 }
 
 // What drivers before blamed; an entry of another shape is of a later version.
@@ -95,8 +103,9 @@ KnownResult JobResults::Find(const ResultKey& key) {
     MutexLock lock(mutex_);
     const auto split = loaded_.find(key.split);
     if (split == loaded_.end()) return {};
-    const auto found = split->second.by_key.find(KeyBytes(key));
-    if (found == split->second.by_key.end()) return {};
+    const auto& by_key = split->second.rows.by_key;
+    const auto found = by_key.find(KeyBytes(key));
+    if (found == by_key.end()) return {};
     entries = found->second;
   }
   // The first answer counts, as two drivers may both have given one; else the longest beginning.
@@ -150,7 +159,8 @@ Status JobResults::Log(const ResultKey& key, LogKind kind, const std::string& by
 
 void JobResults::Forget(std::int64_t split) {
   MutexLock lock(mutex_);
-  loaded_.erase(split);
+  const auto found = loaded_.find(split);
+  if (found != loaded_.end() && --found->second.times <= 0) loaded_.erase(found);
 }
 
 Status JobResults::SyncInGroups(std::stop_token stop) {

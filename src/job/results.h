@@ -31,12 +31,15 @@ struct GroupLimits {
 
 class JobResults final : public ResultStore {
  public:
-  /// Loads what is logged of the open splits; the ledger must have begun and must outlive it. A
-  /// retry tries what was blamed once more.
+  /// Loads what is logged of the open splits; the ledger must have begun, or be a worker's, and
+  /// must outlive it. A retry tries what was blamed once more.
   static Result<std::unique_ptr<JobResults>> Load(
       Ledger& ledger, const std::vector<std::int64_t>& splits, Work work
   );
   ~JobResults() override;
+  /// Loads what is logged of one more split, or, as others may have logged more, of one again: then
+  /// it is forgotten once Forget() was called as often.
+  Status Load(std::int64_t split);
 
   KnownResult Find(const ResultKey& key) override;
   Status Keep(const ResultKey& key, const Completion& answer) override;
@@ -49,7 +52,7 @@ class JobResults final : public ResultStore {
   const std::vector<std::string>& damage() const { return damage_; }
   /// Rows with a request that killed the engine in an earlier run.
   const std::set<RowId>& blamed_rows() const { return blamed_rows_; }
-  /// Forgets a split whose part is about to be published.
+  /// Forgets a split of which nothing more is asked.
   void Forget(std::int64_t split);
   /// Makes all durable and ends the thread. Returns the first failure of any sync.
   Status Finish();
@@ -62,14 +65,19 @@ class JobResults final : public ResultStore {
 
   Ledger& ledger_;
   const GroupLimits group_;
-  std::int64_t rows_found_ = 0;
+  std::int64_t rows_found_ = 0;  // at the start, as the damage
   std::vector<std::string> damage_;
   std::set<RowId> blamed_rows_;
   std::map<std::string, std::pair<std::string, Completion>> blamed_;  // by key: request, verdict
 
+  struct Loaded {
+    LoadedRows rows;
+    int times = 0;
+  };
+
   Mutex mutex_;
   std::condition_variable_any changed_;
-  std::map<std::int64_t, LoadedRows> loaded_ MS_GUARDED_BY(mutex_);
+  std::map<std::int64_t, Loaded> loaded_ MS_GUARDED_BY(mutex_);
   std::uint64_t unsynced_bytes_ MS_GUARDED_BY(mutex_) = 0;
   Status failure_ MS_GUARDED_BY(mutex_) = Status::OK();
   TaskScope thread_;  // last: joined before the rest goes

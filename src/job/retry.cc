@@ -287,20 +287,17 @@ class Retry {
     monitor_.Start(report_.chosen, {}, Views(engines));
     AssemblerOptions options = AssemblerOptionsOf(job_);
     options.keep_ok = options.keep_errors = options.keep_skipped = true;
-    options.chosen = &chosen_;
-    Assembler assembler(options, splits_, [&](const FinishedSplit& split) {
-      return Replace(split);
-    });
-    const Status ran = RunSplits(
+    Assembler assembler(options, [&](const FinishedSplit& split) { return Replace(split); });
+    FixedWork work(splits_, &chosen_);
+    const Status ran = RunWork(
         job_,
-        splits_,
+        work,
         job_options_,
         engines,
         monitor_,
         assembler,
         results.get(),
         /*breaker=*/nullptr,
-        &chosen_,
         stop_
     );
     SayIgnored(job_.bound, say_);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/worker.h"
 
-#include <algorithm>
-#include <condition_variable>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <set>
@@ -14,12 +13,57 @@
 #include "job/assembler.h"
 #include "job/breaker.h"
 #include "job/execute.h"
+#include "job/held_leases.h"
 #include "job/held_parts.h"
 #include "job/results.h"
 #include "job/worker_wire.h"
 
 namespace millstream {
 namespace {
+
+// Loads what is known of a lease's rows before they are run.
+class LoadingWork final : public WorkSource {
+ public:
+  LoadingWork(HeldLeases& held, JobResults* results) : held_(held), results_(results) {}
+  Result<std::vector<Piece>> Next(int readers, std::stop_token stop) override {
+    MS_ASSIGN_OR_RETURN(std::vector<Piece> pieces, held_.Next(readers, std::move(stop)));
+    if (results_ == nullptr) return pieces;
+    for (const Piece& piece : pieces) MS_RETURN_NOT_OK(results_->Load(piece.split.number));
+    return pieces;
+  }
+  std::int64_t EndOf(std::int64_t piece) const override { return held_.EndOf(piece); }
+  bool Begin(const RowRef& row) override { return held_.Begin(row); }
+
+ private:
+  HeldLeases& held_;
+  JobResults* const results_;
+};
+
+// Notes what is finished; of whole splits rows go on to their parts.
+class LeaseSink final : public RowSink {
+ public:
+  LeaseSink(HeldLeases& held, JobResults* results, Assembler& assembler)
+      : held_(held), results_(results), assembler_(assembler) {}
+  Status Finish(FinishedRows rows) override {
+    held_.NoteFinished(rows.batch.rows);
+    return assembler_.Finish(std::move(rows));
+  }
+  Status End(const Piece& piece) override {
+    if (results_ != nullptr) results_->Forget(piece.split.number);
+    if (!held_.NoteEnd(piece)) {
+      assembler_.Drop(piece);
+      return Status::OK();
+    }
+    MS_RETURN_NOT_OK(assembler_.End(piece));
+    held_.NotePart(piece);
+    return Status::OK();
+  }
+
+ private:
+  HeldLeases& held_;
+  JobResults* const results_;
+  Assembler& assembler_;
+};
 
 class Worker {
  public:
@@ -29,42 +73,54 @@ class Worker {
   Status Run(std::stop_token stop) {
     Status ran = Prepare(stop);
     if (ran.ok()) {
-      TaskScope reports(stop);
+      Status settled;
       const std::stop_callback forward(stop, [this] { work_.request_stop(); });
-      reports.Spawn([this](std::stop_token token) {
+      TaskScope others(stop);
+      others.Spawn([&](std::stop_token token) {
         const Status reported = Report(token);
-        if (!reported.ok()) work_.request_stop();  // it ends without its coordinator
+        if (!reported.ok() || is_over()) work_.request_stop();
         return reported;
       });
-      ran = WorkOn(work_.get_token());
-      reports.RequestStop();
-      const Status reported = reports.Join();
-      if (!reported.ok()) return reported;
+      others.Spawn([&](std::stop_token token) {
+        settled = Settle(token);
+        if (!settled.ok()) work_.request_stop();
+        return Status::OK();  // its coordinator is to hear of it
+      });
+      ran = RunLeases(work_.get_token());
+      if (is_over() && ran.IsCancelled()) ran = Status::OK();
+      others.RequestStop();
+      MS_RETURN_NOT_OK(others.Join());
+      if (settled.ok()) settled = SettleEnded(held_parts_->Ready());
+      if (!settled.ok() && (ran.ok() || ran.IsCancelled())) ran = settled;
     }
     return Leave(ran);
   }
 
  private:
-  struct Held {
-    RowRange range;
-    bool is_run = false;  // all of it has been begun
-  };
-
   Status Prepare(std::stop_token stop) {
     job_options_ = options_.job;
     job_options_.accept_all = true;  // as its driver has
     job_options_.runner.threads = options_.threads;
-    job_options_.drain = drain_.get_token();
     MS_ASSIGN_OR_RETURN(job_, PrepareJob(storage_, job_options_, PrepareFor::kWorker, say_, stop));
     if (!job_.ledger) return Status::Invalid(options_.job.file, ": the job is not begun");
     job_.ledger->Join(options_.epoch, options_.number);
     job_.engine_threads = options_.threads;
     MS_ASSIGN_OR_RETURN(format_, OutputFormatOf(job_.spec));
-    MS_ASSIGN_OR_RETURN(const auto known, JobResults::Load(*job_.ledger, {}, Work::kRun));
-    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, known->blamed_rows());
+    MS_ASSIGN_OR_RETURN(results_, JobResults::Load(*job_.ledger, {}, Work::kRun));
+    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, results_->blamed_rows());
     held_parts_ = std::make_unique<HeldParts>(*breaker_);
     MS_ASSIGN_OR_RETURN(engines_, StartEngines(job_, options_.make_engine, say_, stop));
     monitor_.Start(0, {}, {});
+    HeldLeasesOptions leases;
+    leases.divides = !job_.models.empty();
+    leases.interval = options_.interval;
+    leases.now = std::chrono::steady_clock::now;
+    if (const auto& step = job_.bound.segments.front().generate) {
+      leases.room = [engine = engines_.by_key.at(step->model_key())] {
+        return engine->room().requests;
+      };
+    }
+    held_ = std::make_unique<HeldLeases>(job_.plan.splits, std::move(leases));
     return Status::OK();
   }
 
@@ -72,26 +128,29 @@ class Worker {
   Status Report(std::stop_token stop) {
     while (!stop.stop_requested()) {
       MS_RETURN_NOT_OK(ReportOnce(/*leaves=*/false, Status::OK()));
-      MutexLock lock(mutex_);
-      if (is_over_) return Status::OK();
-      changed_.wait_for(lock, stop, options_.interval, [this]() MS_REQUIRES(mutex_) {
-        return has_news_;
-      });
+      if (is_over()) return Status::OK();
+      held_->WaitForNews(stop);
     }
     return Status::OK();
   }
 
   Status ReportOnce(bool leaves, const Status& failure) {
     WorkerMessage message;
+    WorkerReport& report = message.report;
+    report.worker = options_.number;
+    report.number = ++num_reports_;
+    report.leaves = leaves;
+    message.rows = monitor_.progress().rows;
+    report.rows_finished = message.rows.total();
+    // First what is held: what is done is held until it is noted below.
+    if (held_) held_->Fill(report);
     {
       MutexLock lock(mutex_);
-      has_news_ = false;
-      FillReport(message.report);
+      report.done = done_;
       message.parts = published_;
     }
-    message.report.leaves = leaves;
+    for (const auto& [split, part] : message.parts) report.published.push_back(split);
     message.entries = job_.ledger ? job_.ledger->TakeEntries() : std::vector<JournalEntry>();
-    message.rows = monitor_.progress().rows;
     message.errors = monitor_.errors();
     message.cut_answers = monitor_.cut_answers;
     for (const auto& engine : engines_.owned) message.stats += engine->stats();
@@ -101,30 +160,13 @@ class Worker {
     }
     MS_ASSIGN_OR_RETURN(const std::string bytes, exchange_(Encode(message)));
     MS_ASSIGN_OR_RETURN(const WorkerAnswer answer, DecodeWorkerAnswer(bytes));
+    if (held_) held_->Apply(report, answer.orders);
+    if (held_ && answer.drains) held_->GiveBack();
+    if (answer.stops) work_.request_stop();
     MutexLock lock(mutex_);
     Forget(message);
-    Apply(answer);
-    gets_nothing_ = message.report.wants_rows > 0 && answer.orders.take.empty();
-    changed_.notify_all();
+    is_over_ = is_over_ || answer.orders.is_over;
     return Status::OK();
-  }
-
-  void FillReport(WorkerReport& report) MS_REQUIRES(mutex_) {
-    report.worker = options_.number;
-    report.number = ++num_reports_;
-    bool has_next = false;
-    for (const auto& [number, held] : held_) {
-      HeldLease& lease = report.held.emplace_back();
-      lease.lease = {number, held.range};
-      lease.begun = held.is_run ? held.range.end : held.range.begin;
-      if (drains_ && !held.is_run) lease.lease.range.end = held.range.begin;
-      has_next = has_next || !held.is_run;
-    }
-    report.done = done_;
-    for (const auto& [split, part] : published_) report.published.push_back(split);
-    report.rows_finished = monitor_.progress().rows.total();
-    // Enough for now, and something to begin when that is done.
-    if (!has_next && !drains_) report.wants_rows = held_.empty() ? job_.spec.split_rows : 1;
   }
 
   // What a report that was answered said need not be said again.
@@ -135,122 +177,63 @@ class Worker {
     for (const auto& [split, part] : sent.parts) published_.erase(split);
   }
 
-  void Apply(const WorkerAnswer& answer) MS_REQUIRES(mutex_) {
-    for (const Lease& lease : answer.orders.take)
-      held_.try_emplace(lease.number, Held{lease.range});
-    for (const Lease& lease : answer.orders.shorten) {
-      const auto held = held_.find(lease.number);
-      if (held != held_.end() && !held->second.is_run) held->second.range.end = lease.range.end;
+  // Makes what is finished durable, on a thread that neither rows nor reports wait for.
+  Status Settle(std::stop_token stop) {
+    while (!stop.stop_requested()) {
+      // No rows that may come will tell more of the model: all parts.
+      const bool takes_all = held_->WaitForEnds(stop);
+      MS_RETURN_NOT_OK(SettleEnded(takes_all ? held_parts_->All() : held_parts_->Ready()));
     }
-    for (const std::int64_t lease : answer.orders.end) {
-      const auto held = held_.find(lease);
-      if (held != held_.end() && !held->second.is_run) held_.erase(held);
-    }
-    is_over_ = is_over_ || answer.orders.is_over;
-    drains_ = drains_ || answer.drains;
-    if (drains_) drain_.request_stop();
-    if (answer.stops) work_.request_stop();
-  }
-
-  Status WorkOn(std::stop_token stop) {
-    while (true) {
-      std::map<std::int64_t, RowRange> leases;
-      {
-        MutexLock lock(mutex_);
-        changed_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
-          return is_over_ || drains_ || HasNext() || (gets_nothing_ && !held_.empty());
-        });
-        if (stop.stop_requested()) return Status::Cancelled("stopped on request");
-        if (is_over_ || drains_) return Status::OK();
-        for (auto& [number, held] : held_) {
-          if (!std::exchange(held.is_run, true)) leases[number] = held.range;
-        }
-      }
-      if (leases.empty()) {  // no rows will tell more of the model
-        MS_RETURN_NOT_OK(Publish(held_parts_->All()));
-      } else {
-        MS_RETURN_NOT_OK(RunLeases(leases, stop));
-      }
-    }
-  }
-
-  Status Publish(const std::vector<FinishedPart>& parts) {
-    MS_ASSIGN_OR_RETURN(const auto stands, job_.ledger->Publish(parts));
-    MutexLock lock(mutex_);
-    published_.insert(stands.begin(), stands.end());
-    std::erase_if(held_, [&](const auto& entry) {
-      return stands.contains(entry.second.range.split);
-    });
-    gets_nothing_ = false;
-    has_news_ = true;
-    changed_.notify_all();
     return Status::OK();
   }
 
-  bool HasNext() const MS_REQUIRES(mutex_) {
-    return std::any_of(held_.begin(), held_.end(), [](const auto& entry) {
-      return !entry.second.is_run;
-    });
+  Status SettleEnded(const std::vector<FinishedPart>& parts) {
+    const std::vector<Lease> leases = held_->Finished();
+    std::set<std::int64_t> splits;
+    for (const Lease& lease : leases) splits.insert(lease.range.split);
+    for (const std::int64_t split : splits) MS_RETURN_NOT_OK(job_.ledger->rows().Sync(split));
+    MS_ASSIGN_OR_RETURN(const auto stands, job_.ledger->Publish(parts));
+    std::set<std::int64_t> published;
+    for (const auto& [split, part] : stands) {
+      published.insert(split);
+      job_.ledger->rows().Close(split);  // its driver drops it
+    }
+    {
+      MutexLock lock(mutex_);
+      for (const Lease& lease : leases) done_.push_back(lease.range);
+      published_.insert(stands.begin(), stands.end());
+    }
+    held_->Drop(leases);
+    held_->NotePublished(published);
+    return Status::OK();
   }
 
-  Status RunLeases(const std::map<std::int64_t, RowRange>& leases, std::stop_token stop) {
-    ChosenRows chosen;
-    std::set<std::int64_t> whole;
-    std::vector<Split> splits;
-    std::vector<std::int64_t> numbers;
-    for (const auto& [number, range] : leases) {
-      const Split& split = job_.plan.splits[static_cast<std::size_t>(range.split)];
-      std::vector<bool>& rows = chosen[range.split];
-      rows.resize(static_cast<std::size_t>(split.num_rows));
-      std::fill(rows.begin() + range.begin, rows.begin() + range.end, true);
-      if (range.size() == split.num_rows) whole.insert(range.split);
-      if (std::find(numbers.begin(), numbers.end(), range.split) != numbers.end()) continue;
-      numbers.push_back(range.split);
-      splits.push_back(split);
-    }
-    std::unique_ptr<JobResults> results;
-    if (!job_.models.empty()) {
-      MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, Work::kRun));
-    }
-    AssemblerOptions options = AssemblerOptionsOf(job_);
-    options.chosen = &chosen;
-    Assembler assembler(options, splits, [&](const FinishedSplit& split) -> Status {
-      if (!whole.contains(split.split)) return Status::OK();
+  Status RunLeases(std::stop_token stop) {
+    Assembler assembler(AssemblerOptionsOf(job_), [&](const FinishedSplit& split) -> Status {
       MS_ASSIGN_OR_RETURN(
           FinishedPart part, WritePart(storage_, *job_.ledger, format_, job_.plan, split)
       );
       held_parts_->Add(std::move(part), split.codes);
-      return Publish(held_parts_->Ready());
+      return Status::OK();
     });
-    const Status ran = RunSplits(
-        job_,
-        splits,
-        job_options_,
-        engines_,
-        monitor_,
-        assembler,
-        results.get(),
-        breaker_.get(),
-        &chosen,
-        stop
-    );
-    if (results) MS_RETURN_NOT_OK(results->Finish());
-    MS_RETURN_NOT_OK(ran);
-    MutexLock lock(mutex_);
-    for (const auto& [number, range] : leases) {
-      if (whole.contains(range.split)) continue;  // held until its part stands
-      done_.push_back(range);
-      held_.erase(number);
-    }
-    has_news_ = true;
-    changed_.notify_all();
-    return Status::OK();
+    JobResults* const results = job_.models.empty() ? nullptr : results_.get();
+    LoadingWork work(*held_, results);
+    LeaseSink sink(*held_, results, assembler);
+    const Status ran =
+        RunWork(job_, work, job_options_, engines_, monitor_, sink, results, breaker_.get(), stop);
+    MS_RETURN_NOT_OK(results_->Finish());
+    return ran;
   }
 
   // The last report: what is done, and why there is none after it.
   Status Leave(const Status& ran) {
     const Status told = ReportOnce(/*leaves=*/true, ran);
     return ran.ok() ? told : ran;
+  }
+
+  bool is_over() {
+    MutexLock lock(mutex_);
+    return is_over_;
   }
 
   Storage& storage_;
@@ -262,20 +245,17 @@ class Worker {
   JobEngines engines_;
   JobMonitor monitor_;
   OutputFormat format_ = OutputFormat::kParquet;
+  std::unique_ptr<JobResults> results_;
   std::unique_ptr<Breaker> breaker_;
   std::unique_ptr<HeldParts> held_parts_;
-  std::stop_source drain_, work_;
+  std::unique_ptr<HeldLeases> held_;
+  std::stop_source work_;  // ends without its coordinator too, and when nothing can be settled
+  std::int64_t num_reports_ = 0;
 
   Mutex mutex_;
-  std::condition_variable_any changed_;
-  std::map<std::int64_t, Held> held_ MS_GUARDED_BY(mutex_);  // by their numbers
   std::vector<RowRange> done_ MS_GUARDED_BY(mutex_);
   std::map<std::int64_t, CommittedPart> published_ MS_GUARDED_BY(mutex_);
-  std::int64_t num_reports_ MS_GUARDED_BY(mutex_) = 0;
-  bool has_news_ MS_GUARDED_BY(mutex_) = false;
-  bool gets_nothing_ MS_GUARDED_BY(mutex_) = false;  // though it wanted rows
   bool is_over_ MS_GUARDED_BY(mutex_) = false;
-  bool drains_ MS_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace

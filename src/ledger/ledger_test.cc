@@ -351,5 +351,26 @@ TEST(RowLogTest, ABeginningThatIsMissingIsDamageAndNoEnd) {
   EXPECT_NE(loaded->damage[0].find("are computed again"), std::string::npos) << loaded->damage[0];
 }
 
+TEST(RowLogTest, WhatComesAfterItWasClosedGoesToAnotherFile) {
+  const TempFolder folder;
+  const auto storage = MakeLocalStorage();
+  RowLog log(*storage, folder / "rows", 1, 2);
+  const auto add = [&log](const std::string& key) {
+    return log.Append(0, LogKind::kResult, key, {}, "answer").ok();
+  };
+  log.Close(0);
+  ASSERT_TRUE(add("a"));
+  log.Close(0);  // not yet durable
+  ASSERT_TRUE(add("b") && log.Sync(0).ok());
+  EXPECT_EQ(storage->List(folder / "rows/000000")->size(), 1U);
+  log.Close(0);
+  ASSERT_TRUE(log.Sync().ok() && add("c") && log.Sync().ok());
+  EXPECT_EQ(storage->List(folder / "rows/000000")->size(), 2U);
+  const auto loaded = RowLog::Load(*storage, folder / "rows", 0);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->by_key.size(), 3U);
+  EXPECT_TRUE(loaded->damage.empty());
+}
+
 }  // namespace
 }  // namespace millstream

@@ -137,6 +137,18 @@ Status RowLog::Sync(std::int64_t split) {
   return SyncFile(split, *file);
 }
 
+void RowLog::Close(std::int64_t split) {
+  std::shared_ptr<File> file;
+  {
+    MutexLock lock(mutex_);
+    const auto found = open_.find(split);
+    if (found == open_.end()) return;
+    file = found->second;
+  }
+  MutexLock lock(file->write_mutex);
+  if (file->unsynced.empty()) file->writer = nullptr;
+}
+
 Status RowLog::Drop(std::int64_t split) {
   {
     MutexLock lock(mutex_);

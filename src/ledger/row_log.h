@@ -61,6 +61,8 @@ class RowLog {
   Status Sync();
   /// The same for one split.
   Status Sync(std::int64_t split);
+  /// Closes the split's file, if all in it is durable; what may still come goes to another.
+  void Close(std::int64_t split);
   /// Removes the log of a split whose part is durable.
   Status Drop(std::int64_t split);
 

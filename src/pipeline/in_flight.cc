@@ -5,37 +5,35 @@
 
 namespace millstream {
 
-void InFlight::Open(std::int64_t split, std::int64_t rows) {
+void InFlight::Open(std::int64_t piece) {
   MutexLock lock(mutex_);
-  if (rows > 0) open_[split].rows_left = rows;
+  open_.emplace(piece, 0);
 }
 
-bool InFlight::Admit(std::int64_t split, std::int64_t bytes, std::stop_token stop) {
+bool InFlight::Admit(std::int64_t piece, std::int64_t bytes, std::stop_token stop) {
   MutexLock lock(mutex_);
   const bool admitted = changed_.wait(lock, stop, [&]() MS_REQUIRES(mutex_) {
-    return bytes_ + bytes <= limit_bytes_ || (!open_.empty() && open_.begin()->first == split);
+    return bytes_ + bytes <= limit_bytes_ || (!open_.empty() && open_.begin()->first == piece);
   });
   if (!admitted || stop.stop_requested()) return false;
-  open_[split].bytes += bytes;
+  open_.at(piece) += bytes;
   Add(bytes);
   return true;
 }
 
-void InFlight::Grow(std::int64_t split, std::int64_t bytes) {
+void InFlight::Grow(std::int64_t piece, std::int64_t bytes) {
   MutexLock lock(mutex_);
-  const auto found = open_.find(split);
+  const auto found = open_.find(piece);
   if (found == open_.end()) return;
-  found->second.bytes += bytes;
+  found->second += bytes;
   Add(bytes);
 }
 
-void InFlight::Finish(std::int64_t split, std::int64_t rows) {
+void InFlight::Close(std::int64_t piece) {
   MutexLock lock(mutex_);
-  const auto found = open_.find(split);
-  MS_CHECK(found != open_.end() && found->second.rows_left >= rows);
-  found->second.rows_left -= rows;
-  if (found->second.rows_left > 0) return;
-  Add(-found->second.bytes);
+  const auto found = open_.find(piece);
+  MS_CHECK(found != open_.end());
+  Add(-found->second);
   open_.erase(found);
   changed_.notify_all();
 }
@@ -47,7 +45,7 @@ void InFlight::Add(std::int64_t bytes) {
 
 bool InFlight::idle() const {
   MutexLock lock(mutex_);
-  return open_.empty() && bytes_ == 0;
+  return open_.empty();
 }
 
 }  // namespace millstream

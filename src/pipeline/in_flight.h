@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one budget that bounds a run's memory: bytes of the rows of open splits, from reading to
-// part.
+// The one budget that bounds a run's memory: bytes of the rows of open pieces of work, from reading
+// to part.
 //
 // Thread-safe.
 
@@ -24,23 +24,18 @@ class InFlight {
   InFlight(const InFlight&) = delete;
   InFlight& operator=(const InFlight&) = delete;
 
-  /// Opens a split of so many rows.
-  void Open(std::int64_t split, std::int64_t rows);
-  /// Blocks until `bytes` more fit, or the split is the oldest open one. False if `stop` is
-  /// requested.
-  [[nodiscard]] bool Admit(std::int64_t split, std::int64_t bytes, std::stop_token stop);
+  void Open(std::int64_t piece);
+  /// Blocks until `bytes` more fit, or the piece is the oldest open one, by its number. False if
+  /// `stop` is requested.
+  [[nodiscard]] bool Admit(std::int64_t piece, std::int64_t bytes, std::stop_token stop);
   /// Counts bytes that came to be without asking: answers.
-  void Grow(std::int64_t split, std::int64_t bytes);
-  /// Counts rows of a split as finished; the last one closes the split and frees its bytes.
-  void Finish(std::int64_t split, std::int64_t rows);
-  /// Whether every split that was opened is closed, and no byte is counted.
+  void Grow(std::int64_t piece, std::int64_t bytes);
+  /// Frees the bytes of an open piece.
+  void Close(std::int64_t piece);
+  /// Whether every piece that was opened is closed.
   [[nodiscard]] bool idle() const;
 
  private:
-  struct OpenSplit {
-    std::int64_t rows_left = 0;
-    std::int64_t bytes = 0;
-  };
   void Add(std::int64_t bytes) MS_REQUIRES(mutex_);
 
   const std::int64_t limit_bytes_;
@@ -48,7 +43,7 @@ class InFlight {
 
   mutable Mutex mutex_;
   std::condition_variable_any changed_;
-  std::map<std::int64_t, OpenSplit> open_ MS_GUARDED_BY(mutex_);
+  std::map<std::int64_t, std::int64_t> open_ MS_GUARDED_BY(mutex_);  // bytes of each piece
   std::int64_t bytes_ MS_GUARDED_BY(mutex_) = 0;
 };
 

@@ -12,39 +12,39 @@
 namespace millstream {
 namespace {
 
-TEST(InFlightTest, TheOldestSplitIsAlwaysAdmittedAndOthersWaitForItsEnd) {
+TEST(InFlightTest, TheOldestPieceIsAlwaysAdmittedAndOthersWaitForItsEnd) {
   InFlight in_flight(100);
-  in_flight.Open(0, 1);
-  in_flight.Open(1, 1);
+  in_flight.Open(0);
+  in_flight.Open(1);
   std::stop_source stop;
   EXPECT_TRUE(in_flight.Admit(0, 1000, stop.get_token()));
   stop.request_stop();
   EXPECT_FALSE(in_flight.Admit(1, 10, stop.get_token()));
-  in_flight.Finish(0, 1);
+  in_flight.Close(0);
   std::stop_source other;
   EXPECT_TRUE(in_flight.Admit(1, 1000, other.get_token()));
 }
 
-TEST(InFlightTest, ASplitIsClosedWithItsLastRowAndItsBytesGoAtOnce) {
-  InFlight in_flight(100);
-  in_flight.Open(3, 2);
-  in_flight.Open(4, 1);
-  in_flight.Open(5, 0);  // has no row to wait for
+TEST(InFlightTest, APieceIsClosedAndItsBytesGoAtOnce) {
+  std::atomic<std::int64_t> bytes = 0;
+  InFlight in_flight(100, &bytes);
+  in_flight.Open(3);
+  in_flight.Open(4);
   ASSERT_TRUE(in_flight.Admit(3, 60, {}));
   ASSERT_TRUE(in_flight.Admit(4, 40, {}));
   in_flight.Grow(3, 500);
-  in_flight.Finish(3, 1);
-  in_flight.Finish(4, 1);
+  in_flight.Close(4);
   EXPECT_FALSE(in_flight.idle());
-  in_flight.Finish(3, 1);
-  EXPECT_TRUE(in_flight.idle());
+  EXPECT_EQ(bytes, 560);
+  in_flight.Close(3);
   in_flight.Grow(3, 7);  // closed: nobody would give the bytes back
   EXPECT_TRUE(in_flight.idle());
+  EXPECT_EQ(bytes, 0);
 }
 
 TEST(InFlightTest, AWaitingReaderGoesOnWhenTheBytesAreBackAndEndsOnStop) {
   InFlight in_flight(100);
-  for (std::int64_t split : {0, 1, 2}) in_flight.Open(split, 1);
+  for (std::int64_t piece : {0, 1, 2}) in_flight.Open(piece);
   ASSERT_TRUE(in_flight.Admit(0, 50, {}));
   ASSERT_TRUE(in_flight.Admit(1, 50, {}));
   std::stop_source stop;
@@ -53,7 +53,7 @@ TEST(InFlightTest, AWaitingReaderGoesOnWhenTheBytesAreBackAndEndsOnStop) {
     admitted = in_flight.Admit(2, 40, {});
     stopped = !in_flight.Admit(2, 100, stop.get_token());
   });
-  in_flight.Finish(1, 1);
+  in_flight.Close(1);
   stop.request_stop();
   reader.join();
   EXPECT_TRUE(admitted);
@@ -62,8 +62,8 @@ TEST(InFlightTest, AWaitingReaderGoesOnWhenTheBytesAreBackAndEndsOnStop) {
 
 // Readers and their rows' ends, each in its own order. What is counted here is at most what is
 // counted there.
-TEST(InFlightTest, ReadersStayWithinTheLimitAndTheOldestSplit) {
-  constexpr std::int64_t kLimit = 400, kLargest = 400, kBatches = 4, kSplits = 400;
+TEST(InFlightTest, ReadersStayWithinTheLimitAndTheOldestPiece) {
+  constexpr std::int64_t kLimit = 400, kLargest = 400, kBatches = 4, kPieces = 400;
   InFlight in_flight(kLimit);
   std::atomic<std::int64_t> bytes = 0, peak = 0;
   std::mutex next_mutex;
@@ -71,26 +71,26 @@ TEST(InFlightTest, ReadersStayWithinTheLimitAndTheOldestSplit) {
   const auto read = [&](std::uint64_t seed) {
     std::mt19937_64 random(seed);
     while (true) {
-      std::int64_t split = 0;
+      std::int64_t piece = 0;
       {
         std::lock_guard lock(next_mutex);
-        if (next == kSplits) return;
-        split = next++;
-        in_flight.Open(split, kBatches);
+        if (next == kPieces) return;
+        piece = next++;
+        in_flight.Open(piece);
       }
       std::int64_t own = 0;
       for (std::int64_t batch = 0; batch < kBatches; ++batch) {
         const auto size = static_cast<std::int64_t>(random() % kLargest);
-        EXPECT_TRUE(in_flight.Admit(split, size, {}));
+        EXPECT_TRUE(in_flight.Admit(piece, size, {}));
         own += size;
         const std::int64_t now = bytes += size;
         std::int64_t before = peak;
         while (before < now && !peak.compare_exchange_weak(before, now)) {
         }
         for (int i = 0; i < 20; ++i) std::this_thread::yield();  // let them meet
-        if (batch + 1 == kBatches) bytes -= own;
-        in_flight.Finish(split, 1);
       }
+      bytes -= own;
+      in_flight.Close(piece);
     }
   };
   constexpr std::uint64_t kReaders = 8;

@@ -19,6 +19,7 @@ struct RowRef {
   RowId id;
   std::int64_t split = 0;
   std::int64_t index = 0;  // within its split
+  std::int64_t piece = 0;  // of the run's work (work.h) that it came with
 };
 
 /// Rows with their columns. `rows[i]` names row i of `columns` and of `kept`.
@@ -48,11 +49,15 @@ struct FinishedRows {
   std::vector<RowError> errors;  // kError: one a row
 };
 
+struct Piece;
+
 /// Takes finished rows. Thread-safe.
 class RowSink {
  public:
   virtual ~RowSink() = default;
   virtual Status Finish(FinishedRows rows) = 0;
+  /// Of a piece of work all rows have come that will: all of its own, if none was taken back.
+  virtual Status End(const Piece& /*piece*/) { return Status::OK(); }
 };
 
 /// Where an operator's rows go. Used by one thread at a time.

@@ -25,57 +25,51 @@ constexpr std::int64_t kPrepareRows = 32;  // rows rendered and tokenized at a t
 constexpr auto kPollTick = std::chrono::milliseconds(20);
 constexpr auto kCutShortTime = std::chrono::milliseconds(1500);
 
-// Counts rows on their way into the job's sink, and frees a split's bytes with its last row.
+// Counts rows on their way into the job's sink, and ends a piece with the last of them.
 class CountingSink final : public RowSink {
  public:
   CountingSink(RowSink& sink, InFlight& in_flight) : sink_(sink), in_flight_(in_flight) {}
 
+  // The piece stays open until its reading is counted, too.
+  void Open(const Piece& piece) {
+    in_flight_.Open(piece.number);
+    MutexLock lock(mutex_);
+    open_[piece.number] = {piece, piece.Count(0, piece.split.num_rows) + 1};
+  }
   Status Finish(FinishedRows rows) override {
     std::map<std::int64_t, std::int64_t> counts;
-    for (const RowRef& row : rows.batch.rows) ++counts[row.split];
+    for (const RowRef& row : rows.batch.rows) ++counts[row.piece];
     MS_RETURN_NOT_OK(sink_.Finish(std::move(rows)));
-    for (const auto& [split, count] : counts) in_flight_.Finish(split, count);
+    for (const auto& [piece, count] : counts) MS_RETURN_NOT_OK(Count(piece, count));
     return Status::OK();
   }
+  // Counts rows that came, or do not, as they were taken back.
+  Status Count(std::int64_t piece, std::int64_t count) {
+    Piece ended;
+    {
+      MutexLock lock(mutex_);
+      const auto found = open_.find(piece);
+      MS_CHECK(found != open_.end() && found->second.left >= count);
+      if ((found->second.left -= count) > 0) return Status::OK();
+      ended = std::move(found->second.piece);
+      open_.erase(found);
+    }
+    MS_RETURN_NOT_OK(sink_.End(ended));
+    in_flight_.Close(piece);
+    return Status::OK();
+  }
+  Status EndReading(std::int64_t piece) { return Count(piece, 1); }
 
  private:
+  struct OpenPiece {
+    Piece piece;
+    std::int64_t left = 0;
+  };
+
   RowSink& sink_;
   InFlight& in_flight_;
-};
-
-// Passes on the rows that are chosen, and drops the others.
-class ChosenSink final : public RowSink {
- public:
-  ChosenSink(const ChosenRows* chosen, RowSink& sink) : chosen_(chosen), sink_(sink) {}
-
-  Status Finish(FinishedRows rows) override {
-    if (chosen_ == nullptr) return sink_.Finish(std::move(rows));
-    const std::vector<std::int64_t> left = Chosen(rows.batch);
-    FinishedRows passed{rows.status, {}, {}};
-    MS_ASSIGN_OR_RETURN(passed.batch, TakeRows(rows.batch, left));
-    for (const std::int64_t row : left) {
-      if (rows.errors.empty()) break;
-      passed.errors.push_back(std::move(rows.errors[static_cast<std::size_t>(row)]));
-    }
-    return left.empty() ? Status::OK() : sink_.Finish(std::move(passed));
-  }
-  Result<RowBatch> Choose(RowBatch batch) const {
-    if (chosen_ == nullptr) return batch;
-    return TakeRows(batch, Chosen(batch));
-  }
-
- private:
-  std::vector<std::int64_t> Chosen(const RowBatch& batch) const {
-    std::vector<std::int64_t> left;
-    for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
-      const RowRef& place = batch.rows[static_cast<std::size_t>(row)];
-      if (chosen_->at(place.split)[static_cast<std::size_t>(place.index)]) left.push_back(row);
-    }
-    return left;
-  }
-
-  const ChosenRows* chosen_;
-  RowSink& sink_;
+  Mutex mutex_;
+  std::map<std::int64_t, OpenPiece> open_ MS_GUARDED_BY(mutex_);
 };
 
 // Passes rows to operator `next`, and what is left after the last one to `end`.
@@ -112,7 +106,7 @@ struct PendingRow {
 // One generate step at run time: what waits for it, and what is in its engine.
 struct StepState {
   const GenerateStep* step = nullptr;
-  Engine* engine = nullptr;
+  Engine* engine = nullptr;  // none: no row comes
   std::size_t segment = 0;
 
   Mutex mutex;
@@ -137,7 +131,8 @@ class Run {
       if (step == nullptr) continue;
       auto state = std::make_unique<StepState>();
       state->step = step;
-      state->engine = input.engines.at(step->model_key());
+      const auto engine = input.engines.find(step->model_key());
+      if (engine != input.engines.end()) state->engine = engine->second;
       state->segment = i;
       steps_.push_back(std::move(state));
     }
@@ -160,13 +155,13 @@ class Run {
         const std::stop_callback forward(token, [this] { admission_.request_stop(); });
         return Feed(*step, admission_.get_token());
       });
-      engines.insert(state->engine);
+      if (state->engine != nullptr) engines.insert(state->engine);
     }
     for (Engine* engine : engines) {
       scope.Spawn([this, engine](std::stop_token token) { return Drain(*engine, token); });
     }
     MS_RETURN_NOT_OK(scope.Join());
-    const bool is_done = TookAll() && in_flight_.idle();  // a stop may come as the last row ends
+    const bool is_done = took_all_ && in_flight_.idle();  // a stop may come as the last row ends
     if (!is_done && (stop.stop_requested() || input_.drain.stop_requested())) {
       return Status::Cancelled("stopped on request");
     }
@@ -201,9 +196,7 @@ class Run {
     const int threads = options_.threads > 0
                             ? options_.threads
                             : static_cast<int>(std::thread::hardware_concurrency());
-    return std::clamp(
-        threads, 1, std::max(1, static_cast<int>(std::min<std::size_t>(input_.splits.size(), 1024)))
-    );
+    return std::clamp(threads, 1, 1024);
   }
 
   Status Process(std::size_t segment, RowBatch batch) {
@@ -215,68 +208,57 @@ class Run {
     SplitReader reader(
         *input_.snapshot, *input_.input, input_.job->input_columns, options_.batch_rows
     );
-    for (auto run = TakeRun(); !run.empty(); run = TakeRun()) {
-      for (const Split& split : run) {
+    while (true) {
+      const auto pieces = OpenNext(stop);
+      if (stop.stop_requested()) return Status::OK();
+      MS_RETURN_NOT_OK(pieces.status());
+      if (pieces->empty()) break;
+      for (const Piece& piece : *pieces) {
         if (stop.stop_requested()) return Status::OK();
-        MS_RETURN_NOT_OK(ReadSplit(reader, split, stop));
+        MS_RETURN_NOT_OK(ReadPiece(reader, piece, stop));
       }
     }
     if (--readers_left_ == 0 && !steps_.empty()) EndInput(0);
     return Status::OK();
   }
 
-  // A reader's next splits, opened; none when all are taken. Runs of consecutive ones, so that
-  // readers of one file seldom skip what another reads; short enough that all end at about the same
-  // time.
-  std::span<const Split> TakeRun() {
-    constexpr std::size_t kRunMax = 16;
-    const std::size_t count = input_.splits.size();
-    const std::size_t run =
-        std::clamp<std::size_t>(count / (8 * static_cast<std::size_t>(NumReaders())), 1, kRunMax);
+  // A reader's next pieces, opened in the order in which all readers take them.
+  Result<std::vector<Piece>> OpenNext(const std::stop_token& stop) {
     MutexLock lock(next_mutex_);
-    const auto splits = input_.splits.subspan(next_split_, std::min(run, count - next_split_));
-    next_split_ += splits.size();
-    for (const Split& split : splits) in_flight_.Open(split.number, NumChosen(split));
-    return splits;
+    MS_ASSIGN_OR_RETURN(std::vector<Piece> pieces, input_.work->Next(NumReaders(), stop));
+    for (const Piece& piece : pieces) sink_.Open(piece);
+    if (pieces.empty()) took_all_ = true;
+    return pieces;
   }
 
-  bool TookAll() {
-    MutexLock lock(next_mutex_);
-    return next_split_ == input_.splits.size();
-  }
-
-  std::int64_t NumChosen(const Split& split) const {
-    if (input_.chosen == nullptr) return split.num_rows;
-    const std::vector<bool>& rows = input_.chosen->at(split.number);
-    return std::count(rows.begin(), rows.end(), true);
-  }
-
-  Status ReadSplit(SplitReader& reader, const Split& split, std::stop_token stop) {
-    MS_RETURN_NOT_OK(reader.Open(split));
+  Status ReadPiece(SplitReader& reader, const Piece& piece, std::stop_token stop) {
+    const std::int64_t num_rows = piece.split.num_rows;
+    MS_RETURN_NOT_OK(reader.Open(piece.split));
     std::int64_t index = 0;
     while (true) {
+      const std::int64_t end = std::min(piece.end, input_.work->EndOf(piece.number));
+      if (index >= end && end < num_rows) break;
       MS_ASSIGN_OR_RETURN(std::optional<InputBatch> input, reader.Next());
-      if (!input) break;
-      const std::int64_t count = input->columns->num_rows();
-      ChosenSink chosen(input_.chosen, sink_);
+      if (!input && index == num_rows) break;
+      const std::int64_t count = input ? input->columns->num_rows() : 0;
+      if (!input || index + count > num_rows) {
+        return Conflict(fmt::format(
+            "the input changed while it was read: split {} has {} records, planned were {}",
+            piece.split.number,
+            index + count,
+            num_rows
+        ));
+      }
       MS_ASSIGN_OR_RETURN(
-          RowBatch batch, StartRows(*input_.job, *std::move(input), split.number, index, chosen)
+          RowBatch batch, StartRows(*input_.job, *std::move(input), piece, index, sink_)
       );
-      MS_ASSIGN_OR_RETURN(batch, chosen.Choose(std::move(batch)));
       index += count;
       if (batch.num_rows() == 0) continue;
-      if (!in_flight_.Admit(split.number, BatchBytes(batch), stop)) return Status::OK();
+      if (!in_flight_.Admit(piece.number, BatchBytes(batch), stop)) return Status::OK();
       MS_RETURN_NOT_OK(Process(0, std::move(batch)));
     }
-    if (index != split.num_rows) {
-      return Conflict(fmt::format(
-          "the input changed while it was read: split {} has {} records, planned were {}",
-          split.number,
-          index,
-          split.num_rows
-      ));
-    }
-    return Status::OK();
+    MS_RETURN_NOT_OK(sink_.Count(piece.number, piece.Count(index, num_rows)));
+    return sink_.EndReading(piece.number);
   }
 
   // No more rows will reach step `number`.
@@ -286,6 +268,7 @@ class Run {
     MutexLock lock(state.mutex);
     state.input_done = true;
     state.changed.notify_all();
+    if (state.engine == nullptr) EndInput(number + 1);
   }
 
   Status Feed(StepState& state, std::stop_token stop) {
@@ -308,13 +291,28 @@ class Run {
         batch = std::make_shared<const RowBatch>(std::move(state.queue.front()));
         state.queue.pop_front();
       }
-      for (std::int64_t begin = 0; begin < batch->num_rows() && !stop.stop_requested();
-           begin += kPrepareRows) {
-        const std::int64_t end = std::min(begin + kPrepareRows, batch->num_rows());
+      for (std::int64_t begin = 0; begin < batch->num_rows() && !stop.stop_requested();) {
+        const std::int64_t end = std::min(begin + kPrepareRows, NumHeld(state, *batch));
+        if (begin >= end) {
+          MS_RETURN_NOT_OK(sink_.Count(batch->rows.front().piece, batch->num_rows() - begin));
+          break;
+        }
         MS_ASSIGN_OR_RETURN(std::vector<PreparedRow> rows, state.step->Prepare(*batch, begin, end));
         MS_RETURN_NOT_OK(SubmitRows(state, batch, std::move(rows), stop));
+        begin = end;
       }
     }
+  }
+
+  // How many rows of a batch are not taken back; those of later steps are begun. Batches before the
+  // first step have rows of one piece.
+  std::int64_t NumHeld(const StepState& state, const RowBatch& batch) const {
+    if (state.segment > 0) return batch.num_rows();
+    const std::int64_t end = input_.work->EndOf(batch.rows.front().piece);
+    const auto taken = std::partition_point(
+        batch.rows.begin(), batch.rows.end(), [end](const RowRef& row) { return row.index < end; }
+    );
+    return taken - batch.rows.begin();
   }
 
   Status SubmitRows(
@@ -342,11 +340,17 @@ class Run {
           std::move(row.check)
       };
       std::vector<Request> requests = TakeKnown(state, std::move(row.requests), pending);
+      if (!requests.empty() && (!WaitForRoom(state, requests, stop) || stop.stop_requested()))
+        break;
+      const RowRef& place = batch->rows[static_cast<std::size_t>(row.row)];
+      if (state.segment == 0 && !input_.work->Begin(place)) {
+        MS_RETURN_NOT_OK(sink_.Count(place.piece, 1));
+        continue;
+      }
       if (requests.empty()) {
         known.push_back(std::move(pending));
         continue;
       }
-      if (!WaitForRoom(state, requests, stop) || stop.stop_requested()) break;
       const RequestId first = pending.first_request;
       {
         MutexLock lock(state.mutex);
@@ -508,7 +512,7 @@ class Run {
       std::vector<AnsweredRow> answers;
       for (PendingRow& row : answered) {
         indices.push_back(row.answer.row);
-        CountAnswer(source->rows[static_cast<std::size_t>(row.answer.row)].split, row.answer);
+        CountAnswer(source->rows[static_cast<std::size_t>(row.answer.row)].piece, row.answer);
         answers.push_back(std::move(row.answer));
       }
       MS_ASSIGN_OR_RETURN(RowBatch batch, TakeRows(*source, indices));
@@ -517,9 +521,9 @@ class Run {
     return Status::OK();
   }
 
-  void CountAnswer(std::int64_t split, const AnsweredRow& answer) {
+  void CountAnswer(std::int64_t piece, const AnsweredRow& answer) {
     for (const Completion& sample : answer.samples) {
-      in_flight_.Grow(split, static_cast<std::int64_t>(sample.text.size()));
+      in_flight_.Grow(piece, static_cast<std::int64_t>(sample.text.size()));
       if (sample.reason == FinishReason::kLength && input_.cut_answers != nullptr) {
         ++*input_.cut_answers;
       }
@@ -563,7 +567,7 @@ class Run {
   std::stop_source admission_;  // stopped: no more rows are read or begun
 
   Mutex next_mutex_;
-  std::size_t next_split_ MS_GUARDED_BY(next_mutex_) = 0;
+  std::atomic<bool> took_all_ = false;
 };
 
 }  // namespace
@@ -571,12 +575,7 @@ class Run {
 Status RunPipeline(
     const RunnerInput& input, const RunnerOptions& options, RowSink& sink, std::stop_token stop
 ) {
-  // Without a row there is nothing to do for an engine, and none may have been started.
-  const bool has_rows =
-      std::any_of(input.splits.begin(), input.splits.end(), [](const Split& split) {
-        return split.num_rows > 0;
-      });
-  return has_rows ? Run(input, options, sink).Execute(std::move(stop)) : Status::OK();
+  return Run(input, options, sink).Execute(std::move(stop));
 }
 
 Status RunOperators(
@@ -588,7 +587,7 @@ Status RunOperators(
 Result<RowBatch> StartRows(
     const BoundJob& job,
     InputBatch input,
-    std::int64_t split,
+    const Piece& piece,
     std::int64_t first_index,
     RowSink& end
 ) {
@@ -598,7 +597,7 @@ Result<RowBatch> StartRows(
   batch.rows.resize(static_cast<std::size_t>(count));
   for (std::int64_t row = 0; row < count; ++row) {
     batch.rows[static_cast<std::size_t>(row)] = {
-        {input.file, input.first_record + row}, split, first_index + row
+        {input.file, input.first_record + row}, piece.split.number, first_index + row, piece.number
     };
   }
   arrow::FieldVector fields;
@@ -609,29 +608,30 @@ Result<RowBatch> StartRows(
     arrays.push_back(batch.columns->column(index));
   }
   batch.kept = arrow::RecordBatch::Make(arrow::schema(std::move(fields)), count, std::move(arrays));
-  if (input.errors.empty() && input.skipped.empty()) return batch;
+  const bool has_all = piece.Count(first_index, first_index + count) == count;
+  if (has_all && input.errors.empty() && input.skipped.empty()) return batch;
 
-  std::vector<std::int64_t> good, bad;
+  std::vector<std::int64_t> good, bad, foreign;
   FinishedRows failed{RowStatus::kError, {}, {}};
   auto error = input.errors.begin();
   auto skipped = input.skipped.begin();
   for (std::int64_t row = 0; row < count; ++row) {
-    if (error != input.errors.end() && error->first == row) {
-      bad.push_back(row);
-      failed.errors.push_back(std::move((error++)->second));
-    } else if (skipped != input.skipped.end() && *skipped == row) {
-      ++skipped;
-    } else {
-      good.push_back(row);
+    const bool is_bad = error != input.errors.end() && error->first == row;
+    const bool is_foreign = skipped != input.skipped.end() && *skipped == row;
+    if (piece.Has(first_index + row)) {
+      (is_bad ? bad : is_foreign ? foreign : good).push_back(row);
+      if (is_bad) failed.errors.push_back(std::move(error->second));
     }
+    error += is_bad ? 1 : 0;
+    skipped += is_foreign ? 1 : 0;
   }
   if (!bad.empty()) {
     MS_ASSIGN_OR_RETURN(failed.batch, TakeRows(batch, bad));
     MS_RETURN_NOT_OK(end.Finish(std::move(failed)));
   }
-  if (!input.skipped.empty()) {
-    MS_ASSIGN_OR_RETURN(RowBatch foreign, TakeRows(batch, input.skipped));
-    MS_RETURN_NOT_OK(end.Finish({RowStatus::kSkipped, std::move(foreign), {}}));
+  if (!foreign.empty()) {
+    MS_ASSIGN_OR_RETURN(RowBatch others, TakeRows(batch, foreign));
+    MS_RETURN_NOT_OK(end.Finish({RowStatus::kSkipped, std::move(others), {}}));
   }
   return TakeRows(batch, good);
 }

@@ -2,15 +2,16 @@
 // Runs a bound job over splits: readers, operators, feeders and drainers, joined so that memory
 // stays bounded and nothing waits for a batch to fill.
 //
-//   reader threads: split -> batches -> operators --+--> sink                      (no generate
+//   reader threads: piece -> batches -> operators --+--> sink                      (no generate
 //   step)
 //                                                   +--> queue -> feeder -> engine -> drainer ->
 //                                                   operators -> ...
 //
 // One feeder thread a generate step renders and submits rows while the engine has room; one drainer
 // thread an engine passes each row on as it finishes. Queues between them have no bound of their
-// own: the bytes in flight of all open splits together have one, and a reader waits there. The
-// oldest open split never waits, so it can always finish.
+// own: the bytes in flight of all open pieces together have one, and a reader waits there. The
+// oldest open piece never waits, so it can always finish. While the next piece is not there yet,
+// rows go on through the engines.
 
 #pragma once
 
@@ -29,6 +30,7 @@
 #include "pipeline/bind.h"
 #include "pipeline/result_store.h"
 #include "pipeline/row_batch.h"
+#include "pipeline/work.h"
 
 namespace millstream {
 
@@ -38,27 +40,25 @@ struct RunnerOptions {
   std::int64_t budget_bytes = 256LL << 20;  // bytes in flight
 };
 
-/// Rows of splits, by the split's number and their place in it.
-using ChosenRows = std::map<std::int64_t, std::vector<bool>>;
-
 /// What a run works on. Everything must outlive it.
 struct RunnerInput {
   const BoundJob* job = nullptr;
   const Snapshot* snapshot = nullptr;
   const InputOptions* input = nullptr;
-  std::span<const Split> splits;                     // in order
-  std::map<std::string, Engine*> engines;            // by the model key of generate steps
+  WorkSource* work = nullptr;
+  /// By the model key of generate steps. Work without a single row needs none.
+  std::map<std::string, Engine*> engines;
   std::atomic<std::int64_t>* cut_answers = nullptr;  // counts answers that max_tokens ended
   ResultStore* results = nullptr;  // knows and keeps answers; none: nothing is known or kept
   /// When requested, no more rows are begun and the run ends with those in the engine.
   std::stop_token drain;
-  const ChosenRows* chosen = nullptr;  // the rows to run, of each split; none: all
   std::atomic<std::int64_t>* bytes_in_flight = nullptr;  // always shows them
 };
 
-/// Puts every row of the splits through the job and into `sink`, each exactly once. Returns when
-/// all are there, or with the first failure, or Cancelled when a stop or a drain was requested. At
-/// a stop the answers under way are cut short, and what they have goes to `results`.
+/// Puts every row of the work through the job and into `sink`, each exactly once, but for those
+/// that are taken back. Returns when all are there, or with the first failure, or Cancelled when a
+/// stop or a drain was requested. At a stop the answers under way are cut short, and what they have
+/// goes to `results`.
 Status RunPipeline(
     const RunnerInput& input, const RunnerOptions& options, RowSink& sink, std::stop_token stop
 );
@@ -69,11 +69,12 @@ Status RunOperators(
 );
 
 /// The rows of an input batch as the pipeline carries them; unreadable and foreign rows go to `end`
-/// at once. `first_index`: the place in the split of the batch's first row.
+/// at once. Only those that the piece has. `first_index`: the place in the split of the batch's
+/// first row.
 Result<RowBatch> StartRows(
     const BoundJob& job,
     InputBatch batch,
-    std::int64_t split,
+    const Piece& piece,
     std::int64_t first_index,
     RowSink& end
 );

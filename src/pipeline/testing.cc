@@ -79,12 +79,26 @@ Status TestJob::Run(
     RowSink& sink,
     std::stop_token stop
 ) {
+  const std::vector<Split> splits = Splits(split_rows);
+  FixedWork work(splits);
+  return RunWork(options, work, engines, sink, std::move(stop));
+}
+
+std::vector<Split> TestJob::Splits(std::int64_t split_rows) const {
   std::vector<Split> splits = CutSplits(snapshot_, split_rows, 1 << 20);
   splits.insert(splits.end(), more_splits.begin(), more_splits.end());
   for (std::size_t i = 0; i < splits.size(); ++i) splits[i].number = static_cast<std::int64_t>(i);
-  const RunnerInput run{
-      &bound, &snapshot_, &input_, splits, engines, &cut_answers, results, drain, nullptr
-  };
+  return splits;
+}
+
+Status TestJob::RunWork(
+    const RunnerOptions& options,
+    WorkSource& work,
+    const std::map<std::string, Engine*>& engines,
+    RowSink& sink,
+    std::stop_token stop
+) {
+  const RunnerInput run{&bound, &snapshot_, &input_, &work, engines, &cut_answers, results, drain};
   return RunPipeline(run, options, sink, std::move(stop));
 }
 

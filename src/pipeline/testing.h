@@ -35,6 +35,17 @@ class TestJob {
       std::stop_token stop = {}
   );
 
+  /// Its rows in splits of so many.
+  std::vector<Split> Splits(std::int64_t split_rows) const;
+  /// Runs what comes of `work`.
+  Status RunWork(
+      const RunnerOptions& options,
+      WorkSource& work,
+      const std::map<std::string, Engine*>& engines,
+      RowSink& sink,
+      std::stop_token stop = {}
+  );
+
   /// The text of a request's prompt.
   static std::string PromptOf(const Request& request);
 

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pipeline/work.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace millstream {
+
+std::int64_t Piece::Count(std::int64_t from, std::int64_t to) const {
+  from = std::max(from, begin);
+  to = std::max(from, std::min(to, end));
+  if (chosen == nullptr) return to - from;
+  return std::count(chosen->begin() + from, chosen->begin() + to, true);
+}
+
+// Runs of consecutive splits, so that readers of one file seldom skip what another reads; short
+// enough that all end at about the same time.
+Result<std::vector<Piece>> FixedWork::Next(int readers, std::stop_token /*stop*/) {
+  constexpr std::size_t kRunMax = 16;
+  const std::size_t count = splits_.size();
+  const std::size_t run =
+      std::clamp<std::size_t>(count / (8 * static_cast<std::size_t>(readers)), 1, kRunMax);
+  std::vector<Piece> pieces;
+  MutexLock lock(mutex_);
+  while (next_ < count && pieces.size() < run) {
+    const Split& split = splits_[next_++];
+    const std::vector<bool>* chosen = chosen_ == nullptr ? nullptr : &chosen_->at(split.number);
+    pieces.push_back({split.number, split, 0, split.num_rows, chosen});
+  }
+  return pieces;
+}
+
+std::int64_t FixedWork::EndOf(std::int64_t /*piece*/) const {
+  return std::numeric_limits<std::int64_t>::max();
+}
+
+}  // namespace millstream
