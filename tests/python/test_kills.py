@@ -17,7 +17,7 @@ import threading
 import time
 
 import pytest
-from torture import DRIVER, MILLSTREAM, Clock, KilledJob, choices, kill_after, report
+from torture import DRIVER, MILLSTREAM, Clock, KilledJob, choices, kill_after, report, stop
 
 WORKERS = 2
 RANDOM_KILLS = 200
@@ -90,8 +90,7 @@ def stop_at_random(process, seconds):
         process.wait(timeout=seconds)
         return False
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGSTOP)
-        return True
+        return stop(process)
 
 
 def test_a_second_driver_is_refused_and_told_who_is_at_work(folder):
@@ -99,7 +98,7 @@ def test_a_second_driver_is_refused_and_told_who_is_at_work(folder):
     first = job.start()
     while not (job.state / "journal-0001").exists() and first.poll() is None:
         pass  # it takes the lock before
-    first.send_signal(signal.SIGSTOP)
+    assert stop(first)
     second = subprocess.run([MILLSTREAM, "run", job.folder / "job.yaml"], capture_output=True, text=True, timeout=60)
     first.send_signal(signal.SIGCONT)
     assert second.returncode == 75, second.stderr
@@ -157,7 +156,7 @@ def small_disk(tmp_path):
 
 
 def fill(disk, left):
-    """Leaves so many bytes of a file system, or a little more: a process that is being stopped may still write."""
+    """Leaves so many bytes of a file system, or a little more: its count of free ones is no exact one."""
     for slack in itertools.count(0, 1 << 16):
         free = shutil.disk_usage(disk).free - slack
         with (disk / "filler").open("wb") as file, contextlib.suppress(OSError):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from torture import MILLSTREAM, Clock, choices, report
+from torture import MILLSTREAM, Clock, choices, report, stop
 
 ROWS = 12
 JOB = """\
@@ -138,7 +138,7 @@ def test_a_run_that_is_stopped_for_a_while_goes_on(job):
     process = job.start(job.output)
     for _ in range(3):
         if wait(process, random.uniform(0.1, 0.3) * job.seconds):
-            process.send_signal(signal.SIGSTOP)
+            stop(process)
             wait(process, 0.5)
             process.send_signal(signal.SIGCONT)
     tokens, _ = job.finish(process, 0)

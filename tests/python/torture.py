@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import time
 
@@ -156,6 +157,14 @@ def kill_after(process, seconds, once=lambda: True):
     _, err = process.communicate(timeout=60)
     assert process.returncode in (0, -9), err
     return process.returncode != 0
+
+
+def stop(process):
+    """Stops a process with SIGSTOP, and waits until each of its threads stands still. False if it has ended."""
+    if process.poll() is not None:
+        return False
+    process.send_signal(signal.SIGSTOP)
+    return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_STOPPED
 
 
 def choices(*what):
