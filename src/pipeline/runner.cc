@@ -43,41 +43,6 @@ class CountingSink final : public RowSink {
   InFlight& in_flight_;
 };
 
-// Passes on the rows that are chosen, and drops the others.
-class ChosenSink final : public RowSink {
- public:
-  ChosenSink(const ChosenRows* chosen, RowSink& sink) : chosen_(chosen), sink_(sink) {}
-
-  Status Finish(FinishedRows rows) override {
-    if (chosen_ == nullptr) return sink_.Finish(std::move(rows));
-    const std::vector<std::int64_t> left = Chosen(rows.batch);
-    FinishedRows passed{rows.status, {}, {}};
-    MS_ASSIGN_OR_RETURN(passed.batch, TakeRows(rows.batch, left));
-    for (const std::int64_t row : left) {
-      if (rows.errors.empty()) break;
-      passed.errors.push_back(std::move(rows.errors[static_cast<std::size_t>(row)]));
-    }
-    return left.empty() ? Status::OK() : sink_.Finish(std::move(passed));
-  }
-  Result<RowBatch> Choose(RowBatch batch) const {
-    if (chosen_ == nullptr) return batch;
-    return TakeRows(batch, Chosen(batch));
-  }
-
- private:
-  std::vector<std::int64_t> Chosen(const RowBatch& batch) const {
-    std::vector<std::int64_t> left;
-    for (std::int64_t row = 0; row < batch.num_rows(); ++row) {
-      const RowRef& place = batch.rows[static_cast<std::size_t>(row)];
-      if (chosen_->at(place.split)[static_cast<std::size_t>(place.index)]) left.push_back(row);
-    }
-    return left;
-  }
-
-  const ChosenRows* chosen_;
-  RowSink& sink_;
-};
-
 // Passes rows to operator `next`, and what is left after the last one to `end`.
 class OperatorEmitter final : public Emitter {
  public:
@@ -213,7 +178,11 @@ class Run {
 
   Status Read(std::stop_token stop) {
     SplitReader reader(
-        *input_.snapshot, *input_.input, input_.job->input_columns, options_.batch_rows
+        *input_.snapshot,
+        *input_.input,
+        input_.job->input_columns,
+        options_.batch_rows,
+        input_.unread
     );
     for (auto run = TakeRun(); !run.empty(); run = TakeRun()) {
       for (const Split& split : run) {
@@ -252,25 +221,52 @@ class Run {
   }
 
   Status ReadSplit(SplitReader& reader, const Split& split, std::stop_token stop) {
-    MS_RETURN_NOT_OK(reader.Open(split));
-    std::int64_t index = 0;
+    for (std::int64_t begin = 0; begin < split.num_rows && !stop.stop_requested();) {
+      const std::int64_t end = EndOfAlike(split, begin);
+      if (IsChosen(split, begin)) MS_RETURN_NOT_OK(ReadRows(reader, split, begin, end, stop));
+      begin = end;
+    }
+    return Status::OK();
+  }
+
+  bool IsChosen(const Split& split, std::int64_t row) const {
+    return input_.chosen == nullptr ||
+           input_.chosen->at(split.number)[static_cast<std::size_t>(row)];
+  }
+
+  // Where the rows end that are chosen as this one is, or not chosen as it is not.
+  std::int64_t EndOfAlike(const Split& split, std::int64_t row) const {
+    if (input_.chosen == nullptr) return split.num_rows;
+    const std::vector<bool>& rows = input_.chosen->at(split.number);
+    const auto begin = rows.begin() + row;
+    return std::find(begin, rows.end(), !*begin) - rows.begin();
+  }
+
+  // Reads rows [begin, end) of a split, and none else: of another a worker may die.
+  Status ReadRows(
+      SplitReader& reader,
+      const Split& split,
+      std::int64_t begin,
+      std::int64_t end,
+      std::stop_token stop
+  ) {
+    MS_RETURN_NOT_OK(reader.Open(SliceOf(split, begin, end)));
+    std::int64_t index = begin;
     while (true) {
       MS_ASSIGN_OR_RETURN(std::optional<InputBatch> input, reader.Next());
       if (!input) break;
       const std::int64_t count = input->columns->num_rows();
-      ChosenSink chosen(input_.chosen, sink_);
       MS_ASSIGN_OR_RETURN(
-          RowBatch batch, StartRows(*input_.job, *std::move(input), split.number, index, chosen)
+          RowBatch batch, StartRows(*input_.job, *std::move(input), split.number, index, sink_)
       );
-      MS_ASSIGN_OR_RETURN(batch, chosen.Choose(std::move(batch)));
       index += count;
       if (batch.num_rows() == 0) continue;
       if (!in_flight_.Admit(split.number, BatchBytes(batch), stop)) return Status::OK();
       MS_RETURN_NOT_OK(Process(0, std::move(batch)));
     }
-    if (index != split.num_rows) {
+    if (index != end) {
       return Conflict(fmt::format(
-          "the input changed while it was read: split {} has {} records, planned were {}",
+          "the input changed while it was read: split {} ends after {} records, planned were {}",
           split.number,
           index,
           split.num_rows

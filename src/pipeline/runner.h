@@ -52,7 +52,8 @@ struct RunnerInput {
   ResultStore* results = nullptr;  // knows and keeps answers; none: nothing is known or kept
   /// When requested, no more rows are begun and the run ends with those in the engine.
   std::stop_token drain;
-  const ChosenRows* chosen = nullptr;  // the rows to run, of each split; none: all
+  const ChosenRows* chosen = nullptr;  // the rows to read, of each split; none: all
+  const UnreadRows* unread = nullptr;  // those of them that fail without being read, if any
   std::atomic<std::int64_t>* bytes_in_flight = nullptr;  // always shows them
 };
 
