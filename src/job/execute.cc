@@ -226,7 +226,7 @@ Status RunSplits(
       results,
       options.drain,
       chosen,
-      /*unread=*/nullptr,
+      job.blamed.get(),
       &monitor.bytes_in_flight
   };
   const Status status = RunPipeline(input, options.runner, sink, stop);

@@ -92,7 +92,7 @@ Status RunOpenSplits(
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
   if (options.workers > 0) {
     monitor.Start(RowsOf(job.plan.splits), before, {});
-    Coordination coordination(job, open, monitor);
+    Coordination coordination(job, open, options.worker_silence, monitor, say);
     MS_RETURN_NOT_OK(RunByLocalWorkers(coordination, job, options, say, stop));
     if (!job.ledger->layout().is_single_file) return Status::OK();
     return WriteSingleFile(storage, *job.ledger, format, job.plan);
@@ -103,9 +103,7 @@ Status RunOpenSplits(
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
   Publisher publisher(*job.ledger);
-  Breaker breaker(
-      job.spec, job.plan.snapshot, results == nullptr ? std::set<RowId>() : results->blamed_rows()
-  );
+  Breaker breaker(job.spec, job.plan.snapshot, job.blamed.get());
   HeldParts held(breaker);
   Assembler assembler(AssemblerOptionsOf(job), open, [&](const FinishedSplit& split) -> Status {
     MS_ASSIGN_OR_RETURN(
@@ -153,6 +151,7 @@ Result<JobReport> RunBegun(
     std::stop_token stop
 ) {
   MS_RETURN_NOT_OK(RecordChanges(job));
+  job.blamed = std::make_unique<BlamedRows>(job.ledger->history().entries);
   JobReport report;
   report.output = job.ledger->layout().output;
   const std::vector<Split> open = OpenSplits(job, parts, &report.rows_before);
@@ -165,7 +164,7 @@ Result<JobReport> RunBegun(
   report.rows = report.rows_before;
   std::unique_ptr<JobResults> results;
   if (!report.had_nothing_to_do && !job.models.empty()) {
-    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open), Work::kRun));
+    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open), job.blamed.get()));
     for (const std::string& damage : results->damage()) say(damage);
   }
   if (job.resumed) {

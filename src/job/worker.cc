@@ -61,8 +61,8 @@ class Worker {
     job_.ledger->Join(options_.epoch, options_.number);
     job_.engine_threads = options_.threads;
     MS_ASSIGN_OR_RETURN(format_, OutputFormatOf(job_.spec));
-    MS_ASSIGN_OR_RETURN(const auto known, JobResults::Load(*job_.ledger, {}, Work::kRun));
-    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, known->blamed_rows());
+    job_.blamed = std::make_unique<BlamedRows>(job_.ledger->history().entries);
+    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, job_.blamed.get());
     held_parts_ = std::make_unique<HeldParts>(*breaker_);
     MS_ASSIGN_OR_RETURN(engines_, StartEngines(job_, options_.make_engine, say_, stop));
     monitor_.Start(0, {}, {});
@@ -89,6 +89,7 @@ class Worker {
       has_news_ = false;
       FillReport(message.report);
       message.parts = published_;
+      message.num_poison = num_poison_;
     }
     message.report.leaves = leaves;
     message.entries = job_.ledger ? job_.ledger->TakeEntries() : std::vector<JournalEntry>();
@@ -142,6 +143,9 @@ class Worker {
   }
 
   void Apply(const WorkerAnswer& answer) MS_REQUIRES(mutex_) {
+    // Before the leases that come with them.
+    for (const JournalEntry& entry : answer.poison) job_.blamed->Note(entry);
+    num_poison_ += std::ssize(answer.poison);
     for (const Lease& lease : answer.orders.take)
       held_.try_emplace(lease.number, Held{lease.range});
     for (const Lease& lease : answer.orders.shorten) {
@@ -215,7 +219,7 @@ class Worker {
     }
     std::unique_ptr<JobResults> results;
     if (!job_.models.empty()) {
-      MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, Work::kRun));
+      MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, job_.blamed.get()));
     }
     AssemblerOptions options = AssemblerOptionsOf(job_);
     options.chosen = &chosen;
@@ -277,6 +281,7 @@ class Worker {
   std::vector<RowRange> done_ MS_GUARDED_BY(mutex_);
   std::map<std::int64_t, CommittedPart> published_ MS_GUARDED_BY(mutex_);
   std::int64_t num_reports_ MS_GUARDED_BY(mutex_) = 0;
+  std::int64_t num_poison_ MS_GUARDED_BY(mutex_) = 0;  // entries that it was told
   bool has_news_ MS_GUARDED_BY(mutex_) = false;
   bool gets_nothing_ MS_GUARDED_BY(mutex_) = false;  // though it wanted rows
   bool is_over_ MS_GUARDED_BY(mutex_) = false;
