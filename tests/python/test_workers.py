@@ -114,7 +114,9 @@ def test_a_row_that_kills_workers_fails_alone(millstream, tmp_path, how):
     command = [DRIVER, "run", job, "1", tmp_path / "asked", "0", "0", "2"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    assert f"rows.jsonl:58 fails with the code crash: 3 workers died with this row alone (the last: {how})" in ran.stderr
+    assert (
+        f"rows.jsonl:58 fails with the code crash: 3 workers died with this row alone (the last: {how})" in ran.stderr
+    )
     found = read_rows(tmp_path / "out")
     failed = found.pop(57)
     assert failed["_error"] == {
