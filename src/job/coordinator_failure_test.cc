@@ -424,8 +424,10 @@ TEST_F(CoordinatorFailureTest, WithoutRowLogARowThatKillsIsFoundAndItsSplitPubli
     }
   }
   EXPECT_EQ(blamed, Ranges{poison});
+  coordinator.NoteFailed(poison);
   Puppet last = Join(coordinator, 1);
   for (; last.ranges()[0].size() < kRows; Ask(coordinator, last)) {
+    EXPECT_NE(last.ranges()[0], poison);
     last.Finish(last.held.begin()->first, kRows);
   }
   EXPECT_EQ(last.ranges(), (Ranges{{1, 0, kRows}}));
