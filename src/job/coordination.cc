@@ -79,12 +79,11 @@ Result<std::string> Coordination::Hear(std::string_view report, Time now) {
 }
 
 Status Coordination::Die(std::int64_t worker, bool may_be_a_row, std::string_view how) {
-  if (may_be_a_row && ++num_deaths_ >= kDeathsMax) {
+  if (!how.empty() && ++num_deaths_ >= kDeathsMax) {
     return EngineBroken(fmt::format(
-        "stopped: {} workers in a row died (the last: {}) and no row was finished: not the rows "
-        "are "
-        "to blame. Mend that and run the same command again, which goes on from here; `millstream "
-        "retry` then tries the rows that were blamed",
+        "stopped: {} workers in a row died (the last: {}) and no row was finished. Mend that and "
+        "run the same command again, which goes on from here; `millstream retry` tries rows that "
+        "were blamed",
         num_deaths_,
         how
     ));

@@ -37,9 +37,9 @@ class Coordination {
 
   /// Hears a worker's report, and returns its answer. Fails if the ledger does, or the job.
   Result<std::string> Hear(std::string_view report, Time now);
-  /// A worker has died. `may_be_a_row`: for no reason that is known. `how`: "SIGSEGV", say. A row
-  /// that so many died of that no more should is written down, and fails. EngineBroken if workers
-  /// die whatever the row.
+  /// A worker has died. `may_be_a_row`: for no reason that is known. `how`: "SIGSEGV", say;
+  /// empty: it has ended well. A row that so many died of that no more should is written down, and
+  /// fails. EngineBroken if workers die and die while nothing is done.
   Status Die(std::int64_t worker, bool may_be_a_row, std::string_view how);
   Status Expire(Time now);
   /// When Expire() may have something to do.

@@ -144,8 +144,14 @@ TEST_P(CoordinationTest, ARowThatWorkersDieOfFailsAndTheJobGoesOn) {
   EXPECT_EQ(poison[0].body["file"], 0);
   EXPECT_EQ(poison[0].body["record"], kRecord);
   EXPECT_FALSE(poison[0].body.contains("step"));
-  const Status worked =
-      WorkAs(2, [this](std::string_view report) { return coordination_->Hear(report, {}); });
+  const Status worked = WorkAs(2, [this](std::string_view report) -> Result<std::string> {
+    MS_ASSIGN_OR_RETURN(std::string bytes, coordination_->Hear(report, {}));
+    MS_ASSIGN_OR_RETURN(const WorkerAnswer answer, DecodeWorkerAnswer(bytes));
+    for (const Lease& lease : answer.orders.take) {
+      EXPECT_NE(lease.range, (RowRange{0, kPlace, kPlace + 1}));  // nothing is left to do for it
+    }
+    return bytes;
+  });
   ASSERT_TRUE(worked.ok()) << worked;
   EXPECT_TRUE(coordination_->is_over());
   EXPECT_EQ(small_.Found("out"), Expected());
@@ -182,19 +188,21 @@ TEST_P(CoordinationTest, ALaterRunDoesNotTryTheRowAndARetryDoes) {
   EXPECT_EQ(small_.Found("out"), SmallJob::Expected(GetParam()));
 }
 
-TEST_P(CoordinationTest, WorkersThatDieWhateverTheRowEndTheJob) {
+TEST_P(CoordinationTest, WorkersThatDieAndDieWhileNothingIsDoneEndTheJob) {
   Status died = Status::OK();
   int deaths = 0;
   for (; died.ok() && deaths < 100; ++deaths) {
     Tell(ReportOf(100 + deaths));
-    died = coordination_->Die(100 + deaths, /*may_be_a_row=*/true, "SIGSEGV");
+    died = coordination_->Die(100 + deaths, /*may_be_a_row=*/deaths % 2 == 0, "SIGSEGV");
+    Tell(ReportOf(1'000 + deaths));
+    ASSERT_TRUE(coordination_->Die(1'000 + deaths, /*may_be_a_row=*/false, "").ok());
   }
   EXPECT_TRUE(IsEngineBroken(died)) << died;
   EXPECT_NE(died.message().find("SIGSEGV"), std::string::npos);
   EXPECT_EQ(deaths, 30);
 }
 
-TEST_P(CoordinationTest, DeathsOfOtherCausesEndNoJobNorDoThoseBetweenRowsThatAreDone) {
+TEST_P(CoordinationTest, DeathsBetweenRowsThatAreDoneEndNoJob) {
   for (std::int64_t worker = 100; worker < 200; ++worker) {
     WorkerMessage message = ReportOf(worker);
     const auto take = Tell(message).orders.take;
@@ -203,7 +211,7 @@ TEST_P(CoordinationTest, DeathsOfOtherCausesEndNoJobNorDoThoseBetweenRowsThatAre
       message.report.done.push_back({2, (worker - 100) / 20, (worker - 100) / 20 + 1});
       Tell(message);
     }
-    const Status died = coordination_->Die(worker, worker % 20 < 15, "SIGSEGV");
+    const Status died = coordination_->Die(worker, /*may_be_a_row=*/worker % 2 == 0, "SIGSEGV");
     ASSERT_TRUE(died.ok()) << worker << ": " << died;
   }
 }

@@ -104,15 +104,19 @@ def test_a_model_that_fails_each_row_stops_the_job(millstream, tmp_path):
     assert all(row["_status"] == "ok" for row in read_rows(tmp_path / "out"))
 
 
+def run_with_a_row_that_kills(folder, signal_number):
+    subprocess.run([DRIVER, "model", folder / "tiny.gguf"], check=True)
+    steps = "steps: [{generate: {model: big, raw_prompt: '{{ text }}', as: answer, max_tokens: 8}}]\n"
+    job = write_job(folder, "models: {big: {path: tiny.gguf}}\n", steps)
+    rows = folder / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"row 57"', f'"kill {int(signal_number)}"'))
+    command = [DRIVER, "run", job, "1", folder / "asked", "0", "0", "2"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
 @pytest.mark.parametrize("how", ["SIGSEGV", "SIGABRT"])
 def test_a_row_that_kills_workers_fails_alone(millstream, tmp_path, how):
-    subprocess.run([DRIVER, "model", tmp_path / "tiny.gguf"], check=True)
-    steps = "steps: [{generate: {model: big, raw_prompt: '{{ text }}', as: answer, max_tokens: 8}}]\n"
-    job = write_job(tmp_path, "models: {big: {path: tiny.gguf}}\n", steps)
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(rows.read_text().replace('"row 57"', f'"kill {int(signal.Signals[how])}"'))
-    command = [DRIVER, "run", job, "1", tmp_path / "asked", "0", "0", "2"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ran = run_with_a_row_that_kills(tmp_path, signal.Signals[how])
     assert ran.returncode == 0, ran.stderr
     assert (
         f"rows.jsonl:58 fails with the code crash: 3 workers died with this row alone (the last: {how})" in ran.stderr
@@ -127,6 +131,13 @@ def test_a_row_that_kills_workers_fails_alone(millstream, tmp_path, how):
     assert failed["text"] is None
     assert [row["answer"] for row in found] == [f"row {row} @1@" for row in range(400) if row != 57]
     assert "400 rows: 399 ok, 1 error" in millstream("verify", tmp_path / "out", "--deep").stdout
+
+
+def test_workers_that_somebody_kills_are_no_rows_fault(tmp_path):
+    ran = run_with_a_row_that_kills(tmp_path, signal.SIGKILL)
+    assert ran.returncode == 3, ran.stderr
+    assert "stopped: 30 workers in a row died (the last: SIGKILL) and no row was finished" in ran.stderr
+    assert "crash" not in ran.stderr
 
 
 def test_the_same_answers_come_of_the_real_model(millstream, tmp_path):
