@@ -44,6 +44,12 @@ def binary(settings):
     return str(BINARY)
 
 
+def oom_kills():
+    """How many processes the kernel of this machine has killed for want of memory."""
+    with open("/proc/vmstat") as lines:
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
 def actor_name(output):
     """The name of the coordinator of the job that writes there."""
     return "millstream-" + hashlib.sha256(output.encode()).hexdigest()[:24]
@@ -76,6 +82,7 @@ class NodeWorker:
             self._process.send_signal(signal.SIGINT)
 
     def _run_process(self, node, cores):
+        killed_before = oom_kills()
         joined = self._ask("join", node, cores)
         (worker,) = struct.unpack_from("<q", joined)
         self._process, link = frames.start(binary(self._settings), "worker")
@@ -85,7 +92,7 @@ class NodeWorker:
         finally:
             link.close()
         code = self._process.wait()
-        self._ask("died", node, worker, max(-code, 0), max(code, 0))
+        self._ask("died", node, worker, max(-code, 0), max(code, 0), int(oom_kills() > killed_before))
         return code
 
     def _carry(self, node, worker, link):
@@ -176,11 +183,11 @@ class Coordinator:
             self._nodes[node].workers.add(worker)
         return await self._on_loop(self._exchange(frames.REPORT, body=report))
 
-    async def died(self, node, worker, signal_number, exit_code):
+    async def died(self, node, worker, signal_number, exit_code, for_want_of_memory):
         """A worker's process has ended."""
         if node in self._nodes:
             self._nodes[node].workers.discard(worker)
-        await self._on_loop(self._send(frames.frame(frames.DIED, worker, signal_number, exit_code)))
+        await self._on_loop(self._send(frames.frame(frames.DIED, worker, signal_number, exit_code, for_want_of_memory)))
 
     async def fail(self, why):
         """The job cannot go on."""
@@ -344,7 +351,7 @@ class Coordinator:
         except RayError as error:
             self._say(f"the worker of node {node[:8]} is gone: {str(error).splitlines()[0]}")
         for worker in known.workers:
-            self._link.send(frames.frame(frames.DIED, worker, 0, 0))
+            self._link.send(frames.frame(frames.DIED, worker, 0, 0, 0))
         ray.kill(known.actor)
 
     def _dismiss(self):

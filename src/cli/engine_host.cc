@@ -47,7 +47,7 @@ void AddWorker(CLI::App& app, CommandContext& context) {
   CLI::App* worker = app.add_subcommand("worker", "")->group("");
   worker->callback([&context] {
     auto storage = MakeStorage(context.stop);
-    const Status status = HostWorker(*storage, SayToPerson, context.stop);
+    const Status status = HostWorker(*storage, /*make_engine=*/{}, SayToPerson, context.stop);
     if (!status.ok()) context.exit_code = static_cast<int>(ExitCodeOf(status));
   });
 }

@@ -14,6 +14,7 @@
 
 #include "arrow/type_fwd.h"
 #include "base/status.h"
+#include "data/row.h"
 
 namespace millstream {
 
@@ -107,6 +108,10 @@ struct Split {
   std::vector<RecordRange> ranges;
   std::int64_t num_rows = 0;
 };
+
+/// Rows [begin, end) of a split, by their place in it; and the name of one.
+Split SliceOf(const Split& split, std::int64_t begin, std::int64_t end);
+RowId RowAt(const Split& split, std::int64_t place);
 
 /// Cuts the input into splits of at most `max_rows` rows, and of about `max_bytes` where positions
 /// or row groups tell. May span small files. Every row is in exactly one split, in input order.

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "data/file_reader.h"
 #include "data/listing.h"
+#include "data/table_rows.h"
 
 namespace millstream {
 namespace {
@@ -33,10 +34,16 @@ Result<std::unique_ptr<FileReader>> OpenFile(
 }
 
 struct SplitReader::State {
-  State(const Snapshot& the_snapshot, std::vector<std::string> names, std::int64_t rows)
+  State(
+      const Snapshot& the_snapshot,
+      std::vector<std::string> names,
+      std::int64_t rows,
+      const UnreadRows* the_unread
+  )
       : snapshot(the_snapshot),
         column_names(std::move(names)),
-        batch_rows(std::max<std::int64_t>(rows, 1)) {}
+        batch_rows(std::max<std::int64_t>(rows, 1)),
+        unread(the_unread) {}
 
   // The columns that are read: those asked for, and the status of another job's rows.
   Status ChooseColumns() {
@@ -63,21 +70,41 @@ struct SplitReader::State {
     return Status::OK();
   }
 
-  Status MoveTo(const RecordRange& range) {
-    if (reader == nullptr || file != range.file) {
+  // Rows from `next` on, at least one and at most so many.
+  Result<RowBatch> Read(std::int64_t max_rows) {
+    if (unread != nullptr) {
+      auto left_out = unread->NextUnread(next);
+      if (left_out && left_out->first == next) {
+        MS_ASSIGN_OR_RETURN(RowBatch row, UnreadableRows(schema, next.record, 1, ""));
+        row.errors.front().second = std::move(left_out->second);
+        return row;
+      }
+      if (left_out) max_rows = std::min(max_rows, left_out->first.record - next.record);
+    }
+    MS_RETURN_NOT_OK(MoveTo(next));
+    auto rows = reader->Read(max_rows);
+    if (rows.ok()) {
+      next_record += rows->columns->num_rows();
+    } else {
       reader.reset();
-      file = range.file;
+    }
+    return rows;
+  }
+
+  Status MoveTo(const RowId& row) {
+    if (reader == nullptr || file != row.file) {
+      reader.reset();
+      file = row.file;
       MS_ASSIGN_OR_RETURN(reader, OpenFile(snapshot.files[static_cast<std::size_t>(file)], schema));
       next_record = 0;
     }
-    if (next_record != range.first_record) MS_RETURN_NOT_OK(reader->Seek(range.first_record));
-    next_record = range.first_record;
+    if (next_record != row.record) MS_RETURN_NOT_OK(reader->Seek(row.record));
+    next_record = row.record;
     return Status::OK();
   }
 
   InputBatch ToInput(RowBatch rows) {
-    InputBatch batch{std::move(rows.columns), file, next_record, std::move(rows.errors), {}};
-    next_record += batch.columns->num_rows();
+    InputBatch batch{std::move(rows.columns), next.file, next.record, std::move(rows.errors), {}};
     if (status_column < 0) return batch;
     const auto& status =
         static_cast<const arrow::StringArray&>(*batch.columns->column(status_column));
@@ -93,6 +120,7 @@ struct SplitReader::State {
   const Snapshot& snapshot;
   const std::vector<std::string> column_names;
   const std::int64_t batch_rows;
+  const UnreadRows* const unread;
 
   std::shared_ptr<arrow::Schema> schema;
   int num_columns = 0;
@@ -100,6 +128,7 @@ struct SplitReader::State {
   Split split;
   std::size_t next_range = 0;
   std::int64_t left_in_range = 0;
+  RowId next;  // the first of them
   std::unique_ptr<FileReader> reader;
   std::int32_t file = -1;
   std::int64_t next_record = 0;  // where `reader` stands
@@ -109,9 +138,10 @@ SplitReader::SplitReader(
     const Snapshot& snapshot,
     const InputOptions&,
     std::vector<std::string> columns,
-    std::int64_t batch_rows
+    std::int64_t batch_rows,
+    const UnreadRows* unread
 )
-    : state_(std::make_unique<State>(snapshot, std::move(columns), batch_rows)) {}
+    : state_(std::make_unique<State>(snapshot, std::move(columns), batch_rows, unread)) {}
 
 SplitReader::~SplitReader() = default;
 
@@ -130,16 +160,13 @@ Result<std::optional<InputBatch>> SplitReader::Next() {
       if (state.next_range == state.split.ranges.size()) return std::nullopt;
       const RecordRange& range = state.split.ranges[state.next_range++];
       MS_CHECK(range.num_records > 0);
-      MS_RETURN_NOT_OK(state.MoveTo(range));
+      state.next = {range.file, range.first_record};
       state.left_in_range = range.num_records;
     }
-    auto rows = state.reader->Read(std::min(state.batch_rows, state.left_in_range));
-    if (!rows.ok()) {
-      state.reader.reset();
-      return rows.status();
-    }
-    InputBatch batch = state.ToInput(std::move(rows).ValueUnsafe());
+    MS_ASSIGN_OR_RETURN(RowBatch rows, state.Read(std::min(state.batch_rows, state.left_in_range)));
+    InputBatch batch = state.ToInput(std::move(rows));
     state.left_in_range -= batch.columns->num_rows();
+    state.next.record += batch.columns->num_rows();
     return batch;
   } catch (const std::bad_alloc&) {
     return Status::OutOfMemory("no memory to read the input");

@@ -29,17 +29,26 @@ struct InputBatch {
   std::vector<std::int64_t> skipped;
 };
 
+/// Rows that are not to be read, as who reads them dies: they fail as it says. Thread-safe.
+class UnreadRows {
+ public:
+  virtual ~UnreadRows() = default;
+  /// The first of them that is this row or comes after it in its file.
+  virtual std::optional<std::pair<RowId, RowError>> NextUnread(const RowId& from) const = 0;
+};
+
 /// Reads splits. Keeps the place it reached, so that consecutive splits of a compressed file are
 /// read in one pass. One thread at a time.
 class SplitReader {
  public:
   /// Reads `columns` (empty: all) of the snapshot, at most `batch_rows` rows a batch. `snapshot`
-  /// must outlive it.
+  /// and `unread`, if there are any, must outlive it.
   SplitReader(
       const Snapshot& snapshot,
       const InputOptions& options,
       std::vector<std::string> columns,
-      std::int64_t batch_rows
+      std::int64_t batch_rows,
+      const UnreadRows* unread = nullptr
   );
   ~SplitReader();
   SplitReader(const SplitReader&) = delete;

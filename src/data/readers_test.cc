@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arrow/record_batch.h"
@@ -149,6 +152,59 @@ TEST(ReadersTest, SplitsCanBeReadInAnyOrder) {
       ReadAll(folder.Options({"a.csv"})).back(),
       "10001 bad_value: line 20102: column \"n\" is a string, expected int64: \"x\""
   );
+}
+
+// Broken rows, so that reading one would show.
+class RowsLeftOut final : public UnreadRows {
+ public:
+  explicit RowsLeftOut(std::set<RowId> rows) : rows_(std::move(rows)) {}
+  std::optional<std::pair<RowId, RowError>> NextUnread(const RowId& from) const override {
+    const auto next = rows_.lower_bound(from);
+    if (next == rows_.end() || next->file != from.file) return std::nullopt;
+    return std::pair(*next, RowError{"read", "crash", "as told"});
+  }
+
+ private:
+  const std::set<RowId> rows_;
+};
+
+TEST(ReadersTest, RowsThatAreLeftOutFailAsToldAndAreNotRead) {
+  const TestFolder folder;
+  for (const char* name : {"a.jsonl", "b.jsonl"}) {
+    folder.Write(name, "{\"n\":1}\n{broken\n{broken\n{\"n\":4}\n{\"n\":5}\n{broken\n");
+  }
+  const InputOptions options = folder.Options({"*.jsonl"});
+  const auto snapshot = TakeSnapshot(options, {});
+  ASSERT_TRUE(snapshot.ok());
+  const RowsLeftOut left_out({{0, 2}, {0, 3}, {0, 6}, {1, 1}, {1, 4}});
+  const std::vector<std::string> expected{
+      "1 {\"n\":1}",
+      "2 crash: as told",
+      "3 crash: as told",
+      "4 {\"n\":4}",
+      "5 {\"n\":5}",
+      "6 crash: as told",
+      "1 crash: as told",
+      "2 bad_json",
+      "3 bad_json",
+      "4 crash: as told",
+      "5 {\"n\":5}",
+      "6 bad_json"
+  };
+  for (const std::int64_t batch_rows : {1, 2, 100}) {
+    SplitReader reader(*snapshot, options, {}, batch_rows, &left_out);
+    std::vector<std::string> rows;
+    for (const Split& split : CutSplits(*snapshot, 5, 1 << 20)) {
+      ASSERT_TRUE(reader.Open(split).ok());
+      while (const auto batch = reader.Next().ValueOrDie()) {
+        for (std::string& row : RowTexts(*batch)) {
+          const std::size_t bad_json = row.find("bad_json");
+          rows.push_back(bad_json == row.npos ? row : row.substr(0, bad_json + 8));
+        }
+      }
+    }
+    EXPECT_EQ(rows, expected);
+  }
 }
 
 TEST(ReadersTest, BatchesOfLargeRowsAreBoundedByBytes) {

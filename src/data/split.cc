@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "base/check.h"
 #include "data/input.h"
 
 namespace millstream {
@@ -99,6 +100,25 @@ std::vector<Split> CutSplits(
     }
   }
   return cutter.Finish();
+}
+
+Split SliceOf(const Split& split, std::int64_t begin, std::int64_t end) {
+  Split rows{split.number, {}, end - begin};
+  std::int64_t first = 0;  // place of the range's first row
+  for (const RecordRange& range : split.ranges) {
+    const std::int64_t from = std::max(begin, first);
+    const std::int64_t to = std::min(end, first + range.num_records);
+    if (from < to)
+      rows.ranges.push_back({range.file, range.first_record + from - first, to - from});
+    first += range.num_records;
+  }
+  return rows;
+}
+
+RowId RowAt(const Split& split, std::int64_t place) {
+  const Split row = SliceOf(split, place, place + 1);
+  MS_CHECK(!row.ranges.empty());
+  return {row.ranges.front().file, row.ranges.front().first_record};
 }
 
 }  // namespace millstream

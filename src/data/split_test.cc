@@ -34,6 +34,27 @@ TEST(SplitTest, SpansSmallFilesAndDividesLargeOnes) {
   EXPECT_EQ(splits[3].num_rows, 1);
 }
 
+TEST(SplitTest, PlacesInASplitAreRowsOfItsFiles) {
+  const Split split{5, {{0, 10, 3}, {2, 1, 1}, {3, 7, 4}}, 8};
+  const std::vector<RowId> rows{{0, 10}, {0, 11}, {0, 12}, {2, 1}, {3, 7}, {3, 8}, {3, 9}, {3, 10}};
+  for (std::int64_t begin = 0; begin < 8; ++begin) {
+    EXPECT_EQ(RowAt(split, begin), rows[static_cast<std::size_t>(begin)]);
+    for (std::int64_t end = begin; end <= 8; ++end) {
+      const Split slice = SliceOf(split, begin, end);
+      EXPECT_EQ(slice.number, 5);
+      EXPECT_EQ(slice.num_rows, end - begin);
+      std::vector<RowId> found;
+      for (const RecordRange& range : slice.ranges) {
+        EXPECT_GT(range.num_records, 0);
+        for (std::int64_t i = 0; i < range.num_records; ++i) {
+          found.push_back({range.file, range.first_record + i});
+        }
+      }
+      EXPECT_EQ(found, std::vector<RowId>(rows.begin() + begin, rows.begin() + end));
+    }
+  }
+}
+
 TEST(SplitTest, LargeRecordsMakeSmallSplits) {
   Snapshot snapshot;
   snapshot.files = {TextOf(10, 1000), TextOf(5, 10)};

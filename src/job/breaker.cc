@@ -17,11 +17,8 @@ constexpr std::int64_t kLeastFailed = 100;
 
 }  // namespace
 
-Breaker::Breaker(const JobSpec& spec, const Snapshot& snapshot, std::set<RowId> blamed)
-    : snapshot_(snapshot),
-      spec_(spec.breaker),
-      blamed_(std::move(blamed)),
-      max_errors_(spec.max_errors) {
+Breaker::Breaker(const JobSpec& spec, const Snapshot& snapshot, const BlamedRows* blamed)
+    : snapshot_(snapshot), spec_(spec.breaker), blamed_(blamed), max_errors_(spec.max_errors) {
   has_model_ = std::any_of(spec.steps.begin(), spec.steps.end(), [](const StepSpec& step) {
     return std::holds_alternative<GenerateSpec>(step.body);
   });
@@ -52,11 +49,15 @@ Status Breaker::Count(const FinishedRows& rows) {
   MutexLock lock(mutex_);
   for (std::size_t row = 0; row < rows.batch.rows.size(); ++row) {
     const RowError* error = rows.status == RowStatus::kError ? &rows.errors[row] : nullptr;
-    if (error != nullptr && !IsOfModel(error->code)) continue;  // it never was in a model
-    if (blamed_.contains(rows.batch.rows[row].id)) continue;
+    if (error != nullptr && !CountsAgainst(*error, rows.batch.rows[row].id)) continue;
     MS_RETURN_NOT_OK(Add(error, rows.batch.rows[row]));
   }
   return Status::OK();
+}
+
+bool Breaker::CountsAgainst(const RowError& error, const RowId& row) const {
+  if (error.step == "read" || !IsOfModel(error.code)) return false;  // it never was in a model
+  return blamed_ == nullptr || !blamed_->HasVerdict(row);
 }
 
 Status Breaker::Add(const RowError* error, const RowRef& row) {

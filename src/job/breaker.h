@@ -15,6 +15,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "data/input.h"
+#include "job/blamed_rows.h"
 #include "pipeline/row_batch.h"
 #include "pipeline/spec.h"
 
@@ -23,8 +24,8 @@ namespace millstream {
 /// Thread-safe.
 class Breaker {
  public:
-  /// `snapshot` must outlive it. Rows that were `blamed` in earlier runs say nothing of this one.
-  Breaker(const JobSpec& spec, const Snapshot& snapshot, std::set<RowId> blamed);
+  /// All must outlive it. Rows that are `blamed` already, if any are, say nothing of the model.
+  Breaker(const JobSpec& spec, const Snapshot& snapshot, const BlamedRows* blamed);
 
   /// Counts finished rows. EngineBroken, with a diagnosis in words and a sample, once too many
   /// failed.
@@ -37,11 +38,12 @@ class Breaker {
   static bool IsOfModel(const std::string& code);
 
  private:
+  bool CountsAgainst(const RowError& error, const RowId& row) const;
   Status Add(const RowError* error, const RowRef& row) MS_REQUIRES(mutex_);
 
   const Snapshot& snapshot_;
   const BreakerSpec spec_;
-  const std::set<RowId> blamed_;
+  const BlamedRows* const blamed_;
   const std::optional<ErrorLimit> max_errors_;
   bool has_model_ = false;
 

@@ -21,7 +21,7 @@ enum class ClusterFrame : std::uint8_t {
   kBegin = 1,   // whether it begins anew after one that died (1 byte), its name (32), a job
   kJoin = 2,    // number of the exchange, cores: what a new worker is to be told
   kReport = 3,  // number of the exchange, a worker's report (worker_wire.h)
-  kDied = 4,    // worker, signal, exit code (neither: its machine is gone)
+  kDied = 4,    // worker, signal, exit code, whether its machine lacked memory; all 0: it is gone
   kDrain = 5,   // worker: its machine is about to go
   kStop = 6,    // whether what is begun may finish (1 byte)
   // From it:

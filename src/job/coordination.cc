@@ -12,8 +12,13 @@ namespace {
 // That a driver can number.
 constexpr std::int64_t kWorkersOfAnEpoch = 1'000'000;
 
-CoordinatorOptions OptionsOf(const PreparedJob& job) {
+// So many workers that die one after the other, while no row is finished, will not do better.
+// A row is found in a split of 4,096 by eight deaths.
+constexpr int kDeathsMax = 30;
+
+CoordinatorOptions OptionsOf(const PreparedJob& job, std::chrono::milliseconds silence) {
   CoordinatorOptions options;
+  options.silence_limit = silence;
   options.epoch = job.ledger->epoch();
   options.divides = !job.models.empty();  // else nothing is kept by the row
   return options;
@@ -39,16 +44,27 @@ Status FailureOf(const WorkerMessage& message) {
 
 }  // namespace
 
-Coordination::Coordination(PreparedJob& job, const std::vector<Split>& splits, JobMonitor& monitor)
-    : ledger_(*job.ledger),
+Coordination::Coordination(
+    PreparedJob& job,
+    const std::vector<Split>& splits,
+    std::chrono::milliseconds silence,
+    JobMonitor& monitor,
+    const Say& say
+)
+    : plan_(job.plan),
+      ledger_(*job.ledger),
       monitor_(monitor),
-      coordinator_(OptionsOf(job), Sizes(splits)),
+      say_(say),
+      coordinator_(OptionsOf(job, silence), Sizes(splits)),
       last_worker_(ledger_.epoch() * kWorkersOfAnEpoch) {}
 
 Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   MS_ASSIGN_OR_RETURN(WorkerMessage message, DecodeWorkerMessage(report));
   for (const JournalEntry& entry : message.entries) {
-    MS_RETURN_NOT_OK(ledger_.Record(entry.type, entry.body));
+    MS_RETURN_NOT_OK(
+        entry.type == EntryType::kPoison ? RecordPoison(entry.body)
+                                         : ledger_.Record(entry.type, entry.body)
+    );
   }
   // Before the coordinator knows: what it takes for done is in the journal.
   MS_RETURN_NOT_OK(ledger_.NotePublished(message.parts));
@@ -57,27 +73,56 @@ Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   answer.stops = stops_;
   answer.drains = stops_ || drains_ || draining_.contains(message.report.worker);
   if (answer.drains) coordinator_.Drain(message.report.worker);
+  const std::int64_t known_before = coordinator_.num_news();
   answer.orders = coordinator_.Hear(message.report, now);
+  if (coordinator_.num_news() > known_before) num_deaths_ = 0;
+  const std::int64_t known = std::clamp<std::int64_t>(message.num_poison, 0, std::ssize(poison_));
+  answer.poison.assign(poison_.begin() + known, poison_.end());
   last_[message.report.worker] = std::move(message);
   Show();
   return Encode(answer);
 }
 
-Status Coordination::Die(std::int64_t worker, bool may_be_a_row) {
-  return Blame(coordinator_.Die(worker, may_be_a_row));
+Status Coordination::Die(std::int64_t worker, bool may_be_a_row, std::string_view how) {
+  if (!how.empty() && ++num_deaths_ >= kDeathsMax) {
+    return EngineBroken(fmt::format(
+        "stopped: {} workers in a row died (the last: {}) and no row was finished. Mend that and "
+        "run the same command again, which goes on from here; `millstream retry` tries rows that "
+        "were blamed",
+        num_deaths_,
+        how
+    ));
+  }
+  return Blame(coordinator_.Die(worker, may_be_a_row), how);
 }
 
 Status Coordination::Expire(Time now) {
-  return Blame(coordinator_.Expire(now));
+  return Blame(coordinator_.Expire(now), "silence, for too long");
 }
 
-Status Coordination::Blame(const std::vector<RowRange>& rows) const {
-  if (rows.empty()) return Status::OK();
-  return EngineBroken(fmt::format(
-      "workers died again and again with row {} of split {} alone in hand",
-      rows.front().begin,
-      rows.front().split
-  ));
+// In the journal first: a worker that is lent the row again, now or by a later driver, knows.
+Status Coordination::Blame(const std::vector<RowRange>& rows, std::string_view how) {
+  for (const RowRange& range : rows) {
+    const Split& split = plan_.splits[static_cast<std::size_t>(range.split)];
+    const RowId row = RowAt(split, range.begin);
+    MS_RETURN_NOT_OK(RecordPoison(PoisonOf(row, how)));
+    coordinator_.NoteFailed(range);
+    say_(fmt::format(
+        "{}:{} fails with the code crash: {} workers died with this row alone (the last: {}). No "
+        "run tries it again; `millstream retry` does, once it may pass",
+        plan_.snapshot.files[static_cast<std::size_t>(row.file)].name,
+        row.record,
+        coordinator_.deaths_max(),
+        how
+    ));
+  }
+  return Status::OK();
+}
+
+Status Coordination::RecordPoison(const nlohmann::ordered_json& body) {
+  MS_RETURN_NOT_OK(ledger_.Record(EntryType::kPoison, body));
+  poison_.push_back({EntryType::kPoison, ledger_.epoch(), body});
+  return Status::OK();
 }
 
 void Coordination::Show() {

@@ -26,13 +26,22 @@ class Coordination {
  public:
   using Time = Coordinator::Time;
 
-  /// For a job that has begun, whose open splits are `splits`. All must outlive it.
-  Coordination(PreparedJob& job, const std::vector<Split>& splits, JobMonitor& monitor);
+  /// For a job that has begun, whose open splits are `splits`. All must outlive it. `silence`: of a
+  /// worker that is to be taken for dead.
+  Coordination(
+      PreparedJob& job,
+      const std::vector<Split>& splits,
+      std::chrono::milliseconds silence,
+      JobMonitor& monitor,
+      const Say& say
+  );
 
   /// Hears a worker's report, and returns its answer. Fails if the ledger does, or the job.
   Result<std::string> Hear(std::string_view report, Time now);
-  /// A worker has died. `may_be_a_row`: for no reason that is known.
-  Status Die(std::int64_t worker, bool may_be_a_row);
+  /// A worker has died. `may_be_a_row`: for no reason that is known. `how`: "SIGSEGV", say;
+  /// empty: it has ended well. A row that so many died of that no more should is written down, and
+  /// fails. EngineBroken if workers die and die while nothing is done.
+  Status Die(std::int64_t worker, bool may_be_a_row, std::string_view how);
   Status Expire(Time now);
   /// When Expire() may have something to do.
   std::optional<Time> NextTime() const { return coordinator_.NextTime(); }
@@ -49,13 +58,18 @@ class Coordination {
   std::int64_t num_workers() const { return coordinator_.num_workers(); }
 
  private:
-  Status Blame(const std::vector<RowRange>& rows) const;
+  Status Blame(const std::vector<RowRange>& rows, std::string_view how);
+  Status RecordPoison(const nlohmann::ordered_json& body);
   void Show();
 
+  const Plan& plan_;
   Ledger& ledger_;
   JobMonitor& monitor_;
+  const Say& say_;
   Coordinator coordinator_;
   std::map<std::int64_t, WorkerMessage> last_;  // of each worker's life
+  std::vector<JournalEntry> poison_;            // those of this driver's time
+  int num_deaths_ = 0;                          // in a row, with nothing done since
   std::int64_t last_worker_;
   std::set<std::int64_t> draining_;
   bool drains_ = false, stops_ = false;

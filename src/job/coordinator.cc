@@ -36,8 +36,8 @@ Coordinator::Coordinator(
 
 WorkerOrders Coordinator::Hear(const WorkerReport& report, Time now) {
   // What is durable stays so, however old the news.
-  for (const RowRange& range : report.done) NoteDone(range);
-  for (const std::int64_t split : report.published) NotePublished(split);
+  for (const RowRange& range : report.done) num_news_ += NoteDone(range) ? 1 : 0;
+  for (const std::int64_t split : report.published) num_news_ += NotePublished(split) ? 1 : 0;
   WorkerOrders nothing;
   nothing.is_over = is_over();
   if (gone_.contains(report.worker)) return nothing;
@@ -96,8 +96,8 @@ void Coordinator::NoteRate(
   worker.rows_finished = report.rows_finished;
 }
 
-void Coordinator::NoteDone(const RowRange& range) {
-  if (!open_.NoteDone(range)) return;
+bool Coordinator::NoteDone(const RowRange& range) {
+  if (!open_.NoteDone(range)) return false;
   for (const std::int64_t lease : LeasesOf(range)) {
     Lent& lent = leases_.at(lease);
     if (!open_.IsWhole(lent.range) && open_.IsDone(lent.range)) {
@@ -109,12 +109,14 @@ void Coordinator::NoteDone(const RowRange& range) {
   if (open_.IsComplete(range.split) && LeasesOf(AllOf(range.split)).empty()) {
     open_.Return(range, {});
   }
+  return true;
 }
 
-void Coordinator::NotePublished(std::int64_t split) {
-  if (!open_.IsOpen(split)) return;
+bool Coordinator::NotePublished(std::int64_t split) {
+  if (!open_.IsOpen(split)) return false;
   for (const std::int64_t lease : LeasesOf(AllOf(split))) Drop(lease);
   open_.Close(split);
+  return true;
 }
 
 void Coordinator::NoteHeld(

@@ -68,7 +68,8 @@ struct WorkerOrders {
 
 struct CoordinatorOptions {
   std::int64_t epoch = 1;
-  /// Whether answers are kept by the row: else the whole split is the least that can be lent.
+  /// Whether answers are kept by the row: else the whole split is the least that is lent, but in
+  /// search of a row that kills.
   bool divides = true;
   std::int64_t rows_min = 16;  // a range is not divided into less
   /// A worker that was not heard for so long is dead.
@@ -99,20 +100,25 @@ class Coordinator {
   /// has not begun goes to others. May be said again.
   void Drain(std::int64_t worker);
 
-  /// A worker has died. `may_be_a_row`: for no reason that is known. Returns the rows that so many
-  /// workers died of that no more should: each is to be made a row that failed, with a durable
-  /// answer, before Hear() lends it again. Without row log, the whole split.
+  /// A worker has died. `may_be_a_row`: for no reason that is known. Returns the rows, one a range,
+  /// that so many workers died of that no more should: each is to be made a row that failed, with a
+  /// durable answer, before Hear() lends it again.
   [[nodiscard]] std::vector<RowRange> Die(std::int64_t worker, bool may_be_a_row);
   /// Takes workers for dead that were not heard for too long; hear first what has come. Returns
   /// what Die() does.
   [[nodiscard]] std::vector<RowRange> Expire(Time now);
+  /// A row that they returned has its durable answer.
+  void NoteFailed(const RowRange& row) { NoteDone(row); }
   /// When Expire() has something to do if nothing is heard; nothing if never.
   std::optional<Time> NextTime() const;
 
+  int deaths_max() const { return options_.deaths_max; }
   bool is_over() const { return open_.num_splits() == 0; }
   std::int64_t num_workers() const { return static_cast<std::int64_t>(workers_.size()); }
   std::int64_t num_leases() const { return static_cast<std::int64_t>(leases_.size()); }
   std::int64_t splits_left() const { return open_.num_splits(); }
+  /// How often it heard that something was done which it did not know.
+  std::int64_t num_news() const { return num_news_; }
 
  private:
   // A lease and its copy have the same range; all other leases have no row in common.
@@ -144,8 +150,9 @@ class Coordinator {
   // How far workers are: coordinator.cc.
   void Touch(std::int64_t number, Worker& worker, Time now);
   void NoteRate(std::int64_t number, Worker& worker, const WorkerReport& report, Time now);
-  void NoteDone(const RowRange& range);
-  void NotePublished(std::int64_t split);
+  // Whether that was news.
+  bool NoteDone(const RowRange& range);
+  bool NotePublished(std::int64_t split);
   void NoteHeld(std::int64_t number, const HeldLease& held, std::int64_t report, Time now);
   Lent* Claim(std::int64_t number, const HeldLease& held);
   void Extend(std::int64_t lease, Lent& lent, std::int64_t end);
@@ -187,6 +194,7 @@ class Coordinator {
   std::set<std::pair<Time, std::int64_t>> waiting_;       // leases without twin
   std::set<std::pair<RowRange, std::int64_t>> by_place_;  // leases
   std::int64_t last_lease_;
+  std::int64_t num_news_ = 0;
   std::optional<Time> lends_from_;
   // Of all workers.
   double rate_ = 0;

@@ -404,13 +404,33 @@ TEST_F(CoordinatorFailureTest, WhatMayKillIsCopiedByWhoHoldsNothingElse) {
   EXPECT_EQ(Join(coordinator, 10).ranges(), alone[0].ranges());
 }
 
-TEST_F(CoordinatorFailureTest, WithoutRowLogTheWholeSplitIsBlamed) {
+TEST_F(CoordinatorFailureTest, WithoutRowLogARowThatKillsIsFoundAndItsSplitPublishedWhole) {
   CoordinatorOptions options;
   options.divides = false;
-  Coordinator coordinator = Make(1, options);
-  RowRange lent;
-  for (int i = 0; i < 4; ++i) EXPECT_TRUE(Kill(coordinator, lent).empty());
-  EXPECT_EQ(Kill(coordinator, lent), (Ranges{{0, 0, kRows}}));
+  Coordinator coordinator = Make(2, options);
+  const RowRange poison{1, 333, 334};
+  std::vector<RowRange> blamed;
+  for (int i = 0; i < 100 && blamed.empty(); ++i) {
+    Puppet worker = Join(coordinator, ++last_worker_);
+    while (!worker.held.empty() && blamed.empty()) {
+      const auto [lease, held] = *worker.held.begin();
+      const RowRange range = held.lease.range;
+      if (range.split == 1 && range.begin <= poison.begin && poison.end <= range.end) {
+        blamed = coordinator.Die(last_worker_, /*may_be_a_row=*/true);
+        break;
+      }
+      worker.Finish(lease, kRows);
+      Ask(coordinator, worker);
+    }
+  }
+  EXPECT_EQ(blamed, Ranges{poison});
+  coordinator.NoteFailed(poison);
+  Puppet last = Join(coordinator, 1);
+  for (; last.ranges()[0].size() < kRows; Ask(coordinator, last)) {
+    EXPECT_NE(last.ranges()[0], poison);
+    last.Finish(last.held.begin()->first, kRows);
+  }
+  EXPECT_EQ(last.ranges(), (Ranges{{1, 0, kRows}}));
 }
 
 }  // namespace

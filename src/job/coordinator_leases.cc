@@ -142,13 +142,15 @@ void Coordinator::Bury(std::int64_t number, bool may_be_a_row, std::vector<RowRa
 
 // Rows that workers died with twice are divided until one is left: all that they hold counts, as
 // what they began last is not known. A single row is to blame only if workers died with it alone.
+// Without row log, this costs working on them twice: in search of the row, and for the split's
+// part.
 void Coordinator::ReturnOfDead(const Lent& lent, std::vector<RowRange>& blamed) {
   const Risk& risk = lent.risk;
   const RowRange rest = open_.NotDone(lent.range);
   const bool becomes_suspect = !risk.is_suspect && risk.deaths >= kDeathsOfSuspects;
   if (rest.size() == 0 || (!risk.is_suspect && !becomes_suspect)) {
     open_.Return(lent.range, risk);
-  } else if (options_.divides && rest.size() > 1) {
+  } else if (rest.size() > 1) {
     const std::int64_t step = (rest.size() + kParts - 1) / kParts;
     for (std::int64_t begin = rest.begin; begin < rest.end; begin += step) {
       open_.Return({rest.split, begin, std::min(begin + step, rest.end)}, {0, true});

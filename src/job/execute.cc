@@ -224,6 +224,7 @@ Status RunWork(
       &monitor.cut_answers,
       results,
       options.drain,
+      job.blamed.get(),
       &monitor.bytes_in_flight
   };
   const Status status = RunPipeline(input, options.runner, monitored, stop);

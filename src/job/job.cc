@@ -92,7 +92,7 @@ Status RunOpenSplits(
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
   if (options.workers > 0 || options.run_workers) {
     monitor.Start(RowsOf(job.plan.splits), before, {});
-    Coordination coordination(job, open, monitor);
+    Coordination coordination(job, open, options.worker_silence, monitor, say);
     const WorkersRunner& run = options.run_workers ? options.run_workers : RunByLocalWorkers;
     MS_RETURN_NOT_OK(run(coordination, job, options, say, stop));
     if (!job.ledger->layout().is_single_file) return Status::OK();
@@ -104,9 +104,7 @@ Status RunOpenSplits(
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
   Publisher publisher(*job.ledger);
-  Breaker breaker(
-      job.spec, job.plan.snapshot, results == nullptr ? std::set<RowId>() : results->blamed_rows()
-  );
+  Breaker breaker(job.spec, job.plan.snapshot, job.blamed.get());
   HeldParts held(breaker);
   Assembler assembler(AssemblerOptionsOf(job), [&](const FinishedSplit& split) -> Status {
     MS_ASSIGN_OR_RETURN(
@@ -155,6 +153,7 @@ Result<JobReport> RunBegun(
     std::stop_token stop
 ) {
   MS_RETURN_NOT_OK(RecordChanges(job));
+  job.blamed = std::make_unique<BlamedRows>(job.ledger->history().entries);
   JobReport report;
   report.output = job.ledger->layout().output;
   const std::vector<Split> open = OpenSplits(job, parts, &report.rows_before);
@@ -167,7 +166,7 @@ Result<JobReport> RunBegun(
   report.rows = report.rows_before;
   std::unique_ptr<JobResults> results;
   if (!report.had_nothing_to_do && !job.models.empty()) {
-    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open), Work::kRun));
+    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open), job.blamed.get()));
     for (const std::string& damage : results->damage()) say(damage);
   }
   if (job.resumed) {

@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "engine/engine.h"
 #include "engine/flight_recorder.h"
+#include "job/blamed_rows.h"
 #include "job/plan.h"
 #include "ledger/ledger.h"
 #include "pipeline/bind.h"
@@ -62,14 +63,15 @@ struct JobOptions {
   RunnerOptions runner;
   int workers = 0;            // processes on this machine that share the rows; 0: this one alone
   WorkersRunner run_workers;  // in place of these: where workers come from
-  /// Which coordinator on a cluster this is, whatever process it is in; empty: none. One that begins
-  /// anew takes the job over from the process before it, though that may only stand still and hold
-  /// the output's lock: the epoch fences it off.
+  /// Which coordinator on a cluster this is, whatever process it is in; empty: none. One that
+  /// begins anew takes the job over from the process before it, though that may only stand still
+  /// and hold the output's lock: the epoch fences it off.
   std::string coordinator;
   bool begins_anew = false;
-  std::stop_token drain;      // when requested, no more rows are begun, and the run stops
-  EngineMaker make_engine;    // in place of the native one, for tests
-  std::chrono::milliseconds disk_interval{1000};  // between two looks at the disk's space
+  std::stop_token drain;    // when requested, no more rows are begun, and the run stops
+  EngineMaker make_engine;  // in place of the native one, for tests
+  std::chrono::milliseconds disk_interval{1000};    // between two looks at the disk's space
+  std::chrono::milliseconds worker_silence{15000};  // of one that is to be taken for dead
 };
 
 /// What a run is doing. Thread-safe: written by the run, read by whoever shows it.
@@ -122,6 +124,8 @@ struct PreparedJob {
   std::optional<nlohmann::ordered_json> spec_change, more_plan;
   std::int32_t spec_version = 1;
   bool resumed = false;
+  // Rows that killed an engine or workers, which a run does not try again; null: it tries all.
+  std::unique_ptr<BlamedRows> blamed;
   int engine_threads = 0;  // of native engines whose models name no number; 0: all cores
 };
 

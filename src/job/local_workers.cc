@@ -16,9 +16,12 @@
 #include <vector>
 
 #include "engine/child_process.h"
+#include "engine/flight_recorder.h"
 #include "engine/frames.h"
+#include "engine/machine.h"
 #include "fmt/format.h"
 #include "job/worker.h"
+#include "job/worker_death.h"
 #include "job/worker_wire.h"
 
 namespace millstream {
@@ -27,19 +30,18 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{100};
-// A worker that ends so soon, so often in a row, will not do better.
-constexpr std::chrono::seconds kSoon{10};
-constexpr int kSoonMax = 5;
-// One that says nothing for so long, once it is at work, stands still.
-constexpr std::chrono::seconds kSilenceMax{20};
+// If so many in a row die before they are at work, more will not do better.
+constexpr int kDeadStartsMax = 5;
+// How often a worker reports within the silence of one that is taken for dead.
+constexpr int kReportsOfSilence = 15;
 constexpr std::chrono::seconds kEndTime{5};  // to write down what they have
 
 struct Child {
   explicit Child(std::unique_ptr<ChildProcess> started)
-      : process(std::move(started)), frames(process->socket()), since(Clock::now()) {}
+      : process(std::move(started)), frames(process->socket()) {}
   std::unique_ptr<ChildProcess> process;
   FrameReader frames;
-  Clock::time_point since;
+  std::int64_t oom_kills_before = OomKills();
   std::optional<Clock::time_point> heard_at;
 };
 
@@ -65,9 +67,10 @@ class LocalWorkers {
         return Status::Cancelled("stopped on request");
       }
       while (std::ssize(children_) < options_.workers && !drains) MS_RETURN_NOT_OK(Start());
+      const auto now = Clock::now();  // before they are heard: this process may have stood still
       MS_RETURN_NOT_OK(Serve());
-      KillThoseThatStandStill();
-      MS_RETURN_NOT_OK(coordination_.Expire(Clock::now()));
+      KillThoseThatStandStill(now);
+      MS_RETURN_NOT_OK(coordination_.Expire(now));
     }
     return Finish();
   }
@@ -81,6 +84,7 @@ class LocalWorkers {
     worker.number = coordination_.NewWorker();
     const int cores = static_cast<int>(std::thread::hardware_concurrency());
     worker.threads = std::max(1, cores / options_.workers);
+    worker.interval = options_.worker_silence / kReportsOfSilence;
     MS_ASSIGN_OR_RETURN(auto process, ChildProcess::Spawn({"/proc/self/exe", "worker"}));
     // One that dies before it reads this is found at the socket's end.
     (void)WriteFrame(process->socket(), Encode(worker));
@@ -118,25 +122,29 @@ class LocalWorkers {
 
   Status Bury(std::int64_t number) {
     const auto child = children_.extract(number);
-    const ChildProcess::Exit exit = child.mapped()->process->Reap();
-    const bool was_stopped = exit.code == static_cast<int>(ExitCode::kStopped);
-    const bool ended_well = exit.signal == 0 && (exit.code == 0 || was_stopped);
-    MS_RETURN_NOT_OK(coordination_.Die(number, /*may_be_a_row=*/!ended_well));
-    if (ended_well) return Status::OK();
-    const std::string how = exit.signal != 0 ? fmt::format("of signal {}", exit.signal)
-                                             : fmt::format("with exit code {}", exit.code);
-    say_(fmt::format("a worker died {}: another takes its place", how));
-    const bool is_soon = Clock::now() - child.mapped()->since < kSoon;
-    num_soon_ = is_soon ? num_soon_ + 1 : 0;
-    if (num_soon_ < kSoonMax) return Status::OK();
-    return EngineBroken(
-        fmt::format("{} workers in a row died within seconds, the last {}", kSoonMax, how)
-    );
+    const WorkerDeath death =
+        DeathOf(child.mapped()->process->Reap(), OomKills() > child.mapped()->oom_kills_before);
+    MS_RETURN_NOT_OK(coordination_.Die(number, death.may_be_a_row, death.how));
+    if (death.how.empty()) return Status::OK();
+    say_(fmt::format("a worker died ({}): another takes its place", death.how));
+    if (child.mapped()->heard_at) {
+      num_dead_starts_ = 0;
+    } else if (death.may_be_a_row && ++num_dead_starts_ >= kDeadStartsMax) {
+      return EngineBroken(fmt::format(
+          "stopped: {} workers in a row died before they were at work (the last: {}): mend that "
+          "and "
+          "run the same command again; without --workers it may say more",
+          num_dead_starts_,
+          death.how
+      ));
+    }
+    return Status::OK();
   }
 
-  void KillThoseThatStandStill() {
+  // A little later than their leases go to others.
+  void KillThoseThatStandStill(Clock::time_point now) {
     for (const auto& [number, child] : children_) {
-      if (!child->heard_at || Clock::now() - *child->heard_at < kSilenceMax) continue;
+      if (!child->heard_at || now - *child->heard_at < options_.worker_silence * 4 / 3) continue;
       child->process->Signal(SIGKILL);  // its socket's end is next
     }
   }
@@ -166,12 +174,14 @@ class LocalWorkers {
   const JobOptions& options_;
   const Say& say_;
   std::map<std::int64_t, std::unique_ptr<Child>> children_;  // by their numbers
-  int num_soon_ = 0;
+  int num_dead_starts_ = 0;                                  // in a row
 };
 
 }  // namespace
 
-Status HostWorker(Storage& storage, const Say& say, std::stop_token stop) {
+Status HostWorker(
+    Storage& storage, const EngineMaker& make_engine, const Say& say, std::stop_token stop
+) {
   FrameReader frames(kChildSocket);
   const auto receive = [&frames]() -> Result<std::string> {
     while (true) {
@@ -187,7 +197,8 @@ Status HostWorker(Storage& storage, const Say& say, std::stop_token stop) {
     return receive();
   };
   MS_ASSIGN_OR_RETURN(const std::string welcome, receive());
-  MS_ASSIGN_OR_RETURN(const WorkerOptions options, DecodeWorkerOptions(welcome));
+  MS_ASSIGN_OR_RETURN(WorkerOptions options, DecodeWorkerOptions(welcome));
+  options.make_engine = make_engine;
   return RunWorker(storage, options, exchange, say, std::move(stop));
 }
 

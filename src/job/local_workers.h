@@ -12,7 +12,10 @@
 namespace millstream {
 
 /// What `millstream worker` does: a worker whose driver is at the other end of its standard input.
-Status HostWorker(Storage& storage, const Say& say, std::stop_token stop);
+/// `make_engine` as in WorkerOptions.
+Status HostWorker(
+    Storage& storage, const EngineMaker& make_engine, const Say& say, std::stop_token stop
+);
 
 /// Runs a job by `options.workers` workers until nothing is left to do; one that dies is replaced.
 /// `options` are the run's. At a stop they make durable what they have, and end.

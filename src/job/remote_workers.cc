@@ -21,6 +21,7 @@
 #include "job/coordination.h"
 #include "job/execute.h"
 #include "job/worker.h"
+#include "job/worker_death.h"
 #include "job/worker_wire.h"
 
 namespace millstream {
@@ -213,10 +214,11 @@ class RemoteWorkers {
       }
       case ClusterFrame::kDied: {
         const std::int64_t worker = in.I64();
-        const bool has_signal = in.I64() != 0;
-        const auto exit = static_cast<ExitCode>(in.I64());
-        const bool ended_well = exit == ExitCode::kComplete || exit == ExitCode::kStopped;
-        return coordination_.Die(worker, /*may_be_a_row=*/has_signal || !ended_well);
+        ChildProcess::Exit exit;
+        exit.signal = static_cast<int>(in.I64());
+        exit.code = static_cast<int>(in.I64());
+        const WorkerDeath death = DeathOf(exit, /*for_want_of_memory=*/in.I64() != 0);
+        return coordination_.Die(worker, death.may_be_a_row, death.how);
       }
       case ClusterFrame::kDrain:
         coordination_.Drain(in.I64());
@@ -310,7 +312,8 @@ Result<JobReport> RunOnCluster(
     const auto frame = carrier.Next(kTick);
     if (!frame && carrier.is_gone()) {
       return Status::IOError(
-          "the process that talks to the cluster has ended without a word of the job's end; run this "
+          "the process that talks to the cluster has ended without a word of the job's end; run "
+          "this "
           "again"
       );
     }

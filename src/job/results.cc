@@ -28,10 +28,6 @@ std::string KeyBytes(const ResultKey& key) {
   return out.Take();
 }
 
-std::string Hex(const Hash128& hash) {
-  return fmt::format("{:016x}{:016x}", hash.high, hash.low);
-}
-
 }  // namespace
 
 std::int64_t RowsIn(const LoadedRows& rows) {
@@ -42,8 +38,10 @@ std::int64_t RowsIn(const LoadedRows& rows) {
   return static_cast<std::int64_t>(found.size());
 }
 
-JobResults::JobResults(Ledger& ledger)
-    : ledger_(ledger), group_(IsObjectPath(ledger.layout().state) ? kStoreGroup : kDiskGroup) {
+JobResults::JobResults(Ledger& ledger, const BlamedRows* blamed)
+    : ledger_(ledger),
+      blamed_(blamed),
+      group_(IsObjectPath(ledger.layout().state) ? kStoreGroup : kDiskGroup) {
   thread_.Spawn([this](std::stop_token stop) { return SyncInGroups(stop); });
 }
 
@@ -52,10 +50,9 @@ JobResults::~JobResults() {
 }
 
 Result<std::unique_ptr<JobResults>> JobResults::Load(
-    Ledger& ledger, const std::vector<std::int64_t>& splits, Work work
+    Ledger& ledger, const std::vector<std::int64_t>& splits, const BlamedRows* blamed
 ) {
-  std::unique_ptr<JobResults> results(new JobResults(ledger));
-  if (work == Work::kRun) results->LoadBlamed();
+  std::unique_ptr<JobResults> results(new JobResults(ledger, blamed));
   for (const std::int64_t split : splits) {
     MS_RETURN_NOT_OK(results->Load(split));
     MutexLock lock(results->mutex_);
@@ -75,28 +72,9 @@ Status JobResults::Load(std::int64_t split) {
   return Status::OK();
 }
 
-// What drivers before blamed; an entry of another shape is of a later version.
-void JobResults::LoadBlamed() {
-  for (const JournalEntry& entry : ledger_.history().entries) {
-    if (entry.type != EntryType::kPoison) continue;
-    const auto number = [&](const char* name) { return entry.body.value(name, std::int64_t{-1}); };
-    const RowId row{static_cast<std::int32_t>(number("file")), number("record")};
-    const std::string step = entry.body.value("step", "");
-    Completion verdict;
-    verdict.reason = FinishReason::kError;
-    verdict.error_code = entry.body.value("code", "crash");
-    verdict.error_message = entry.body.value("why", "");
-    blamed_rows_.insert(row);
-    blamed_[KeyBytes({0, row, step, number("sample"), {}})] = {
-        entry.body.value("request", ""), std::move(verdict)
-    };
-  }
-}
-
 KnownResult JobResults::Find(const ResultKey& key) {
-  if (const auto blamed = blamed_.find(KeyBytes(key));
-      blamed != blamed_.end() && blamed->second.first == Hex(key.request)) {
-    return {blamed->second.second, {}};
+  if (blamed_ != nullptr) {
+    if (auto verdict = blamed_->VerdictOn(key)) return {std::move(verdict), {}};
   }
   std::vector<LoggedResult> entries;
   {
@@ -137,16 +115,7 @@ Status JobResults::KeepPrefix(const ResultKey& key, const std::vector<std::int32
 }
 
 Status JobResults::Blame(const ResultKey& key, const Completion& verdict) {
-  return ledger_.Record(
-      EntryType::kPoison,
-      {{"file", key.row.file},
-       {"record", key.row.record},
-       {"step", key.step},
-       {"sample", key.sample},
-       {"request", Hex(key.request)},
-       {"code", verdict.error_code},
-       {"why", verdict.error_message}}
-  );
+  return ledger_.Record(EntryType::kPoison, PoisonOf(key, verdict));
 }
 
 Status JobResults::Log(const ResultKey& key, LogKind kind, const std::string& bytes) {

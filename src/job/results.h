@@ -8,13 +8,12 @@
 #include <condition_variable>
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
 #include "base/task_scope.h"
+#include "job/blamed_rows.h"
 #include "ledger/ledger.h"
 #include "pipeline/result_store.h"
 
@@ -31,10 +30,11 @@ struct GroupLimits {
 
 class JobResults final : public ResultStore {
  public:
-  /// Loads what is logged of the open splits; the ledger must have begun, or be a worker's, and
-  /// must outlive it. A retry tries what was blamed once more.
+  /// Loads what is logged of the open splits. The ledger must have begun, or be a
+  /// worker's; it and `blamed`, if not
+  /// null, must outlive it: what is blamed there is not tried again.
   static Result<std::unique_ptr<JobResults>> Load(
-      Ledger& ledger, const std::vector<std::int64_t>& splits, Work work
+      Ledger& ledger, const std::vector<std::int64_t>& splits, const BlamedRows* blamed
   );
   ~JobResults() override;
   /// Loads what is logged of one more split, or, as others may have logged more, of one again: then
@@ -50,25 +50,21 @@ class JobResults final : public ResultStore {
   std::int64_t rows_found() const { return rows_found_; }
   /// What the log has lost to damage, in words.
   const std::vector<std::string>& damage() const { return damage_; }
-  /// Rows with a request that killed the engine in an earlier run.
-  const std::set<RowId>& blamed_rows() const { return blamed_rows_; }
   /// Forgets a split of which nothing more is asked.
   void Forget(std::int64_t split);
   /// Makes all durable and ends the thread. Returns the first failure of any sync.
   Status Finish();
 
  private:
-  explicit JobResults(Ledger& ledger);
-  void LoadBlamed();
+  JobResults(Ledger& ledger, const BlamedRows* blamed);
   Status Log(const ResultKey& key, LogKind kind, const std::string& bytes);
   Status SyncInGroups(std::stop_token stop);
 
   Ledger& ledger_;
+  const BlamedRows* const blamed_;
   const GroupLimits group_;
   std::int64_t rows_found_ = 0;  // at the start, as the damage
   std::vector<std::string> damage_;
-  std::set<RowId> blamed_rows_;
-  std::map<std::string, std::pair<std::string, Completion>> blamed_;  // by key: request, verdict
 
   struct Loaded {
     LoadedRows rows;

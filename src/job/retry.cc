@@ -279,7 +279,7 @@ class Retry {
     for (const Split& split : splits_) numbers.push_back(split.number);
     std::unique_ptr<JobResults> results;
     if (!job_.models.empty()) {
-      MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, Work::kRetry));
+      MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job_.ledger, numbers, job_.blamed.get()));
     }
     MS_ASSIGN_OR_RETURN(
         const JobEngines engines, StartEngines(job_, options_.make_engine, say_, stop_)

@@ -106,8 +106,9 @@ class Worker {
     job_.ledger->Join(options_.epoch, options_.number);
     job_.engine_threads = options_.threads;
     MS_ASSIGN_OR_RETURN(format_, OutputFormatOf(job_.spec));
-    MS_ASSIGN_OR_RETURN(results_, JobResults::Load(*job_.ledger, {}, Work::kRun));
-    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, results_->blamed_rows());
+    job_.blamed = std::make_unique<BlamedRows>(job_.ledger->history().entries);
+    MS_ASSIGN_OR_RETURN(results_, JobResults::Load(*job_.ledger, {}, job_.blamed.get()));
+    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, job_.blamed.get());
     held_parts_ = std::make_unique<HeldParts>(*breaker_);
     MS_ASSIGN_OR_RETURN(engines_, StartEngines(job_, options_.make_engine, say_, stop));
     monitor_.Start(0, {}, {});
@@ -148,6 +149,7 @@ class Worker {
       MutexLock lock(mutex_);
       report.done = done_;
       message.parts = published_;
+      message.num_poison = num_poison_;
     }
     for (const auto& [split, part] : message.parts) report.published.push_back(split);
     message.entries = job_.ledger ? job_.ledger->TakeEntries() : std::vector<JournalEntry>();
@@ -160,11 +162,14 @@ class Worker {
     }
     MS_ASSIGN_OR_RETURN(const std::string bytes, exchange_(Encode(message)));
     MS_ASSIGN_OR_RETURN(const WorkerAnswer answer, DecodeWorkerAnswer(bytes));
+    for (const JournalEntry& entry : answer.poison)
+      job_.blamed->Note(entry);  // before its rows come
     if (held_) held_->Apply(report, answer.orders);
     if (held_ && answer.drains) held_->GiveBack();
     if (answer.stops) work_.request_stop();
     MutexLock lock(mutex_);
     Forget(message);
+    num_poison_ += std::ssize(answer.poison);
     is_over_ = is_over_ || answer.orders.is_over;
     return Status::OK();
   }
@@ -255,6 +260,7 @@ class Worker {
   Mutex mutex_;
   std::vector<RowRange> done_ MS_GUARDED_BY(mutex_);
   std::map<std::int64_t, CommittedPart> published_ MS_GUARDED_BY(mutex_);
+  std::int64_t num_poison_ MS_GUARDED_BY(mutex_) = 0;  // entries that it was told
   bool is_over_ MS_GUARDED_BY(mutex_) = false;
 };
 

@@ -86,6 +86,26 @@ CommittedPart TakePart(WireReader& in) {
   return part;
 }
 
+void Put(WireWriter& out, const std::vector<JournalEntry>& entries) {
+  out.U64(entries.size());
+  for (const JournalEntry& entry : entries) {
+    out.U8(static_cast<std::uint8_t>(entry.type));
+    out.Text(entry.body.dump());
+  }
+}
+
+// False if one is no object.
+bool TakeEntries(WireReader& in, std::vector<JournalEntry>& entries) {
+  bool are_json = true;
+  Repeat(in, [&] {
+    JournalEntry& entry = entries.emplace_back();
+    entry.type = static_cast<EntryType>(in.U8());
+    entry.body = nlohmann::ordered_json::parse(in.Text(), nullptr, /*allow_exceptions=*/false);
+    are_json = are_json && entry.body.is_object();
+  });
+  return are_json;
+}
+
 void Put(WireWriter& out, const WorkerReport& report) {
   out.I64(report.worker);
   out.I64(report.number);
@@ -149,6 +169,7 @@ std::string Encode(const WorkerOptions& options) {
   out.U32(options.epoch);
   out.I64(options.number);
   out.I64(options.threads);
+  out.I64(options.interval.count());
   return out.Take();
 }
 
@@ -170,6 +191,7 @@ Result<WorkerOptions> DecodeWorkerOptions(std::string_view bytes) {
   options.epoch = in.U32();
   options.number = in.I64();
   options.threads = static_cast<int>(in.I64());
+  options.interval = std::chrono::milliseconds(in.I64());
   if (!in.Finish().ok()) return Foreign("a job");
   return options;
 }
@@ -183,11 +205,8 @@ std::string Encode(const WorkerMessage& message) {
     out.I64(split);
     Put(out, part);
   }
-  out.U64(message.entries.size());
-  for (const JournalEntry& entry : message.entries) {
-    out.U8(static_cast<std::uint8_t>(entry.type));
-    out.Text(entry.body.dump());
-  }
+  Put(out, message.entries);
+  out.I64(message.num_poison);
   Put(out, message.rows);
   out.U64(message.errors.size());
   for (const auto& [code, sample] : message.errors) {
@@ -211,13 +230,8 @@ Result<WorkerMessage> DecodeWorkerMessage(std::string_view bytes) {
     const std::int64_t split = in.I64();
     message.parts[split] = TakePart(in);
   });
-  bool are_json = true;
-  Repeat(in, [&] {
-    JournalEntry& entry = message.entries.emplace_back();
-    entry.type = static_cast<EntryType>(in.U8());
-    entry.body = nlohmann::ordered_json::parse(in.Text(), nullptr, /*allow_exceptions=*/false);
-    are_json = are_json && entry.body.is_object();
-  });
+  const bool are_json = TakeEntries(in, message.entries);
+  message.num_poison = in.I64();
   message.rows = TakeCounts(in);
   Repeat(in, [&] {
     JobMonitor::ErrorSample& sample = message.errors[in.Text()];
@@ -243,6 +257,7 @@ std::string Encode(const WorkerAnswer& answer) {
   out.U64(orders.end.size());
   for (const std::int64_t lease : orders.end) out.I64(lease);
   out.Bool(orders.is_over);
+  Put(out, answer.poison);
   out.Bool(answer.drains);
   out.Bool(answer.stops);
   return out.Take();
@@ -257,9 +272,10 @@ Result<WorkerAnswer> DecodeWorkerAnswer(std::string_view bytes) {
   }
   Repeat(in, [&] { answer.orders.end.push_back(in.I64()); });
   answer.orders.is_over = in.Bool();
+  const bool are_json = TakeEntries(in, answer.poison);
   answer.drains = in.Bool();
   answer.stops = in.Bool();
-  if (!in.Finish().ok()) return Foreign("orders");
+  if (!in.Finish().ok() || !are_json) return Foreign("orders");
   return answer;
 }
 

@@ -23,6 +23,7 @@ struct WorkerMessage {
   WorkerReport report;
   std::map<std::int64_t, CommittedPart> parts;  // of report.published
   std::vector<JournalEntry> entries;            // for the journal
+  std::int64_t num_poison = 0;                  // how many entries of WorkerAnswer::poison it has
   // Of its life so far:
   RowCounts rows;
   std::map<std::string, JobMonitor::ErrorSample> errors;
@@ -36,6 +37,9 @@ struct WorkerMessage {
 /// What it is to do.
 struct WorkerAnswer {
   WorkerOrders orders;
+  /// POISON entries of the driver's time, in order, without the first that the worker has: to be
+  /// noted before the orders are followed.
+  std::vector<JournalEntry> poison;
   bool drains = false;  // finish what is begun, give the rest back, and leave
   bool stops = false;   // cut short what is begun, make durable what it has, and leave
 };

@@ -27,6 +27,7 @@ WorkerMessage SomeMessage() {
   part.counts = {1, 1, 0};
   part.errors = FileMark{"e", 2};
   message.entries = {{EntryType::kPoison, 0, {{"row", 5}}}};
+  message.num_poison = 4;
   message.rows = {5, 6, 7};
   message.errors["parse"] = {6, "a.jsonl:3: no JSON"};
   message.stats.prompt_tokens = 8;
@@ -48,6 +49,7 @@ TEST(WorkerWireTest, AMessageComesOutAsItWentIn) {
   EXPECT_TRUE(IsSame(read->parts.at(9), SomeMessage().parts.at(9)));
   EXPECT_EQ(read->parts.at(4).skipped_rows, std::string("\0\x01", 2));
   EXPECT_EQ(read->entries[0].body, SomeMessage().entries[0].body);
+  EXPECT_EQ(read->num_poison, 4);
   EXPECT_EQ(read->errors.at("parse").example, "a.jsonl:3: no JSON");
   EXPECT_EQ(read->exit, ExitCode::kEngineBroken);
 }
@@ -60,12 +62,14 @@ TEST(WorkerWireTest, OptionsComeOutAsTheyWentIn) {
   options.epoch = 4;
   options.number = 9;
   options.threads = 2;
+  options.interval = std::chrono::milliseconds(30);
   const std::string bytes = Encode(options);
   const auto read = DecodeWorkerOptions(bytes);
   ASSERT_TRUE(read.ok()) << read.status().message();
   EXPECT_EQ(Encode(*read), bytes);
   EXPECT_EQ(read->job.overrides.sets, options.job.overrides.sets);
   EXPECT_EQ(read->job.overrides.output, "out/b");
+  EXPECT_EQ(read->interval, options.interval);
   EXPECT_FALSE(DecodeWorkerOptions(bytes.substr(1)).ok());
 }
 
@@ -75,12 +79,16 @@ TEST(WorkerWireTest, AnAnswerComesOutAsItWentIn) {
   answer.orders.shorten = {{4, {0, 0, 8}}};
   answer.orders.end = {1, 2};
   answer.orders.is_over = true;
+  answer.poison = {
+      {EntryType::kPoison, 0, {{"record", 5}}}, {EntryType::kPoison, 0, {{"record", 7}}}
+  };
   answer.drains = true;
   const std::string bytes = Encode(answer);
   const auto read = DecodeWorkerAnswer(bytes);
   ASSERT_TRUE(read.ok()) << read.status().message();
   EXPECT_EQ(Encode(*read), bytes);
   EXPECT_EQ(read->orders.take[1].range, (RowRange{1, 3, 9}));
+  EXPECT_EQ(read->poison.at(1).body, answer.poison[1].body);
   EXPECT_TRUE(read->drains);
 }
 

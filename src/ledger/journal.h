@@ -27,7 +27,7 @@ enum class EntryType : std::uint8_t {
   kReplace = 3,     // parts: [{split, old, new, ...}]: about to be exchanged
   kSpecAccept = 4,  // a changed spec becomes the job's
   kAppend = 5,      // a further plan generation
-  kPoison = 6,      // a row that killed its engine
+  kPoison = 6,      // a row that killed its engine, or workers
   kDrain = 8,       // stopped on request
   kBreaker = 9,     // stopped by the circuit breaker
   kDone = 10,       // success.json of a generation stands

@@ -206,7 +206,11 @@ class Run {
 
   Status Read(std::stop_token stop) {
     SplitReader reader(
-        *input_.snapshot, *input_.input, input_.job->input_columns, options_.batch_rows
+        *input_.snapshot,
+        *input_.input,
+        input_.job->input_columns,
+        options_.batch_rows,
+        input_.unread
     );
     while (true) {
       const auto pieces = OpenNext(stop);
@@ -232,33 +236,56 @@ class Run {
   }
 
   Status ReadPiece(SplitReader& reader, const Piece& piece, std::stop_token stop) {
-    const std::int64_t num_rows = piece.split.num_rows;
-    MS_RETURN_NOT_OK(reader.Open(piece.split));
-    std::int64_t index = 0;
-    while (true) {
-      const std::int64_t end = std::min(piece.end, input_.work->EndOf(piece.number));
-      if (index >= end && end < num_rows) break;
-      MS_ASSIGN_OR_RETURN(std::optional<InputBatch> input, reader.Next());
-      if (!input && index == num_rows) break;
-      const std::int64_t count = input ? input->columns->num_rows() : 0;
-      if (!input || index + count > num_rows) {
-        return Conflict(fmt::format(
-            "the input changed while it was read: split {} has {} records, planned were {}",
-            piece.split.number,
-            index + count,
-            num_rows
-        ));
+    std::int64_t index = piece.begin;
+    while (index < EndOf(piece)) {
+      const std::int64_t end = piece.EndOfAlike(index);
+      if (piece.Has(index)) {
+        MS_ASSIGN_OR_RETURN(index, ReadRows(reader, piece, index, end, stop));
+        if (stop.stop_requested()) return Status::OK();
+      } else {
+        index = end;
       }
+    }
+    MS_RETURN_NOT_OK(sink_.Count(piece.number, piece.Count(index, piece.end)));
+    return sink_.EndReading(piece.number);
+  }
+
+  std::int64_t EndOf(const Piece& piece) const {
+    return std::min(piece.end, input_.work->EndOf(piece.number));
+  }
+
+  // Reads rows [begin, end) of a piece, or those that are left of it, and none else: of another a
+  // worker may die. Returns where it has stopped.
+  Result<std::int64_t> ReadRows(
+      SplitReader& reader,
+      const Piece& piece,
+      std::int64_t begin,
+      std::int64_t end,
+      std::stop_token stop
+  ) {
+    MS_RETURN_NOT_OK(reader.Open(SliceOf(piece.split, begin, end)));
+    std::int64_t index = begin;
+    while (index < EndOf(piece)) {
+      MS_ASSIGN_OR_RETURN(std::optional<InputBatch> input, reader.Next());
+      if (!input) break;
+      const std::int64_t count = input->columns->num_rows();
       MS_ASSIGN_OR_RETURN(
           RowBatch batch, StartRows(*input_.job, *std::move(input), piece, index, sink_)
       );
       index += count;
       if (batch.num_rows() == 0) continue;
-      if (!in_flight_.Admit(piece.number, BatchBytes(batch), stop)) return Status::OK();
+      if (!in_flight_.Admit(piece.number, BatchBytes(batch), stop)) break;
       MS_RETURN_NOT_OK(Process(0, std::move(batch)));
     }
-    MS_RETURN_NOT_OK(sink_.Count(piece.number, piece.Count(index, num_rows)));
-    return sink_.EndReading(piece.number);
+    if (index < std::min(end, EndOf(piece)) && !stop.stop_requested()) {
+      return Conflict(fmt::format(
+          "the input changed while it was read: split {} ends after {} records, planned were {}",
+          piece.split.number,
+          index,
+          piece.split.num_rows
+      ));
+    }
+    return index;
   }
 
   // No more rows will reach step `number`.
@@ -608,30 +635,29 @@ Result<RowBatch> StartRows(
     arrays.push_back(batch.columns->column(index));
   }
   batch.kept = arrow::RecordBatch::Make(arrow::schema(std::move(fields)), count, std::move(arrays));
-  const bool has_all = piece.Count(first_index, first_index + count) == count;
-  if (has_all && input.errors.empty() && input.skipped.empty()) return batch;
+  if (input.errors.empty() && input.skipped.empty()) return batch;
 
-  std::vector<std::int64_t> good, bad, foreign;
+  std::vector<std::int64_t> good, bad;
   FinishedRows failed{RowStatus::kError, {}, {}};
   auto error = input.errors.begin();
   auto skipped = input.skipped.begin();
   for (std::int64_t row = 0; row < count; ++row) {
-    const bool is_bad = error != input.errors.end() && error->first == row;
-    const bool is_foreign = skipped != input.skipped.end() && *skipped == row;
-    if (piece.Has(first_index + row)) {
-      (is_bad ? bad : is_foreign ? foreign : good).push_back(row);
-      if (is_bad) failed.errors.push_back(std::move(error->second));
+    if (error != input.errors.end() && error->first == row) {
+      bad.push_back(row);
+      failed.errors.push_back(std::move((error++)->second));
+    } else if (skipped != input.skipped.end() && *skipped == row) {
+      ++skipped;
+    } else {
+      good.push_back(row);
     }
-    error += is_bad ? 1 : 0;
-    skipped += is_foreign ? 1 : 0;
   }
   if (!bad.empty()) {
     MS_ASSIGN_OR_RETURN(failed.batch, TakeRows(batch, bad));
     MS_RETURN_NOT_OK(end.Finish(std::move(failed)));
   }
-  if (!foreign.empty()) {
-    MS_ASSIGN_OR_RETURN(RowBatch others, TakeRows(batch, foreign));
-    MS_RETURN_NOT_OK(end.Finish({RowStatus::kSkipped, std::move(others), {}}));
+  if (!input.skipped.empty()) {
+    MS_ASSIGN_OR_RETURN(RowBatch foreign, TakeRows(batch, input.skipped));
+    MS_RETURN_NOT_OK(end.Finish({RowStatus::kSkipped, std::move(foreign), {}}));
   }
   return TakeRows(batch, good);
 }

@@ -52,6 +52,7 @@ struct RunnerInput {
   ResultStore* results = nullptr;  // knows and keeps answers; none: nothing is known or kept
   /// When requested, no more rows are begun and the run ends with those in the engine.
   std::stop_token drain;
+  const UnreadRows* unread = nullptr;  // rows that fail without being read, if any
   std::atomic<std::int64_t>* bytes_in_flight = nullptr;  // always shows them
 };
 

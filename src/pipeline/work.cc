@@ -13,6 +13,12 @@ std::int64_t Piece::Count(std::int64_t from, std::int64_t to) const {
   return std::count(chosen->begin() + from, chosen->begin() + to, true);
 }
 
+std::int64_t Piece::EndOfAlike(std::int64_t row) const {
+  if (chosen == nullptr) return end;
+  const auto from = chosen->begin() + row, to = chosen->begin() + end;
+  return std::find(from, to, !*from) - chosen->begin();
+}
+
 // Runs of consecutive splits, so that readers of one file seldom skip what another reads; short
 // enough that all end at about the same time.
 Result<std::vector<Piece>> FixedWork::Next(int readers, std::stop_token /*stop*/) {

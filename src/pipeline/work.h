@@ -32,6 +32,8 @@ struct Piece {
   }
   /// How many of its rows are at a place in [from, to).
   std::int64_t Count(std::int64_t from, std::int64_t to) const;
+  /// Where the rows end that it has as this one, or has not as it has not this one.
+  std::int64_t EndOfAlike(std::int64_t row) const;
 };
 
 /// Gives a run its work. Rows of a piece may be taken back until they are begun: those from some

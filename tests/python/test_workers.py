@@ -3,7 +3,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import threading
@@ -11,6 +10,7 @@ import threading
 import pytest
 from conftest import ROOT, read_rows
 from openai_stub import Server, answer_of
+from torture import DRIVER, workers_of
 
 BINARY = ROOT / "build/release/bin/millstream"
 STEPS = "steps: [{generate: {model: big, prompt: 'Say {{ text }}', as: answer}}]\n"
@@ -48,15 +48,6 @@ def digest(millstream, output):
     return millstream("verify", output, "--deep", "--digest").stdout.splitlines()[-1]
 
 
-def workers_of(pid):
-    tasks = pathlib.Path(f"/proc/{pid}/task")
-    found = []
-    for task in tasks.iterdir() if tasks.exists() else []:
-        children = task / "children"
-        found += [int(child) for child in children.read_text().split()] if children.exists() else []
-    return found
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("output", ["out", "out.jsonl", "out.csv"])
 def test_the_output_is_that_of_one_process(millstream, tmp_path, workers, output):
@@ -82,7 +73,7 @@ def test_workers_that_are_killed_cost_no_row_and_no_answer_twice(tmp_path):
         said = processes[0].communicate()[1]
         assert processes[0].returncode == 0, said
         answered = sum(server.answered.values())
-    assert said.count("a worker died of signal 9") == 3
+    assert said.count("a worker died (SIGKILL)") == 3
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(400)]
     assert answered <= 400 + 3 * 24  # those in flight at a kill, and just answered, once more
 
@@ -111,6 +102,42 @@ def test_a_model_that_fails_each_row_stops_the_job(millstream, tmp_path):
     with Server() as server:
         millstream("run", write_job(tmp_path, served(server), STEPS), "--workers", 2)
     assert all(row["_status"] == "ok" for row in read_rows(tmp_path / "out"))
+
+
+def run_with_a_row_that_kills(folder, signal_number):
+    subprocess.run([DRIVER, "model", folder / "tiny.gguf"], check=True)
+    steps = "steps: [{generate: {model: big, raw_prompt: '{{ text }}', as: answer, max_tokens: 8}}]\n"
+    job = write_job(folder, "models: {big: {path: tiny.gguf}}\n", steps)
+    rows = folder / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"row 57"', f'"kill {int(signal_number)}"'))
+    command = [DRIVER, "run", job, "1", folder / "asked", "0", "0", "2"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("how", ["SIGSEGV", "SIGABRT"])
+def test_a_row_that_kills_workers_fails_alone(millstream, tmp_path, how):
+    ran = run_with_a_row_that_kills(tmp_path, signal.Signals[how])
+    assert ran.returncode == 0, ran.stderr
+    assert (
+        f"rows.jsonl:58 fails with the code crash: 3 workers died with this row alone (the last: {how})" in ran.stderr
+    )
+    found = read_rows(tmp_path / "out")
+    failed = found.pop(57)
+    assert failed["_error"] == {
+        "step": "read",
+        "code": "crash",
+        "message": f"workers die of this row alone: {how}",
+    }
+    assert failed["text"] is None
+    assert [row["answer"] for row in found] == [f"row {row} @1@" for row in range(400) if row != 57]
+    assert "400 rows: 399 ok, 1 error" in millstream("verify", tmp_path / "out", "--deep").stdout
+
+
+def test_workers_that_somebody_kills_are_no_rows_fault(tmp_path):
+    ran = run_with_a_row_that_kills(tmp_path, signal.SIGKILL)
+    assert ran.returncode == 3, ran.stderr
+    assert "stopped: 30 workers in a row died (the last: SIGKILL) and no row was finished" in ran.stderr
+    assert "crash" not in ran.stderr
 
 
 def test_the_same_answers_come_of_the_real_model(millstream, tmp_path):

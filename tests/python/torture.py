@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests that kill processes share: a job whose answers name the attempt that gave them, and its oracle."""
 
+import contextlib
 import json
 import os
+import pathlib
 import random
 import re
 import signal
@@ -52,6 +54,11 @@ def status_of(record):
     return "error check_failed" if record % 5 == 0 else "ok"
 
 
+def asked_in(file):
+    """The records that are named in what an engine was asked."""
+    return {int(row) for row in re.findall(r"row (\d+)\n", file.read_text())}
+
+
 class KilledJob:
     """A job in a folder of its own, run by processes that are killed; `look` judges what each left."""
 
@@ -61,6 +68,7 @@ class KilledJob:
         self.state = folder / f"{self.output}.millstream"
         self.environment = None  # this process's
         self.had_two_drivers = False  # then a row may be asked for by both
+        self.names_attempts = True  # in its answers; else they are those of any undisturbed run
         self.attempts = 0
         self.parts = {}  # by name, as they were first seen
         self.logged = {}  # by record: the attempts whose answer was durable
@@ -74,25 +82,29 @@ class KilledJob:
         )
         (folder / "job.yaml").write_text(JOB.replace("OUTPUT", str(self.output)))
 
-    def start(self, kill_at=0):
+    def start(self, kill_at=0, row_ms=0, workers=0, silence_ms=0):
         """A new attempt."""
         self.attempts += 1
-        command = [DRIVER, "run", self.folder / "job.yaml", str(self.attempts)]
-        command += [self.folder / f"asked-{self.attempts}", kill_at]
+        command = [DRIVER, "run", self.folder / "job.yaml", self.attempts if self.names_attempts else 0]
+        command += [self.folder / f"asked-{self.attempts}", kill_at, row_ms, workers, silence_ms]
         return subprocess.Popen(
             list(map(str, command)), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def _asked(self, attempt):
-        """The records that an attempt asked the engine for."""
-        file = self.folder / f"asked-{attempt}"
-        return {int(row) for row in re.findall(r"row (\d+)\n", file.read_text())} if file.exists() else set()
+        """The records that an attempt asked the engine for, or its workers."""
+        files = [*self.folder.glob(f"asked-{attempt}"), *self.folder.glob(f"asked-{attempt}-*")]
+        return set().union(*map(asked_in, files))
 
     def part_files(self):
         return {part.name: part.read_bytes() for part in self.output.glob("*")}
 
     def row_logs(self):
-        return [log.read_bytes() for log in (self.state / "rows").glob("*/*")]
+        found = []
+        for log in (self.state / "rows").glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # who is at work has just published its split
+                found.append(log.read_bytes())
+        return found
 
     def manifest(self):
         return json.loads((self.state / "success.json").read_text())
@@ -107,9 +119,13 @@ class KilledJob:
             assert re.fullmatch(r"part-\d{6}\.jsonl", name), name
             assert self.parts.setdefault(name, content) == content, f"{name} changed after it was seen"
         assert set(self.parts) == set(found), "a part is gone"
-        durable = b"".join([*self.parts.values(), *self.row_logs()])
-        for record, attempt in re.findall(rb"row (\d+) @(\d+)@", durable):
-            self.logged.setdefault(int(record), set()).add(int(attempt))
+        for record, attempt in self.durable():
+            self.logged.setdefault(record, set()).add(attempt)
+
+    def durable(self):
+        """Answers that stand, in parts and in row logs: records, each with the attempt that gave it."""
+        bytes_that_stand = b"".join([*self.row_logs(), *self.part_files().values()])  # a log goes after its part came
+        return {(int(record), int(attempt)) for record, attempt in re.findall(rb"row (\d+) @(\d+)@", bytes_that_stand)}
 
     def run_to_end(self):
         """Without a kill: exit code 0, and all is whole. Returns the calls to the disk."""
@@ -134,6 +150,9 @@ class KilledJob:
             found = re.fullmatch(rf"row {record} @(\d+)@", row["answer"])
             assert found, row
             attempt = int(found[1])
+            if not self.names_attempts:
+                assert attempt == 0 and any(record in asked for asked in self.asked), row
+                continue
             assert record in self.asked[attempt - 1], (
                 f"record {record} has an answer that attempt {attempt} did not give"
             )
@@ -165,6 +184,15 @@ def stop(process):
         return False
     process.send_signal(signal.SIGSTOP)
     return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_STOPPED
+
+
+def workers_of(pid):
+    """The processes that a driver has started."""
+    found = []
+    with contextlib.suppress(OSError):  # it has ended
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def choices(*what):
