@@ -224,7 +224,7 @@ class Worker {
     JobResults* const results = job_.models.empty() ? nullptr : results_.get();
     LoadingWork work(*held_, results);
     LeaseSink sink(*held_, results, assembler);
-    const Status ran =
+    Status ran =
         RunWork(job_, work, job_options_, engines_, monitor_, sink, results, breaker_.get(), stop);
     MS_RETURN_NOT_OK(results_->Finish());
     return ran;

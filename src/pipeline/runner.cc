@@ -50,7 +50,8 @@ class CountingSink final : public RowSink {
       MutexLock lock(mutex_);
       const auto found = open_.find(piece);
       MS_CHECK(found != open_.end() && found->second.left >= count);
-      if ((found->second.left -= count) > 0) return Status::OK();
+      found->second.left -= count;
+      if (found->second.left > 0) return Status::OK();
       ended = std::move(found->second.piece);
       open_.erase(found);
     }
@@ -367,8 +368,9 @@ class Run {
           std::move(row.check)
       };
       std::vector<Request> requests = TakeKnown(state, std::move(row.requests), pending);
-      if (!requests.empty() && (!WaitForRoom(state, requests, stop) || stop.stop_requested()))
+      if (!requests.empty() && (!WaitForRoom(state, requests, stop) || stop.stop_requested())) {
         break;
+      }
       const RowRef& place = batch->rows[static_cast<std::size_t>(row.row)];
       if (state.segment == 0 && !input_.work->Begin(place)) {
         MS_RETURN_NOT_OK(sink_.Count(place.piece, 1));
