@@ -101,9 +101,10 @@ class KilledJob:
 
     def row_logs(self):
         found = []
-        for log in (self.state / "rows").glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):  # who is at work has just published its split
-                found.append(log.read_bytes())
+        for folder, _, logs in os.walk(self.state / "rows"):  # passes over what is gone
+            for log in logs:
+                with contextlib.suppress(FileNotFoundError):  # who is at work has just published its split
+                    found.append(pathlib.Path(folder, log).read_bytes())
         return found
 
     def manifest(self):
