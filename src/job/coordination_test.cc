@@ -241,6 +241,38 @@ using ModelCoordinationTest = CoordinationTest;
 
 INSTANTIATE_TEST_SUITE_P(Jobs, ModelCoordinationTest, testing::Values(true));
 
+TEST_P(ModelCoordinationTest, AWorkerThatComputesOtherwiseIsRefusedUnlessTheJobDoesNotMind) {
+  const std::string here = job_.plan.instruction_set;
+  const std::string other = here == "reference" ? "avx2" : "reference";
+  const Exchange exchange = [this](std::string_view report) {
+    return coordination_->Hear(report, {});
+  };
+  // What answers are known by.
+  const auto identity = [this] {
+    const auto job = PrepareJob(*local_, options_, PrepareFor::kPreview, say_, {});
+    return job->models.begin()->second.identity;
+  };
+  const std::string strict_here = identity();
+  setenv("MILLSTREAM_ISA", other.c_str(), 1);
+  EXPECT_NE(identity(), strict_here);
+  const Status refused = WorkAs(2, exchange);
+  options_.overrides.sets.emplace_back("reproducible", "relaxed");
+  const std::string relaxed_there = identity();
+  const Status worked = WorkAs(3, exchange);
+  unsetenv("MILLSTREAM_ISA");
+  EXPECT_EQ(identity(), relaxed_there);
+  EXPECT_EQ(
+      refused.message(),
+      "this worker's machine computes otherwise (instruction set " + other +
+          ") than the job's rows so far (" + here +
+          "), so that answers may differ between them. Either set `isa: reference` for the whole "
+          "job, which all of its machines have, or `reproducible: relaxed`, if such differences do "
+          "not matter"
+  );
+  ASSERT_TRUE(worked.ok()) << worked;
+  EXPECT_EQ(small_.Found("out"), SmallJob::Expected(true));
+}
+
 // The whole of a divided split is published by another worker than the one whose engine died.
 TEST_P(ModelCoordinationTest, ARowThatKilledTheEngineOfOneWorkerIsNotTriedByAnother) {
   std::vector<JournalEntry> poison;
