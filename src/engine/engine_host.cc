@@ -186,19 +186,21 @@ std::vector<std::string> NativeHostCommand(
       std::to_string(options.threads),
       std::string(ComputeName(options.compute)),
       std::to_string(options.step_tokens),
-      std::to_string(options.max_sequences)
+      std::to_string(options.max_sequences),
+      options.isa
   };
 }
 
 Status HostNativeEngine(const std::vector<std::string>& arguments) {
   NativeEngineOptions options;
-  if (arguments.size() != 7 || !ParseNumber(arguments[1], &options.context) ||
+  if (arguments.size() != 8 || !ParseNumber(arguments[1], &options.context) ||
       !ParseNumber(arguments[2], &options.memory_bytes) ||
       !ParseNumber(arguments[3], &options.threads) ||
       !ParseNumber(arguments[5], &options.step_tokens) ||
       !ParseNumber(arguments[6], &options.max_sequences)) {
     return Status::Invalid("engine-host is what `isolate: true` starts, and not for people");
   }
+  options.isa = arguments[7];
   for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
     if (arguments[4] == ComputeName(compute)) options.compute = compute;
   }

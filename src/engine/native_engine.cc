@@ -31,22 +31,26 @@ std::size_t Size(std::int64_t count) {
   return static_cast<std::size_t>(count);
 }
 
+constexpr std::string_view kAutoIsa = "auto";
+
 std::string_view ForcedIsa() {
   const char* name = std::getenv("MILLSTREAM_ISA");
   return name != nullptr ? name : "";
 }
 
-Result<Isa> ChooseIsa() {
-  const std::string_view name = ForcedIsa();
-  if (name.empty()) return kernels::FastestIsa();
+Result<Isa> ChooseIsa(const std::string& given) {
+  const bool is_forced = !ForcedIsa().empty();
+  const std::string name = is_forced ? std::string(ForcedIsa()) : given;
+  if (name == kAutoIsa) return kernels::FastestIsa();
+  const char* const where = is_forced ? "MILLSTREAM_ISA" : "isa";
   const auto isa = kernels::IsaByName(name);
   if (!isa) {
     return Status::Invalid(
-        "MILLSTREAM_ISA is \"", name, "\", which is none of reference, avx2, avx512, avx512_bf16"
+        where, " is \"", name, "\", which is none of reference, avx2, avx512, avx512_bf16"
     );
   }
   if (!kernels::IsSupported(*isa)) {
-    return Status::Invalid("MILLSTREAM_ISA is ", name, ", which this machine does not have");
+    return Status::Invalid(where, " is ", name, ", which this machine does not have");
   }
   return *isa;
 }
@@ -394,9 +398,11 @@ Status CheckOptions(const NativeEngineOptions& options, const LanguageModel& mod
 
 }  // namespace
 
-Compute ResolveCompute(Compute compute) {
+Compute ResolveCompute(Compute compute, std::string_view isa) {
   if (compute != Compute::kAuto) return compute;
-  return kernels::HasBf16() ? Compute::kBF16 : Compute::kF32;
+  const bool has_bf16 =
+      isa == kAutoIsa ? kernels::HasBf16() : isa == kernels::IsaName(Isa::kAvx512Bf16);
+  return has_bf16 ? Compute::kBF16 : Compute::kF32;
 }
 
 Compute ComputeFromName(std::string_view name) {
@@ -415,16 +421,26 @@ std::string_view ComputeName(Compute compute) {
   return "auto";
 }
 
-std::string_view InstructionSet() {
-  return ForcedIsa().empty() ? kernels::IsaName(kernels::FastestIsa()) : ForcedIsa();
+std::string_view InstructionSet(std::string_view isa) {
+  if (!ForcedIsa().empty()) return ForcedIsa();
+  return isa == kAutoIsa ? kernels::IsaName(kernels::FastestIsa()) : isa;
+}
+
+std::string_view CommonInstructionSet(std::string_view one, std::string_view other) {
+  // Each has those before it.
+  for (const Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
+    const std::string_view name = kernels::IsaName(isa);
+    if (one == name || other == name) return name;
+  }
+  return kernels::IsaName(Isa::kAvx512Bf16);
 }
 
 Result<std::unique_ptr<Engine>> MakeNativeEngine(
     std::shared_ptr<const LanguageModel> model, const NativeEngineOptions& options
 ) {
   MS_RETURN_NOT_OK(CheckOptions(options, *model));
-  MS_ASSIGN_OR_RETURN(const Isa isa, ChooseIsa());
-  const bool bf16 = ResolveCompute(options.compute) == Compute::kBF16;
+  MS_ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
+  const bool bf16 = ResolveCompute(options.compute, options.isa) == Compute::kBF16;
   const kernels::Kernels& table =
       kernels::GetKernels(isa, bf16 ? Precision::kBf16 : Precision::kF32);
   const std::int64_t context = options.context > 0 ? options.context : model->context;

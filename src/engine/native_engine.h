@@ -22,18 +22,22 @@ struct NativeEngineOptions {
   std::uint64_t memory_bytes = 0;  // KV cache; 0: a share of RAM
   int threads = 0;                 // 0: all cores
   Compute compute = Compute::kAuto;
+  std::string isa = "auto";          // the instruction set's name; auto: the machine's fastest
   std::int64_t step_tokens = 256;    // token budget of a step
   std::int64_t max_sequences = 256;  // running at once
 };
 
-/// The compute that kAuto means on this machine, for the plan: bf16 where the CPU has AVX512_BF16,
-/// else f32.
-Compute ResolveCompute(Compute compute);
+/// The compute that kAuto means for the plan: with the instruction set avx512_bf16 bf16, with
+/// others f32; if the set is "auto", bf16 where the CPU has AVX512_BF16, else f32.
+Compute ResolveCompute(Compute compute, std::string_view isa);
 std::string_view ComputeName(Compute compute);   // "auto", "f32", "bf16"
 Compute ComputeFromName(std::string_view name);  // kAuto, if it is none
 /// The instruction set that the kernels use: "avx512_bf16", "avx512", "avx2", "reference"
-/// (MILLSTREAM_ISA forces one; MakeNativeEngine says so if the machine lacks it).
-std::string_view InstructionSet();
+/// if `isa` is auto, else `isa` (MILLSTREAM_ISA forces one; MakeNativeEngine says so if the machine
+/// lacks it).
+std::string_view InstructionSet(std::string_view isa);
+/// Which of two instruction sets' names both have whose machines these are.
+std::string_view CommonInstructionSet(std::string_view one, std::string_view other);
 
 /// Loads the weights and starts the compute threads. A request that cannot be served completes with
 /// one of the codes invalid_request, context_overflow, out_of_kv_memory, grammar_failed,

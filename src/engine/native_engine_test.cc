@@ -239,10 +239,29 @@ TEST_F(NativeEngineTest, SaysWhatIsWrongWithItsOptions) {
       "MILLSTREAM_ISA is \"mmx\", which is none of reference, avx2, avx512, avx512_bf16"
   );
   setenv("MILLSTREAM_ISA", "reference", 1);
-  EXPECT_EQ(InstructionSet(), "reference");
+  EXPECT_EQ(InstructionSet("avx2"), "reference");
   EXPECT_TRUE(MakeNativeEngine(tiny, Options()).ok());
   unsetenv("MILLSTREAM_ISA");
-  EXPECT_NE(ResolveCompute(Compute::kAuto), Compute::kAuto);
+  EXPECT_NE(ResolveCompute(Compute::kAuto, "auto"), Compute::kAuto);
+}
+
+TEST_F(NativeEngineTest, ComputesWithTheInstructionSetThatItIsTold) {
+  NativeEngineOptions options = Options();
+  options.isa = "reference";
+  EXPECT_TRUE(MakeNativeEngine(tiny, options).ok());
+  EXPECT_EQ(InstructionSet("reference"), "reference");
+  EXPECT_EQ(InstructionSet("auto"), kernels::IsaName(kernels::FastestIsa()));
+  EXPECT_EQ(ResolveCompute(Compute::kAuto, "avx512"), Compute::kF32);
+  EXPECT_EQ(ResolveCompute(Compute::kAuto, "avx512_bf16"), Compute::kBF16);
+  EXPECT_EQ(ResolveCompute(Compute::kBF16, "avx2"), Compute::kBF16);
+  options.isa = "mmx";
+  EXPECT_EQ(
+      MakeNativeEngine(tiny, options).status().message(),
+      "isa is \"mmx\", which is none of reference, avx2, avx512, avx512_bf16"
+  );
+  EXPECT_EQ(CommonInstructionSet("avx512_bf16", "avx2"), "avx2");
+  EXPECT_EQ(CommonInstructionSet("avx512", "avx512_bf16"), "avx512");
+  EXPECT_EQ(CommonInstructionSet("avx512", "reference"), "reference");
 }
 
 /// Mean negative log-likelihood per token over smollm2-nll.jsonl, by our model, and as expected.

@@ -68,10 +68,14 @@ Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   }
   // Before the coordinator knows: what it takes for done is in the journal.
   MS_RETURN_NOT_OK(ledger_.NotePublished(message.parts));
-  if (!message.failure.empty()) return FailureOf(message);
+  // One that works for a driver before this: what it has done counts, and it is to begin anew, with
+  // this one's epoch. What has failed may have failed because this one took over.
+  const bool is_of_another = message.epoch != ledger_.epoch();
+  if (is_of_another) message.report.leaves = true;
+  if (!is_of_another && !message.failure.empty()) return FailureOf(message);
   WorkerAnswer answer;
-  answer.stops = stops_;
-  answer.drains = stops_ || drains_ || draining_.contains(message.report.worker);
+  answer.stops = stops_ || is_of_another;
+  answer.drains = answer.stops || drains_ || draining_.contains(message.report.worker);
   if (answer.drains) coordinator_.Drain(message.report.worker);
   const std::int64_t known_before = coordinator_.num_news();
   answer.orders = coordinator_.Hear(message.report, now);

@@ -40,11 +40,11 @@ class CoordinationTest : public testing::TestWithParam<bool> {
   }
 
   // Does all that is left, in this process.
-  Status WorkAs(std::int64_t number, const Exchange& exchange) {
+  Status WorkAs(std::int64_t number, const Exchange& exchange, std::uint32_t epochs_ago = 0) {
     WorkerOptions options;
     options.job.file = options_.file;
     options.job.overrides = options_.overrides;
-    options.epoch = job_.ledger->epoch();
+    options.epoch = job_.ledger->epoch() - epochs_ago;
     options.number = number;
     options.threads = 1;
     options.make_engine = [this](const BoundModel& bound) -> Result<std::unique_ptr<Engine>> {
@@ -70,8 +70,9 @@ class CoordinationTest : public testing::TestWithParam<bool> {
     EXPECT_TRUE(bytes.ok()) << bytes.status();
     return DecodeWorkerAnswer(*bytes).ValueOrDie();
   }
-  static WorkerMessage ReportOf(std::int64_t worker) {
+  WorkerMessage ReportOf(std::int64_t worker) const {
     WorkerMessage message;
+    message.epoch = job_.ledger->epoch();
     message.report.worker = worker;
     message.report.number = 1;
     message.report.wants_rows = 1;
@@ -133,6 +134,26 @@ class CoordinationTest : public testing::TestWithParam<bool> {
 INSTANTIATE_TEST_SUITE_P(Jobs, CoordinationTest, testing::Bool(), [](const auto& has_model) {
   return has_model.param ? "Model" : "Plain";
 });
+
+TEST_P(CoordinationTest, AWorkerOfAnEarlierDriverBeginsAnewAndItsFailureEndsNoJob) {
+  const Exchange exchange = [this](std::string_view report) {
+    return coordination_->Hear(report, {});
+  };
+  const Status stopped = WorkAs(50, exchange, /*epochs_ago=*/1);
+  EXPECT_TRUE(stopped.ok() || stopped.IsCancelled()) << stopped;
+  EXPECT_TRUE(asked_.empty());
+  WorkerMessage failed = ReportOf(51);
+  failed.epoch -= 1;
+  failed.failure = "the unpublished part is gone";
+  failed.exit = ExitCode::kWrong;
+  const WorkerAnswer answer = Tell(failed);
+  EXPECT_TRUE(answer.stops);
+  EXPECT_TRUE(answer.orders.take.empty());
+  EXPECT_EQ(coordination_->num_workers(), 0);
+  ASSERT_TRUE(WorkAs(52, exchange).ok());
+  EXPECT_TRUE(coordination_->is_over());
+  EXPECT_EQ(small_.Found("out"), SmallJob::Expected(GetParam()));
+}
 
 TEST_P(CoordinationTest, ARowThatWorkersDieOfFailsAndTheJobGoesOn) {
   LetARowKill();
@@ -240,6 +261,38 @@ TEST_P(CoordinationTest, WhatAWorkerSaysOfARowOthersHearOnce) {
 using ModelCoordinationTest = CoordinationTest;
 
 INSTANTIATE_TEST_SUITE_P(Jobs, ModelCoordinationTest, testing::Values(true));
+
+TEST_P(ModelCoordinationTest, AWorkerThatComputesOtherwiseIsRefusedUnlessTheJobDoesNotMind) {
+  const std::string here = job_.plan.instruction_set;
+  const std::string other = here == "reference" ? "avx2" : "reference";
+  const Exchange exchange = [this](std::string_view report) {
+    return coordination_->Hear(report, {});
+  };
+  // What answers are known by.
+  const auto identity = [this] {
+    const auto job = PrepareJob(*local_, options_, PrepareFor::kPreview, say_, {});
+    return job->models.begin()->second.identity;
+  };
+  const std::string strict_here = identity();
+  setenv("MILLSTREAM_ISA", other.c_str(), 1);
+  EXPECT_NE(identity(), strict_here);
+  const Status refused = WorkAs(2, exchange);
+  options_.overrides.sets.emplace_back("reproducible", "relaxed");
+  const std::string relaxed_there = identity();
+  const Status worked = WorkAs(3, exchange);
+  unsetenv("MILLSTREAM_ISA");
+  EXPECT_EQ(identity(), relaxed_there);
+  EXPECT_EQ(
+      refused.message(),
+      "this worker's machine computes otherwise (instruction set " + other +
+          ") than the job's rows so far (" + here +
+          "), so that answers may differ between them. Either set `isa: reference` for the whole "
+          "job, which all of its machines have, or `reproducible: relaxed`, if such differences do "
+          "not matter"
+  );
+  ASSERT_TRUE(worked.ok()) << worked;
+  EXPECT_EQ(small_.Found("out"), SmallJob::Expected(true));
+}
 
 // The whole of a divided split is published by another worker than the one whose engine died.
 TEST_P(ModelCoordinationTest, ARowThatKilledTheEngineOfOneWorkerIsNotTriedByAnother) {

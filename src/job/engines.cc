@@ -96,6 +96,7 @@ Result<JobEngines> StartEngines(
     options.memory_bytes = spec.memory_bytes.value_or(0);
     options.threads = spec.threads.value_or(job.engine_threads);
     options.compute = ComputeFromName(spec.compute);
+    options.isa = job.spec.isa;
     const std::string settings = fmt::format(
         "{}|{}|{}|{}|{}|{}|{}",
         model.model->path,

@@ -53,9 +53,9 @@ std::string NearModel(const JobSpec& spec, const std::string& name) {
 
 // Opens headers, tokenizer and template, not yet the weights.
 Result<BoundModel> BindNative(
-    const ModelSpec& spec, const std::string& folder, OpenedModels& opened, PlannedModel& planned
+    const JobSpec& job, const ModelSpec& spec, OpenedModels& opened, PlannedModel& planned
 ) {
-  MS_ASSIGN_OR_RETURN(planned.path, LocateModel(spec.path, DefaultModelSearch(folder)));
+  MS_ASSIGN_OR_RETURN(planned.path, LocateModel(spec.path, DefaultModelSearch(job.folder)));
   auto& model = opened[planned.path];
   if (!model) {
     MS_ASSIGN_OR_RETURN(model, OpenLanguageModel(planned.path, ""));
@@ -69,9 +69,13 @@ Result<BoundModel> BindNative(
     );
   }
   MS_ASSIGN_OR_RETURN(bound.grammars, GrammarCompiler::Make(model->tokenizer, model->stop_tokens));
-  planned.compute = ComputeName(ResolveCompute(ComputeFromName(spec.compute)));
+  planned.compute = ComputeName(ResolveCompute(ComputeFromName(spec.compute), job.isa));
   planned.hash = model->checkpoint->hash;
-  bound.identity = fmt::format("{:016x} {} {}", planned.hash, planned.compute, InstructionSet());
+  // What another machine answered counts as well, if the job does not mind.
+  bound.identity =
+      job.is_reproducible
+          ? fmt::format("{:016x} {} {}", planned.hash, planned.compute, InstructionSet(job.isa))
+          : fmt::format("{:016x} {}", planned.hash, spec.compute);
   return bound;
 }
 
@@ -104,7 +108,7 @@ Status OpenModels(
     served.pinned = known == pinned.end() ? nullptr : &known->second;
     served.truncates = Truncates(job.spec, name);
     PlannedModel planned;
-    auto bound = spec.is_native ? BindNative(spec, job.spec.folder, opened, planned)
+    auto bound = spec.is_native ? BindNative(job.spec, spec, opened, planned)
                                 : BindServed(spec, served, planned);
     if (IsEngineBroken(bound.status())) return bound.status();
     if (!bound.ok()) {
@@ -112,7 +116,7 @@ Status OpenModels(
       return Status::Invalid(MistakeLine(job.spec, spec.place, bound.status().message() + hint));
     }
     // Its answers are those of one kind of machine.
-    if (spec.is_native) job.plan.instruction_set = InstructionSet();
+    if (spec.is_native) job.plan.instruction_set = InstructionSet(job.spec.isa);
     bound->names = NamesOf(spec);
     job.models[name] = *std::move(bound);
     job.model_specs[name] = spec;
@@ -294,6 +298,7 @@ Result<PreparedJob> PrepareJob(
   const std::map<std::string, PlannedModel> none;
   MS_RETURN_NOT_OK(OpenModels(job, planned ? planned->models : none, std::move(served)));
   if (planned) {
+    if (purpose == PrepareFor::kWorker) MS_RETURN_NOT_OK(CheckComputesAlike(job, *planned));
     MS_RETURN_NOT_OK(ResumePlan(job, *std::move(planned), options, say, stop));
   } else {
     MS_RETURN_NOT_OK(PlanAnew(job, options, stop));

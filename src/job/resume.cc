@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "data/listing.h"
+#include "engine/native_engine.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "job/spec_difference.h"
@@ -40,14 +41,15 @@ std::vector<SpecDifference> Differences(const PreparedJob& job, const Plan& plan
           {field, fmt::format("{}: the model's file is another one ({})", field, model.path)}
       );
     }
-    if (found->second.compute != model.compute) {
+    if (job.spec.is_reproducible && found->second.compute != model.compute) {
       differences.push_back(
           {field + ".compute",
            fmt::format("{}.compute: {} -> {}", field, found->second.compute, model.compute)}
       );
     }
   }
-  if (!job.plan.models.empty() && planned.instruction_set != job.plan.instruction_set) {
+  if (job.spec.is_reproducible && planned.instruction_set != job.plan.instruction_set &&
+      !job.plan.models.empty()) {
     differences.push_back(
         {"instruction_set",
          fmt::format("instruction_set: {} -> {}", planned.instruction_set, job.plan.instruction_set)
@@ -294,6 +296,27 @@ Result<Plan> PlannedBefore(const Ledger& ledger) {
   MS_ASSIGN_OR_RETURN(Plan planned, PlanOf(ledger));
   MS_RETURN_NOT_OK(TakeModels(ledger.current_spec(), planned));
   return planned;
+}
+
+Status CheckComputesAlike(const PreparedJob& job, const Plan& planned) {
+  if (!job.spec.is_reproducible) return Status::OK();
+  const std::string& here = job.plan.instruction_set;
+  bool is_alike = here == planned.instruction_set;
+  for (const auto& [key, model] : job.plan.models) {
+    const auto found = planned.models.find(key);
+    is_alike =
+        is_alike && (found == planned.models.end() || found->second.compute == model.compute);
+  }
+  if (is_alike) return Status::OK();
+  return Status::Invalid(fmt::format(
+      "this worker's machine computes otherwise (instruction set {}) than the job's rows so far "
+      "({}), so that answers may differ between them. Either set `isa: {}` for the whole job, "
+      "which "
+      "all of its machines have, or `reproducible: relaxed`, if such differences do not matter",
+      here,
+      planned.instruction_set,
+      CommonInstructionSet(here, planned.instruction_set)
+  ));
 }
 
 Status ResumePlan(

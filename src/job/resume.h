@@ -14,6 +14,10 @@ namespace millstream {
 /// The plan of a job whose ledger stands, its models those of the current spec.
 Result<Plan> PlannedBefore(const Ledger& ledger);
 
+/// Invalid, with what can be done, if this machine's native models give other answers than the
+/// driver's, and the job minds.
+Status CheckComputesAlike(const PreparedJob& job, const Plan& planned);
+
 /// Compares the job with what was planned, and goes on with it. Invalid if the spec changed and
 /// that was not accepted; a Conflict if the input changed.
 Status ResumePlan(

@@ -137,6 +137,7 @@ class Worker {
 
   Status ReportOnce(bool leaves, const Status& failure) {
     WorkerMessage message;
+    message.epoch = options_.epoch;
     WorkerReport& report = message.report;
     report.worker = options_.number;
     report.number = ++num_reports_;

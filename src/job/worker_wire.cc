@@ -199,6 +199,7 @@ Result<WorkerOptions> DecodeWorkerOptions(std::string_view bytes) {
 std::string Encode(const WorkerMessage& message) {
   WireWriter out;
   out.U8(kVersion);
+  out.U32(message.epoch);
   Put(out, message.report);
   out.U64(message.parts.size());
   for (const auto& [split, part] : message.parts) {
@@ -225,6 +226,7 @@ Result<WorkerMessage> DecodeWorkerMessage(std::string_view bytes) {
   WireReader in(bytes);
   if (in.U8() != kVersion) return Foreign("a worker's report");
   WorkerMessage message;
+  message.epoch = in.U32();
   message.report = TakeReport(in);
   Repeat(in, [&] {
     const std::int64_t split = in.I64();

@@ -20,6 +20,7 @@ namespace millstream {
 
 /// A worker's report with what the driver is to write down and to show.
 struct WorkerMessage {
+  std::uint32_t epoch = 0;  // of the driver that it works for
   WorkerReport report;
   std::map<std::int64_t, CommittedPart> parts;  // of report.published
   std::vector<JournalEntry> entries;            // for the journal

@@ -214,6 +214,8 @@ struct JobSpec {
   ResourcesSpec resources;
   std::int64_t split_rows = 0;  // as given, else by whether a step has a model
   std::int64_t seed = 0;
+  std::string isa = "auto";     // of native models: auto, or an instruction set's name
+  bool is_reproducible = true;  // they are to compute alike on all machines of the job
   /// The whole spec after vars and --set, in one form: shorthands as mappings, files that it names
   /// (schemas, chat templates) by their content, defaults and what changes no row (name,
   /// output.path, max_errors, a model's threads, memory, isolate and hang_seconds) left out. What a

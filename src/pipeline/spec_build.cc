@@ -655,6 +655,8 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes) {
     spec.split_rows = IntegerOf(*rows).value_or(spec.split_rows);
   }
   if (const YamlNode* seed = root.Find("seed")) spec.seed = IntegerOf(*seed).value_or(0);
+  spec.isa = TextAt(root, "isa").value_or("auto");
+  spec.is_reproducible = TextAt(root, "reproducible") != "relaxed";
 }
 
 }  // namespace millstream

@@ -20,6 +20,10 @@ constexpr std::array<std::string_view, 5> kOutputFormats{
 };
 constexpr std::array<std::string_view, 3> kRowKinds{"ok", "error", "skipped"};
 constexpr std::array<std::string_view, 3> kComputes{"auto", "f32", "bf16"};
+constexpr std::array<std::string_view, 5> kIsas{
+    "auto", "reference", "avx2", "avx512", "avx512_bf16"
+};
+constexpr std::array<std::string_view, 2> kReproducible{"strict", "relaxed"};
 constexpr std::array<std::string_view, 2> kEngines{"native", "openai"};
 constexpr std::array<std::string_view, 5> kDialects{
     "auto", "openai", "vllm", "sglang", "llama-server"
@@ -513,6 +517,24 @@ constexpr SpecKey kJobKeys[] = {
      .default_value = "0",
      .doc = "Seed of every random draw.",
      .example = "42"},
+    {.name = "isa",
+     .shape = {.scalar = kWord, .words = kIsas},
+     .default_value = "auto",
+     .doc =
+         "Instruction set of native models, of which `auto` is the machine's fastest. Answers are "
+         "the same within one, and may differ between them: one that all machines have makes "
+         "workers on different ones agree (`compute: auto` is then what it is for that set).",
+     .example = "avx2",
+     .changes_rows = false},
+    {.name = "reproducible",
+     .shape = {.scalar = kWord, .words = kReproducible},
+     .default_value = "strict",
+     .doc =
+         "Whether a machine that computes native models otherwise than those before it is "
+         "refused (`strict`), or may do its part of the rows (`relaxed`): which machine answered "
+         "a row is then chance.",
+     .example = "relaxed",
+     .changes_rows = false},
     {.name = "vars",
      .shape = {.values = &kAnyValue},
      .default_note = "none",

@@ -68,6 +68,7 @@ class KilledJob:
         self.state = folder / f"{self.output}.millstream"
         self.environment = None  # this process's
         self.had_two_drivers = False  # then a row may be asked for by both
+        self.taken_for_dead = set()  # workers that may begin on rows that others have committed
         self.names_attempts = True  # in its answers; else they are those of any undisturbed run
         self.attempts = 0
         self.parts = {}  # by name, as they were first seen
@@ -93,17 +94,22 @@ class KilledJob:
 
     def _asked(self, attempt):
         """The records that an attempt asked the engine for, or its workers."""
-        files = [*self.folder.glob(f"asked-{attempt}"), *self.folder.glob(f"asked-{attempt}-*")]
-        return set().union(*map(asked_in, files))
+        files = self.folder.glob(f"asked-{attempt}*")
+        return set().union(*(asked_in(file) for file in files if file.name.split("-")[1] == str(attempt)))
+
+    def asked_by_zombies(self):
+        files = self.folder.glob("asked-*-*")
+        return set().union(*(asked_in(file) for file in files if int(file.name.split("-")[2]) in self.taken_for_dead))
 
     def part_files(self):
         return {part.name: part.read_bytes() for part in self.output.glob("*")}
 
     def row_logs(self):
         found = []
-        for log in (self.state / "rows").glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):  # who is at work has just published its split
-                found.append(log.read_bytes())
+        for folder, _, logs in os.walk(self.state / "rows"):  # passes over what is gone
+            for log in logs:
+                with contextlib.suppress(FileNotFoundError):  # who is at work has just published its split
+                    found.append(pathlib.Path(folder, log).read_bytes())
         return found
 
     def manifest(self):
@@ -112,7 +118,7 @@ class KilledJob:
     def look(self):
         """After an attempt's end: nothing that stood has changed, and no durable answer was computed again."""
         self.asked = [self._asked(attempt) for attempt in range(1, self.attempts + 1)]
-        again = self.asked[-1] & set(self.logged)
+        again = self.asked[-1] & set(self.logged) - self.asked_by_zombies()
         assert self.had_two_drivers or not again, f"rows {again} were durable and are computed again"
         found = self.part_files()
         for name, content in found.items():
