@@ -10,6 +10,7 @@ import sys
 import ray
 
 NAMESPACE = "millstream"
+HEAD = "node:__internal_head__"  # a resource of the head alone
 
 
 class Refusal(Exception):
@@ -111,11 +112,6 @@ def connect(address, allow_unauthenticated, package):
 def nodes():
     """The nodes that are there, by their ids: what `ray.nodes()` says of each."""
     return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-
-
-def head():
-    """The id of the node that the cluster lives and dies with."""
-    return next(id for id, node in nodes().items() if "node:__internal_head__" in node["Resources"])
 
 
 def draining():

@@ -15,12 +15,11 @@ try:
 except ImportError:
     raise SystemExit(f"{sys.executable} has no Ray: pip install 'ray==2.60.*', or set MILLSTREAM_PYTHON") from None
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from millstream import frames
 from millstream.command import BINARY
 from millstream.ray_actors import Coordinator, actor_name
-from millstream.ray_cluster import NAMESPACE, Refusal, connect, head
+from millstream.ray_cluster import HEAD, NAMESPACE, Refusal, connect
 
 POLL_SECONDS = 0.3
 GOING_SECONDS = 60
@@ -48,6 +47,8 @@ def package(settings):
 def coordinator_of(settings, job, command):
     """The job's coordinator, which is at work or begins now, and what it says of itself."""
     name, market = actor_name(settings["output"]), settings["coordinator"]
+    # By default where the cluster dies anyway if it does.
+    place = {"resources": {HEAD: 0.001}} if market == "head" else {"label_selector": {"ray.io/market-type": market}}
     coordinator = (
         ray.remote(Coordinator)
         .options(
@@ -58,8 +59,7 @@ def coordinator_of(settings, job, command):
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=10_000,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(head(), soft=True),
-            label_selector=None if market == "any" else {"ray.io/market-type": market},
+            **place,
         )
         .remote(name, json.dumps(settings | {"id": uuid.uuid4().hex}).encode(), job)
     )

@@ -197,7 +197,7 @@ struct ResourcesSpec {
   std::int64_t min_workers = 1;
   std::optional<std::int64_t> max_workers;
   std::map<std::string, std::string> labels;  // of a worker's machine
-  std::string coordinator = "any";            // any, on-demand, spot
+  std::string coordinator = "head";           // head, on-demand, spot
 };
 
 struct JobSpec {

@@ -593,7 +593,7 @@ ResourcesSpec ResourcesOf(const YamlNode& node, SpecMistakes& mistakes) {
   if (const YamlNode* labels = node.Find("labels")) {
     for (const YamlNode& label : labels->children) resources.labels[label.key] = label.text;
   }
-  resources.coordinator = TextAt(node, "coordinator").value_or("any");
+  resources.coordinator = TextAt(node, "coordinator").value_or("head");
   return resources;
 }
 

@@ -408,7 +408,7 @@ constexpr SpecSection kBreaker{
 };
 constexpr std::string_view kBreakerWords[] = {"on", "off"};
 
-constexpr std::string_view kMarkets[] = {"any", "on-demand", "spot"};
+constexpr std::string_view kMarkets[] = {"head", "on-demand", "spot"};
 constexpr SpecKey kResourcesKeys[] = {
     {.name = "cpus",
      .shape = {.scalar = kInteger, .range = Between(1, 4096)},
@@ -448,9 +448,9 @@ constexpr SpecKey kResourcesKeys[] = {
      .changes_rows = false},
     {.name = "coordinator",
      .shape = {.scalar = kWord, .words = kMarkets},
-     .default_value = "any",
-     .doc = "The kind of machine for the job's coordinator, by its label `ray.io/market-type`. If "
-            "it dies, it begins again elsewhere.",
+     .default_value = "head",
+     .doc = "The machine for the job's coordinator: the cluster's head, or one whose label "
+            "`ray.io/market-type` says so. If it dies, the coordinator begins again on another.",
      .example = "on-demand",
      .changes_rows = false},
 };

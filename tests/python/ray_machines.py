@@ -96,7 +96,7 @@ class Machines:
     def kill_coordinator(self):
         """Kills the actor's process; Ray begins it again."""
         pids = [pid for pid in descendants(os.getpid()) if "ray::Coordinator" in command_of(pid)]
-        assert len(pids) == 1, pids
+        assert len(pids) == 1, [(pid, command_of(pid), descendants(pid)) for pid in pids]
         os.kill(pids[0], signal.SIGKILL)
 
     def wait_until_idle(self, seconds=20):
