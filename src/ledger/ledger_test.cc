@@ -5,8 +5,11 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
+#include "storage/disk.h"
 #include "storage/object_storage.h"
+#include "storage/simulated_disk.h"
 #include "storage/simulated_store.h"
 #include "storage/testing.h"
 
@@ -324,6 +327,29 @@ TEST(SingleFileTest, AnyFileMayBeThatOfAJobOfBefore) {
     ASSERT_TRUE(published.ok()) << published;
     EXPECT_EQ(*storage->Read(layout.output, 100), "now");
   }
+}
+
+// Its driver drops it, as another worker has published the split.
+TEST(RowLogTest, ALogThatIsDroppedWhileItIsLoadedHasNoRows) {
+  const TempFolder folder;
+  const auto disk = std::make_shared<FaultyDisk>(MakeLocalDisk());
+  const auto storage = MakeDiskStorage(disk);
+  std::int64_t num_calls = 0;
+  for (std::int64_t call = 0; call <= num_calls; ++call) {  // first without harm
+    for (const std::int64_t writer : {2, 3}) {
+      RowLog log(*storage, folder / "rows", 1, writer);
+      ASSERT_TRUE(log.Append(4, LogKind::kResult, "key", {}, "answer").ok());
+      ASSERT_TRUE(log.Sync().ok());
+    }
+    const std::int64_t before = disk->num_calls();
+    disk->CallAt(call, [&] { std::filesystem::remove_all(folder / "rows/000004"); });
+    const auto rows = RowLog::Load(*storage, folder / "rows", 4);
+    ASSERT_TRUE(rows.ok()) << call << ": " << rows.status();
+    EXPECT_TRUE(rows->damage.empty());
+    if (call == 0) num_calls = disk->num_calls() - before;
+    std::filesystem::remove_all(folder / "rows/000004");
+  }
+  EXPECT_GT(num_calls, 4);
 }
 
 // On an object store, where a file that grows is many objects: a driver that was taken over removes

@@ -164,6 +164,7 @@ Result<LoadedRows> RowLog::Load(Storage& storage, const std::string& folder, std
   for (const StoredFile& file : files) {
     const std::string path = own + "/" + file.name;
     const auto bytes = storage.Read(path, kMaxLogBytes);
+    if (IsNotFound(bytes.status())) continue;  // dropped, as the split's part stands
     // On an object store a driver that was taken over may remove the beginning of its successor's.
     if (IsConflict(bytes.status())) {
       rows.damage.push_back(

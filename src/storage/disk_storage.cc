@@ -237,7 +237,8 @@ class DiskStorage final : public Storage {
     }
     int error = disk_.Remove(path);
     // A driver that was taken for dead may still put files there.
-    for (int again = 0; error == ENOTEMPTY && again < 100; ++again) error = disk_.Remove(path);
+    for (int again = 0; error == ENOTEMPTY && again < kTimesMax; ++again)
+      error = disk_.Remove(path);
     return error == 0 || error == ENOENT ? Status::OK() : FileError(error, "remove", path);
   }
 
@@ -287,6 +288,7 @@ class DiskStorage final : public Storage {
 
  private:
   static constexpr std::uint64_t kMaxHolderBytes = 4096;
+  static constexpr int kTimesMax = 100;  // that others come between
 
   class GrowingFile final : public AppendFile {
    public:
@@ -332,7 +334,8 @@ class DiskStorage final : public Storage {
   Result<std::unique_ptr<OpenFile>> OpenToWrite(const std::string& path, Disk::Mode mode) {
     auto file = std::make_unique<OpenFile>(disk_);
     Status opened = file->Open(path, mode);
-    if (IsNotFound(opened)) {
+    // A driver may remove what a worker that it took for dead is about to write to.
+    for (int again = 0; IsNotFound(opened) && again < kTimesMax; ++again) {
       MS_RETURN_NOT_OK(MakeFolders(ParentOf(path)));
       opened = file->Open(path, mode);
     }

@@ -7,10 +7,13 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "storage/disk.h"
+#include "storage/simulated_disk.h"
 #include "storage/testing.h"
 
 namespace millstream {
@@ -104,6 +107,23 @@ TEST_F(LocalStorageTest, RemoveTakesAFolderWithAllInItAndMissingOnes) {
   EXPECT_TRUE(storage_->Remove(folder_ / "d").ok());
   EXPECT_FALSE(fs::exists(folder_ / "d"));
   EXPECT_TRUE(storage_->Remove(folder_ / "d").ok());
+}
+
+// A driver drops the row log of a split while a worker that it took for dead opens its own.
+TEST_F(LocalStorageTest, AFileIsCreatedWheneverAnotherRemovesItsFolder) {
+  const auto disk = std::make_shared<FaultyDisk>(MakeLocalDisk());
+  const auto storage = MakeDiskStorage(disk);
+  const std::string path = folder_ / "rows/000001/log";
+  std::int64_t num_calls = 1;
+  for (std::int64_t call = 1; call <= num_calls; ++call) {
+    fs::remove_all(folder_ / "rows/000001");
+    const std::int64_t before = disk->num_calls();
+    disk->CallAt(call, [this] { fs::remove_all(folder_ / "rows/000001"); });
+    const auto created = storage->CreateAppend(path);
+    ASSERT_TRUE(created.ok()) << call << ": " << created.status();
+    num_calls = disk->num_calls() - before;
+  }
+  EXPECT_GT(num_calls, 2);
 }
 
 TEST_F(LocalStorageTest, ErrorsNameTheFile) {
