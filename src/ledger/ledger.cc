@@ -615,6 +615,12 @@ void Ledger::Join(std::uint32_t epoch, std::int64_t worker) {
   rows_ = std::make_unique<RowLog>(storage_, RowsFolder(), epoch_, writer_);
 }
 
+Status Ledger::SyncRows(std::int64_t split) {
+  MS_RETURN_NOT_OK(rows_->Sync(split));
+  // Those of drivers before were synced as this one began.
+  return is_worker() ? RowLog::SyncFound(storage_, RowsFolder(), split) : Status::OK();
+}
+
 Result<std::optional<Json>> Ledger::Successor() const {
   if (!journal_) return std::optional<Json>();
   MS_ASSIGN_OR_RETURN(const JournalHistory now, ReadJournals(storage_, layout_.state));
@@ -677,7 +683,7 @@ Result<std::map<std::int64_t, CommittedPart>> Ledger::Publish(const std::vector<
   }
   // A reader may see a part before its name is durable; what comes after a power cut then must be
   // the same, from the same answers.
-  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Sync(part.split));
+  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(SyncRows(part.split));
   MS_RETURN_NOT_OK(WriteIntent(parts.front().split, intent));
   // Before the parts: where a part stands, its failed rows do.
   if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());

@@ -153,6 +153,9 @@ class Ledger {
   /// journals nothing. REQUIRES: no other worker of the epoch has the number, which is at least 2.
   void Join(std::uint32_t epoch, std::int64_t worker);
   bool is_worker() const { return rows_ && !journal_; }
+  /// Makes all that is logged of a split durable, whoever logged it: an answer that was found there
+  /// is known to others, and no power cut may take it back.
+  Status SyncRows(std::int64_t split);
   static std::string LockPath(const OutputLayout& layout) { return layout.state + "/LOCK"; }
 
   /// The parts that stand, by split. A Conflict if one is not as it was committed, by its name and

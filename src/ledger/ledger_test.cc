@@ -352,6 +352,29 @@ TEST(RowLogTest, ALogThatIsDroppedWhileItIsLoadedHasNoRows) {
   EXPECT_GT(num_calls, 4);
 }
 
+// A worker that finds another's answers in the log says that they are durable: the other may have
+// died before it made them so.
+TEST(RowLogTest, WhatAnotherWorkerLoggedIsDurableOnceAWorkerSyncsItsSplit) {
+  const auto disk = std::make_shared<SimulatedDisk>();
+  const std::unique_ptr<Storage> storage = MakeDiskStorage(disk);
+  const OutputLayout layout = OutputLayout::Of("/out", ".jsonl");
+  auto driver = Ledger::Create(*storage, layout, {{"id", "a"}}, {{"splits", 1}});
+  ASSERT_TRUE(driver.ok() && (*driver)->Begin({{"pid", 1}}).ok());
+  const auto join = [&](std::int64_t number) {
+    auto ledger = Ledger::Load(*storage, layout).ValueOrDie();
+    ledger->Join((*driver)->epoch(), number);
+    return ledger;
+  };
+  const auto dead = join(2), alive = join(3);
+  ASSERT_TRUE(dead->rows().Append(0, LogKind::kResult, "key", {}, "answer").ok());
+  ASSERT_TRUE(alive->SyncRows(0).ok());
+  ASSERT_TRUE(alive->SyncRows(7).ok());  // nobody has logged anything of it
+  disk->Restart(Crash::kPowerNothing);
+  const auto found = Ledger::Load(*storage, layout).ValueOrDie()->LoadRows(0);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_TRUE(found->by_key.contains("key"));
+}
+
 // On an object store, where a file that grows is many objects: a driver that was taken over removes
 // the split's log, and with it the beginning of its successor's, which goes on.
 TEST(RowLogTest, ABeginningThatIsMissingIsDamageAndNoEnd) {

@@ -195,7 +195,11 @@ Result<LoadedRows> RowLog::Load(Storage& storage, const std::string& folder, std
 Status RowLog::SyncFound(Storage& storage, const std::string& folder, std::int64_t split) {
   const std::string own = SplitFolder(folder, split);
   MS_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, storage.List(own));
-  for (const StoredFile& file : files) MS_RETURN_NOT_OK(storage.Sync(own + "/" + file.name));
+  for (const StoredFile& file : files) {
+    const Status synced = storage.Sync(own + "/" + file.name);
+    // Dropped meanwhile, as the split's part stands.
+    if (!synced.ok() && !IsNotFound(synced)) return synced;
+  }
   return Status::OK();
 }
 

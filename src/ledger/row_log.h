@@ -68,7 +68,7 @@ class RowLog {
 
   /// Reads what all drivers logged of a split.
   static Result<LoadedRows> Load(Storage& storage, const std::string& folder, std::int64_t split);
-  /// Makes what drivers before logged of a split durable: they may have died before they did.
+  /// Makes what others logged of a split durable: they may have died before they did.
   static Status SyncFound(Storage& storage, const std::string& folder, std::int64_t split);
   /// The splits that have a log.
   static Result<std::vector<std::int64_t>> Splits(Storage& storage, const std::string& folder);
