@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 
 BEGIN, JOIN, REPORT, DIED, DRAIN, STOP, READY, ANSWER, SHOW, SAY, END, FAIL = range(1, 13)
 
@@ -18,16 +19,18 @@ def frame(kind, *numbers, body=b""):
 
 
 class Link:
-    """A socket that carries frames. Each method may be used by one thread at a time."""
+    """A socket that carries frames. Any threads may send; one may receive."""
 
     def __init__(self, sock):
         self._socket = sock
         self._bytes = b""
+        self._sending = threading.Lock()
 
     def send(self, content):
         """Sends a frame; False if nobody is there."""
         try:
-            self._socket.sendall(struct.pack("<I", len(content)) + content)
+            with self._sending:
+                self._socket.sendall(struct.pack("<I", len(content)) + content)
             return True
         except OSError:
             return False

@@ -32,6 +32,7 @@ FLUSH_SECONDS = 10  # before its machine goes, a worker cuts short what it has
 PATIENCE_SECONDS = 900  # for a coordinator that is gone
 TICK_SECONDS = 0.5
 SLOW_SECONDS = 15
+LINGER_SECONDS = 2
 KEEP_SECONDS = 60  # the end of a job, for a command that asks
 MAX_SOON, SOON_SECONDS = 5, 10  # so many workers in a row that die so soon will not do better
 
@@ -62,15 +63,19 @@ class NodeWorker:
         self._coordinator, self._settings = coordinator, json.loads(settings)
         self._process = None
         self._at_work = threading.Lock()
+        self._idle = threading.Timer(0, os._exit)
 
     def work(self, node, cores):
         """Works until nothing is left to do, or nothing may be begun any more."""
         with self._at_work:  # a coordinator that began anew waits for what the one before it has begun
+            self._idle.cancel()
             soon = 0
             while soon < MAX_SOON:
                 began = time.monotonic()
                 code = self._run_process(node, cores)
                 if code in (0, 75):
+                    self._idle = threading.Timer(KEEP_SECONDS, os._exit, (0,))  # should nobody end this actor
+                    self._idle.start()
                     return
                 soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 0
             how = f"of signal {-code}" if code < 0 else f"with exit code {code}"
@@ -128,6 +133,7 @@ class Node:
     def __init__(self, actor, done):
         self.actor, self.done = actor, done
         self.workers, self.told_to_leave = set(), set()  # the numbers of its processes
+        self.has_joined = False
         self.is_flushed = False
         self.since = time.monotonic()
 
@@ -145,9 +151,11 @@ class Coordinator:
         self._shown = self._failure = self._end = None
         self._was_told = False
         self._needs = None  # what workers need; none: it is not ready yet
-        self._stop = None
+        self._stop = self._link = None
         self._exchanges, self._waiting = itertools.count(1), {}
         self._nodes = {}
+        self._has_looked = False
+        self._not_before, self._num_failures = {}, {}  # by node
         self._loop = asyncio.new_event_loop()
         self._ready = asyncio.Event()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
@@ -169,17 +177,24 @@ class Coordinator:
     async def stop(self, may_finish):
         """Stops the job: what is begun may finish, or is cut short."""
         self._stop = frames.frame(frames.STOP, body=bytes([may_finish]))
-        await self._on_loop(self._send(self._stop))
+        if self._link:
+            self._link.send(self._stop)  # also to one that is not ready yet
 
     # For workers:
 
     async def join(self, node, cores):
         """A number for a new process of a node's worker, and what it is to be told."""
-        return await self._on_loop(self._exchange(frames.JOIN, cores))
+        welcome = await self._on_loop(self._exchange(frames.JOIN, cores))
+        if node in self._nodes:
+            self._nodes[node].has_joined = True
+            self._nodes[node].workers.add(struct.unpack_from("<q", welcome)[0])
+        return welcome
 
     async def report(self, node, worker, report):
         """The coordinator's answer to a worker's report."""
+        self._num_failures.pop(node, None)
         if node in self._nodes:
+            self._nodes[node].has_joined = True
             self._nodes[node].workers.add(worker)
         return await self._on_loop(self._exchange(frames.REPORT, body=report))
 
@@ -214,11 +229,20 @@ class Coordinator:
         except Exception as error:
             words = f"the job's coordinator failed: {error}; run this again to go on"
             self._end = frames.frame(frames.FAIL, body=b"\1" + words.encode())
-        await self._loop.run_in_executor(None, self._dismiss)
+        await self._until_it_works(self._dismiss)
         keep_until = time.monotonic() + KEEP_SECONDS
         while not self._was_told and time.monotonic() < keep_until:
             await asyncio.sleep(TICK_SECONDS)
-        ray.kill(ray.get_actor(self._name, NAMESPACE))
+        await asyncio.sleep(LINGER_SECONDS)  # another command may look as well
+        await self._until_it_works(lambda: ray.kill(ray.get_actor(self._name, NAMESPACE)))
+
+    async def _until_it_works(self, what):
+        while True:
+            try:
+                return await self._loop.run_in_executor(None, what)
+            except Exception as error:
+                self._say_once(f"Ray: {error}; trying again")
+                await asyncio.sleep(TICK_SECONDS)
 
     async def _run_process(self):
         """Runs the coordinator's process to its end. Returns how the job ended, if it said so, and its exit code."""
@@ -235,6 +259,7 @@ class Coordinator:
                     self._needs = json.loads(content[1:])
                     self._ready_at = time.monotonic()
                     self._ready.set()
+                    self._looking = self._loop.run_in_executor(None, self._ask_for_machines)
                     watch = self._loop.create_task(self._watch_nodes())
                 elif content[0] == frames.ANSWER:
                     self._waiting.pop(struct.unpack_from("<q", content, 1)[0]).set_result(content[9:])
@@ -248,6 +273,7 @@ class Coordinator:
         finally:
             if watch:
                 watch.cancel()
+                await asyncio.wait([self._looking])
             self._link.close()
         return end, await self._loop.run_in_executor(None, process.wait)
 
@@ -276,16 +302,32 @@ class Coordinator:
         return content
 
     async def _watch_nodes(self):
-        least = self._needs["min_workers"]
-        if least > 1:  # a cluster that grows on demand
-            bundle = {"CPU": self._needs.get("cpus", 1)} | ({"GPU": self._needs["gpus"]} if self._needs["gpus"] else {})
-            request_resources(bundles=[bundle] * least)
         while True:
-            await self._loop.run_in_executor(None, self._look_at_nodes)
+            await asyncio.shield(self._looking)  # one look at a time, also when this task is cancelled
             await asyncio.sleep(TICK_SECONDS)
+            self._looking = self._loop.run_in_executor(None, self._look_at_nodes)
+
+    # On a thread of its own, one at a time:
+
+    def _ask_for_machines(self):
+        """Asks a cluster that grows on demand."""
+        least = self._needs["min_workers"]
+        if least > 1:
+            bundle = {"CPU": self._needs.get("cpus", 1)} | ({"GPU": self._needs["gpus"]} if self._needs["gpus"] else {})
+            self._try(lambda: request_resources(bundles=[bundle] * least))
 
     def _look_at_nodes(self):
+        self._try(self._look)
+
+    def _try(self, what):
+        try:
+            what()
+        except Exception as error:
+            self._say_once(f"Ray: {error}; trying again")
+
+    def _look(self):
         there, going = nodes(), draining()
+        now = time.monotonic()
         for node, known in list(self._nodes.items()):
             if node in going:
                 self._drain(known, going[node])
@@ -293,15 +335,39 @@ class Coordinator:
             if ended:
                 del self._nodes[node]
                 self._bury(node, known)
-            elif not known.workers and time.monotonic() - known.since > SLOW_SECONDS:
-                self._say_once(f"waiting for the worker of node {node[:8]}: other work may have its CPUs or memory")
-        for node, what in there.items():
+            elif not known.has_joined and now - known.since > SLOW_SECONDS:
+                self._say_once(
+                    f"node {node[:8]} does not give a worker what it needs: other work has it, or it starts slowly"
+                )
+                if len(there) > len(self._nodes) and now - known.since > 2 * SLOW_SECONDS:
+                    del self._nodes[node]
+                    ray.kill(known.actor)
+                    self._not_before[node] = now + KEEP_SECONDS
+        if not self._stop and not self._failure:
+            self._use(there, going, now)
+        if not self._nodes and now - self._ready_at > SLOW_SECONDS:
+            self._say_once("waiting for machines: none of the cluster has what `resources` of the job file says")
+
+    def _use(self, there, going, now):
+        """Brings workers to nodes that have none, to those first that had one of the coordinator before."""
+        before = self._actors_of_nodes()
+        for node in sorted(there, key=lambda node: node not in before):
             if len(self._nodes) >= self._needs.get("max_workers", len(there)):
                 break
-            if node not in self._nodes and node not in going and self._fits(node, what):
-                self._add(node, what)
-        if not self._nodes and time.monotonic() - self._ready_at > SLOW_SECONDS:
-            self._say_once("waiting for machines: none of the cluster has what `resources` of the job file says")
+            is_free = node not in self._nodes and node not in going and self._not_before.get(node, 0) < now
+            if is_free and self._fits(node, there[node]):
+                self._add(node, there[node])
+        if not self._has_looked:
+            self._has_looked = True
+            for node in before - set(self._nodes):
+                ray.kill(ray.get_actor(f"{self._name}-{node}", NAMESPACE))
+
+    def _actors_of_nodes(self):
+        """The nodes that have an actor of this job's output, whoever made it."""
+        prefix = self._name + "-"
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        names = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
+        return {name[len(prefix) :] for name in names if name.startswith(prefix)}
 
     def _fits(self, node, what):
         has = what["Resources"]
@@ -349,14 +415,20 @@ class Coordinator:
         try:
             ray.get(known.done)
         except RayError as error:
-            self._say(f"the worker of node {node[:8]} is gone: {str(error).splitlines()[0]}")
+            words = str(error).splitlines()[0]
+            self._say(f"the worker of node {node[:8]} is gone: {words}")
+            failures = self._num_failures[node] = self._num_failures.get(node, 0) + 1
+            self._not_before[node] = time.monotonic() + failures * SOON_SECONDS
+            if failures >= MAX_SOON and not self._nodes:
+                words = f"no worker comes to work: on node {node} it failed {failures} times, the last time: {words}"
+                asyncio.run_coroutine_threadsafe(self.fail(words), self._loop)
         for worker in known.workers:
             self._link.send(frames.frame(frames.DIED, worker, 0, 0, 0))
         ray.kill(known.actor)
 
     def _dismiss(self):
-        for known in self._nodes.values():
-            ray.kill(known.actor)
+        for node in self._actors_of_nodes():
+            ray.kill(ray.get_actor(f"{self._name}-{node}", NAMESPACE))
         self._nodes.clear()
         if self._needs and self._needs["min_workers"] > 1:
             request_resources(bundles=[])

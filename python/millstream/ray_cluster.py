@@ -14,7 +14,11 @@ HEAD = "node:__internal_head__"  # a resource of the head alone
 
 
 class Refusal(Exception):
-    """The command ends with these words."""
+    """The command ends with these words, and this exit code."""
+
+    def __init__(self, words, exit_code=1):
+        super().__init__(words)
+        self.exit_code = exit_code
 
 
 PROBE = """

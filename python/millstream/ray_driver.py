@@ -64,10 +64,25 @@ def coordinator_of(settings, job, command):
         .remote(name, json.dumps(settings | {"id": uuid.uuid4().hex}).encode(), job)
     )
     description = coordinator.describe.remote()
-    if not ray.wait([description], timeout=SLOW_SECONDS)[0]:
-        words = f"waiting for a machine for the coordinator (`resources: {{coordinator: {market}}}`)"
-        command.send(frames.frame(frames.SAY, body=words.encode()))
+    say_at = time.monotonic() + SLOW_SECONDS
+    while not ray.wait([description], timeout=POLL_SECONDS)[0]:
+        if time.monotonic() > say_at:
+            say_at = float("inf")
+            words = f"waiting for a machine for the coordinator (`resources: {{coordinator: {market}}}`)"
+            command.send(frames.frame(frames.SAY, body=words.encode()))
+        if asked_to_stop(command, 0.01) is not None:
+            ray.kill(coordinator)  # else it would begin when such a machine comes
+            raise Refusal("stopped before the job had begun on the cluster", 75)
     return coordinator, ray.get(description)
+
+
+def asked_to_stop(command, seconds):
+    """What the command asks for within so many seconds: a STOP, an end (b""), or nothing (None)."""
+    try:
+        asked = command.receive(seconds)
+    except TimeoutError:
+        return None
+    return b"" if asked is None else asked
 
 
 def attach(settings, job, command):
@@ -78,9 +93,11 @@ def attach(settings, job, command):
             coordinator, (version, digest, was_told) = coordinator_of(settings, job, command)
             if not was_told:
                 break
-        except (ActorDiedError, ActorUnavailableError):  # that of an earlier run is just going, or begins again
             if time.monotonic() > deadline:
-                raise
+                raise Refusal("an earlier run's coordinator does not go away; run this again", 75)
+        except (ActorDiedError, ActorUnavailableError, ValueError):  # it is just going, or begins again
+            if time.monotonic() > deadline:
+                raise Refusal("the job's coordinator cannot be reached; run this again", 75) from None
         time.sleep(POLL_SECONDS)
     if version != settings["version"]:
         raise Refusal(
@@ -97,9 +114,11 @@ def attach(settings, job, command):
 
 def carry(coordinator, command):
     """Shows the command what the job does, and stops the job at its word, until one of them has ended."""
-    life, seen = "", 0
+    life, seen, stop = "", 0, None
     heard_at = time.monotonic()
     while True:
+        if stop:
+            coordinator.stop.remote(stop[1:] == b"\1")  # again and again: the coordinator may begin anew meanwhile
         try:
             life, seen, contents = ray.get(coordinator.look.remote(life, seen), timeout=60)
             heard_at = time.monotonic()
@@ -107,19 +126,17 @@ def carry(coordinator, command):
             if time.monotonic() - heard_at > UNANSWERED_SECONDS:
                 raise Refusal(f"the job's coordinator does not answer: {error}; run this again to go on") from None
             contents = []
+        except ActorDiedError:
+            raise Refusal("the job's coordinator has ended; run this again to see how, or to go on", 75) from None
         for content in contents:
             if not command.send(content):
                 return
             if content[0] in (frames.END, frames.FAIL):
                 return
-        try:
-            asked = command.receive(POLL_SECONDS)
-        except TimeoutError:
-            continue
-        if asked is None:
+        asked = asked_to_stop(command, POLL_SECONDS)
+        if asked == b"":
             return  # the command is gone, and the job goes on
-        if asked[0] == frames.STOP:
-            coordinator.stop.remote(asked[1:] == b"\1")
+        stop = asked or stop
 
 
 def main():
@@ -129,4 +146,5 @@ def main():
         connect(settings["address"], settings["allow_unauthenticated"], package(settings))
         carry(attach(settings, job, command), command)
     except (Refusal, RayError) as error:
-        command.send(frames.frame(frames.FAIL, body=b"\1" + str(error).encode()))
+        exit_code = error.exit_code if isinstance(error, Refusal) else 1
+        command.send(frames.frame(frames.FAIL, body=bytes([exit_code]) + str(error).encode()))

@@ -186,12 +186,13 @@ class RemoteWorkers {
 
   Status Serve() {
     if (carrier_.is_gone()) return Status::IOError("those who carry this job's messages are gone");
+    const auto now = Clock::now();  // what has come by now is heard before anyone is taken for dead
     auto frame = carrier_.Next(kTick);
     for (; frame; frame = carrier_.Next({})) MS_RETURN_NOT_OK(Take(*frame));
-    const auto now = Clock::now();
     MS_RETURN_NOT_OK(coordination_.Expire(now));
     if (now - shown_at_ >= kShowInterval) {
       shown_at_ = now;
+      coordination_.Show();
       carrier_.Send(ClusterFrame::kShow, EncodeShown(monitor_));
     }
     return Status::OK();
@@ -298,10 +299,13 @@ Result<JobReport> RunOnCluster(
   MS_RETURN_NOT_OK(WriteFrame(process->socket(), CompactJson(settings)));
   MS_RETURN_NOT_OK(WriteFrame(process->socket(), job));
   Carrier carrier(process->socket());
-  bool drains = false, stops = false;
+  bool drains = false, stops = false, is_attached = false;
   while (true) {
-    if (stop.stop_requested() && cluster.detaches) {
-      return Status::Cancelled("the job goes on without this command; run it again to look at it");
+    if (cluster.detaches && (stop.stop_requested() || options.drain.stop_requested())) {
+      return Status::Cancelled(
+          is_attached ? "the job goes on without this command; run it again to look at it"
+                      : "stopped before the job had begun on the cluster"
+      );
     }
     if (options.drain.stop_requested() && !std::exchange(drains, true)) {
       carrier.Send(ClusterFrame::kStop, std::string_view("\1", 1));
@@ -318,6 +322,7 @@ Result<JobReport> RunOnCluster(
       );
     }
     if (!frame) continue;
+    is_attached = true;
     switch (frame->kind) {
       case ClusterFrame::kShow:
         MS_RETURN_NOT_OK(DecodeShown(frame->body, monitor));
