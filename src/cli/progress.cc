@@ -32,12 +32,13 @@ struct Rates {
 Rates RatesOf(const JobMonitor::Progress& progress, double seconds) {
   Rates rates;
   if (seconds <= 0) return rates;
-  rates.rows = static_cast<double>(progress.rows.total() - progress.rows_before.total()) / seconds;
+  rates.rows =
+      static_cast<double>(progress.rows_finished() - progress.rows_before.total()) / seconds;
   rates.prompt_tokens = static_cast<double>(progress.tokens.prompt_tokens) / seconds;
   rates.output_tokens = static_cast<double>(progress.tokens.completion_tokens) / seconds;
   if (rates.rows > 0) {
     rates.left =
-        Duration(static_cast<double>(progress.rows_total - progress.rows.total()) / rates.rows);
+        Duration(static_cast<double>(progress.rows_total - progress.rows_finished()) / rates.rows);
   }
   return rates;
 }
@@ -45,7 +46,7 @@ Rates RatesOf(const JobMonitor::Progress& progress, double seconds) {
 std::string Line(const JobMonitor::Progress& progress, const Rates& rates) {
   std::string line = fmt::format(
       "{}/{} rows  {} ok {} error {} skipped  {:.1f} rows/s",
-      Grouped(progress.rows.total()),
+      Grouped(progress.rows_finished()),
       Grouped(progress.rows_total),
       Grouped(progress.rows.ok),
       Grouped(progress.rows.error),
@@ -63,7 +64,7 @@ std::string Line(const JobMonitor::Progress& progress, const Rates& rates) {
 // A bar and its line, or what of the line fits: a wrapped one could not be written over.
 std::string Bar(const JobMonitor::Progress& progress, const Rates& rates, std::size_t width) {
   constexpr std::int64_t kBarWidth = 24;
-  const std::int64_t full = progress.rows.total() * kBarWidth / progress.rows_total;
+  const std::int64_t full = progress.rows_finished() * kBarWidth / progress.rows_total;
   std::string line = Line(progress, rates);
   const std::string bar = fmt::format(
       "[{}{}] ",
@@ -89,6 +90,7 @@ void PrintJson(const JobMonitor::Progress& progress, const Rates& rates, double 
        {"ok", progress.rows.ok},
        {"error", progress.rows.error},
        {"skipped", progress.rows.skipped},
+       {"in_hand", progress.rows_in_hand},
        {"rows_per_second", rates.rows},
        {"prompt_tokens", progress.tokens.prompt_tokens},
        {"completion_tokens", progress.tokens.completion_tokens}}

@@ -117,6 +117,7 @@ std::string EncodeShown(const JobMonitor& monitor) {
   out.U8(kVersion);
   out.I64(progress.rows_total);
   Put(out, progress.rows);
+  out.I64(progress.rows_in_hand);
   Put(out, progress.rows_before);
   WriteStats(progress.tokens, out);
   Put(out, monitor.errors());
@@ -130,6 +131,7 @@ Status DecodeShown(std::string_view bytes, JobMonitor& monitor) {
   JobMonitor::Progress progress;
   progress.rows_total = in.I64();
   progress.rows = TakeCounts(in);
+  progress.rows_in_hand = in.I64();
   progress.rows_before = TakeCounts(in);
   progress.tokens = ReadStats(in);
   Errors errors = TakeErrors(in);

@@ -47,6 +47,7 @@ TEST(ClusterWireTest, AMonitorShowsWhatAnotherShowed) {
   JobMonitor::Progress progress;
   progress.rows_total = 9;
   progress.rows = {3, 2, 1};
+  progress.rows_in_hand = 3;
   progress.rows_before = {1, 0, 1};
   progress.tokens.prompt_tokens = 11;
   progress.tokens.cost = 0.5;

@@ -31,6 +31,17 @@ std::vector<std::pair<std::int64_t, std::int64_t>> Sizes(const std::vector<Split
   return sizes;
 }
 
+// Adds what a worker's life came to.
+void Sum(const WorkerMessage& life, WorkerMessage& sum) {
+  sum.stats += life.stats;
+  sum.cut_answers += life.cut_answers;
+  for (const auto& [code, sample] : life.errors) {
+    JobMonitor::ErrorSample& of_all = sum.errors[code];
+    of_all.count += sample.count;
+    if (of_all.example.empty()) of_all.example = sample.example;
+  }
+}
+
 Status FailureOf(const WorkerMessage& message) {
   switch (message.exit) {
     case ExitCode::kEngineBroken:
@@ -56,7 +67,9 @@ Coordination::Coordination(
       monitor_(monitor),
       say_(say),
       coordinator_(OptionsOf(job, silence), Sizes(splits)),
-      last_worker_(ledger_.epoch() * kWorkersOfAnEpoch) {}
+      last_worker_(ledger_.epoch() * kWorkersOfAnEpoch) {
+  for (const Split& split : splits) rows_done_[split.number] = 0;
+}
 
 Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   MS_ASSIGN_OR_RETURN(WorkerMessage message, DecodeWorkerMessage(report));
@@ -82,13 +95,39 @@ Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   if (coordinator_.num_news() > known_before) num_deaths_ = 0;
   const std::int64_t known = std::clamp<std::int64_t>(message.num_poison, 0, std::ssize(poison_));
   answer.poison.assign(poison_.begin() + known, poison_.end());
-  last_[message.report.worker] = std::move(message);
-  Show();
+  NoteProgress(std::move(message));
   return Encode(answer);
 }
 
+void Coordination::NoteProgress(WorkerMessage message) {
+  const WorkerReport& report = message.report;
+  if (past_lives_.contains(report.worker)) return;
+  Life& life = lives_[report.worker];
+  if (report.number <= life.last.report.number) return;  // it came twice
+  for (const RowRange& range : report.done) {
+    const auto split = rows_done_.find(range.split);
+    if (split != rows_done_.end()) split->second += range.size();
+    life.rows_settled += range.size();
+  }
+  for (const auto& [split, part] : message.parts) {
+    rows_done_.erase(split);
+    life.rows_settled += part.counts.total();
+  }
+  const std::int64_t worker = report.worker;
+  const bool leaves = report.leaves;
+  life.last = std::move(message);
+  if (leaves) EndLife(worker);
+}
+
+void Coordination::EndLife(std::int64_t worker) {
+  const auto life = lives_.extract(worker);
+  if (life) Sum(life.mapped().last, past_);
+  past_lives_.insert(worker);
+}
+
 Status Coordination::Die(std::int64_t worker, bool may_be_a_row, std::string_view how) {
-  if (!how.empty() && ++num_deaths_ >= kDeathsMax) {
+  const bool has_left = past_lives_.contains(worker);  // as one of a driver before has
+  if (!how.empty() && !has_left && ++num_deaths_ >= kDeathsMax) {
     return EngineBroken(fmt::format(
         "stopped: {} workers in a row died (the last: {}) and no row was finished. Mend that and "
         "run the same command again, which goes on from here; `millstream retry` tries rows that "
@@ -97,6 +136,7 @@ Status Coordination::Die(std::int64_t worker, bool may_be_a_row, std::string_vie
         how
     ));
   }
+  EndLife(worker);
   return Blame(coordinator_.Die(worker, may_be_a_row), how);
 }
 
@@ -132,20 +172,19 @@ Status Coordination::RecordPoison(const nlohmann::ordered_json& body) {
 void Coordination::Show() {
   JobMonitor::Progress progress = monitor_.progress();
   progress.rows = ledger_.counts();
-  progress.tokens = {};
-  std::map<std::string, JobMonitor::ErrorSample> errors;
-  std::int64_t cut_answers = 0;
-  for (const auto& [number, message] : last_) {
-    progress.tokens += message.stats;
-    cut_answers += message.cut_answers;
-    for (const auto& [code, sample] : message.errors) {
-      JobMonitor::ErrorSample& sum = errors[code];
-      sum.count += sample.count;
-      if (sum.example.empty()) sum.example = sample.example;
-    }
+  std::int64_t in_hand = 0;
+  for (const auto& [split, rows] : rows_done_) in_hand += rows;
+  WorkerMessage sum = past_;
+  for (const auto& [worker, life] : lives_) {
+    Sum(life.last, sum);
+    in_hand += std::max<std::int64_t>(life.last.rows.total() - life.rows_settled, 0);
   }
-  monitor_.cut_answers = cut_answers;
-  monitor_.Show(progress, std::move(errors));
+  // Rows of a split that was lent in parts come by once more as its part is written.
+  progress.rows_in_hand =
+      std::clamp<std::int64_t>(in_hand, 0, progress.rows_total - progress.rows.total());
+  progress.tokens = sum.stats;
+  monitor_.cut_answers = sum.cut_answers;
+  monitor_.Show(progress, std::move(sum.errors));
 }
 
 }  // namespace millstream

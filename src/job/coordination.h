@@ -43,6 +43,8 @@ class Coordination {
   /// fails. EngineBroken if workers die and die while nothing is done.
   Status Die(std::int64_t worker, bool may_be_a_row, std::string_view how);
   Status Expire(Time now);
+  /// Shows what the workers have done so far.
+  void Show();
   /// When Expire() may have something to do.
   std::optional<Time> NextTime() const { return coordinator_.NextTime(); }
   /// All workers are to finish what they have begun, and leave.
@@ -60,16 +62,27 @@ class Coordination {
  private:
   Status Blame(const std::vector<RowRange>& rows, std::string_view how);
   Status RecordPoison(const nlohmann::ordered_json& body);
-  void Show();
+  void NoteProgress(WorkerMessage message);
+  void EndLife(std::int64_t worker);
 
   const Plan& plan_;
   Ledger& ledger_;
   JobMonitor& monitor_;
   const Say& say_;
   Coordinator coordinator_;
-  std::map<std::int64_t, WorkerMessage> last_;  // of each worker's life
-  std::vector<JournalEntry> poison_;            // those of this driver's time
-  int num_deaths_ = 0;                          // in a row, with nothing done since
+  // What is shown. Of each worker's life its last message, and how many of its rows are in parts or
+  // were said to be done; of lives that are over, the sums.
+  struct Life {
+    WorkerMessage last;
+    std::int64_t rows_settled = 0;
+  };
+  std::map<std::int64_t, Life> lives_;
+  std::set<std::int64_t> past_lives_;
+  WorkerMessage past_;
+  std::map<std::int64_t, std::int64_t>
+      rows_done_;                     // by open split, of those that are lent in parts
+  std::vector<JournalEntry> poison_;  // those of this driver's time
+  int num_deaths_ = 0;                // in a row, with nothing done since
   std::int64_t last_worker_;
   std::set<std::int64_t> draining_;
   bool drains_ = false, stops_ = false;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "arrow/compute/initialize.h"
+#include "job/execute.h"
 #include "job/retry.h"
 #include "job/testing.h"
 #include "job/worker.h"
@@ -153,6 +154,32 @@ TEST_P(CoordinationTest, AWorkerOfAnEarlierDriverBeginsAnewAndItsFailureEndsNoJo
   ASSERT_TRUE(WorkAs(52, exchange).ok());
   EXPECT_TRUE(coordination_->is_over());
   EXPECT_EQ(small_.Found("out"), SmallJob::Expected(GetParam()));
+}
+
+TEST_P(CoordinationTest, RowsAreShownBeforeTheirPartStandsAndOnce) {
+  monitor_.Start(RowsOf(job_.plan.splits), {}, {});
+  WorkerMessage message = ReportOf(2);
+  message.rows = {3, 1, 0};
+  message.stats.prompt_tokens = 5;
+  Tell(message);
+  Tell(message);  // it comes twice
+  coordination_->Show();
+  EXPECT_EQ(monitor_.progress().rows_in_hand, 4);
+  EXPECT_EQ(monitor_.progress().rows.total(), 0);
+  ASSERT_TRUE(coordination_->Die(2, /*may_be_a_row=*/false, "SIGKILL").ok());
+  coordination_->Show();
+  EXPECT_EQ(monitor_.progress().rows_in_hand, 0);  // they may come again
+  EXPECT_EQ(monitor_.progress().tokens.prompt_tokens, 5);
+  const Exchange exchange = [this](std::string_view report) {
+    auto answer = coordination_->Hear(report, {});
+    coordination_->Show();
+    const auto progress = monitor_.progress();
+    EXPECT_LE(progress.rows_finished(), progress.rows_total);
+    return answer;
+  };
+  ASSERT_TRUE(WorkAs(3, exchange).ok());
+  EXPECT_EQ(monitor_.progress().rows.total(), monitor_.progress().rows_total);
+  EXPECT_EQ(monitor_.progress().rows_in_hand, 0);
 }
 
 TEST_P(CoordinationTest, ARowThatWorkersDieOfFailsAndTheJobGoesOn) {

@@ -94,7 +94,9 @@ Status RunOpenSplits(
     monitor.Start(RowsOf(job.plan.splits), before, {});
     Coordination coordination(job, open, options.worker_silence, monitor, say);
     const WorkersRunner& run = options.run_workers ? options.run_workers : RunByLocalWorkers;
-    MS_RETURN_NOT_OK(run(coordination, job, options, say, stop));
+    const Status ran = run(coordination, job, options, say, stop);
+    coordination.Show();
+    MS_RETURN_NOT_OK(ran);
     if (!job.ledger->layout().is_single_file) return Status::OK();
     return WriteSingleFile(storage, *job.ledger, format, job.plan);
   }

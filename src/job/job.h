@@ -79,8 +79,11 @@ class JobMonitor {
  public:
   struct Progress {
     std::int64_t rows_total = 0;
-    RowCounts rows;         // finished, those of earlier runs included
-    RowCounts rows_before;  // of earlier runs
+    RowCounts rows;                 // finished, those of earlier runs included
+    std::int64_t rows_in_hand = 0;  // workers have finished, and no part has yet
+    RowCounts rows_before;          // of earlier runs
+
+    std::int64_t rows_finished() const { return rows.total() + rows_in_hand; }
     EngineStats tokens;
   };
   struct ErrorSample {

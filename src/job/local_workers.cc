@@ -70,6 +70,7 @@ class LocalWorkers {
       const auto now = Clock::now();  // before they are heard: this process may have stood still
       MS_RETURN_NOT_OK(Serve());
       KillThoseThatStandStill(now);
+      coordination_.Show();
       MS_RETURN_NOT_OK(coordination_.Expire(now));
     }
     return Finish();

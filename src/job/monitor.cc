@@ -29,7 +29,7 @@ void JobMonitor::Start(
     std::int64_t rows_total, const RowCounts& before, std::vector<const Engine*> engines
 ) {
   MutexLock lock(mutex_);
-  progress_ = {rows_total, before, before, {}};
+  progress_ = {rows_total, before, 0, before, {}};
   engines_ = std::move(engines);
 }
 
