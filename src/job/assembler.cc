@@ -123,7 +123,9 @@ void Assembler::Add(std::int64_t piece, FinishedRows rows) {
   (rows.status == RowStatus::kOk      ? open.counts.ok
    : rows.status == RowStatus::kError ? open.counts.error
                                       : open.counts.skipped) += rows.batch.num_rows();
-  for (const RowError& error : rows.errors) open.codes.insert(error.code);
+  for (const RowError& error : rows.errors) {
+    if (error.step != "read") open.codes.insert(error.code);  // no model has seen the others
+  }
   if (rows.status == RowStatus::kSkipped) {
     for (const RowRef& row : rows.batch.rows) {
       const auto at = static_cast<std::size_t>(row.index / 8);

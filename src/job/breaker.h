@@ -33,7 +33,7 @@ class Breaker {
   /// Rows counted so far. A part with rows that failed in a model is to be held back until so many
   /// more as the window has were counted.
   std::int64_t num_counted() const;
-  std::int64_t window() const { return spec_.is_on ? spec_.window : 0; }
+  std::int64_t window() const { return spec_.is_on && has_model_ ? spec_.window : 0; }
   /// Whether an error's code is that of a model's failure.
   static bool IsOfModel(const std::string& code);
 

@@ -75,22 +75,25 @@ class Worker {
     if (ran.ok()) {
       Status settled;
       const std::stop_callback forward(stop, [this] { work_.request_stop(); });
-      TaskScope others(stop);
-      others.Spawn([&](std::stop_token token) {
+      TaskScope reports;  // to the end, else it is taken for dead while it settles
+      reports.Spawn([&](std::stop_token token) {
         const Status reported = Report(token);
         if (!reported.ok() || is_over()) work_.request_stop();
         return reported;
       });
-      others.Spawn([&](std::stop_token token) {
+      TaskScope settling(stop);
+      settling.Spawn([&](std::stop_token token) {
         settled = Settle(token);
         if (!settled.ok()) work_.request_stop();
         return Status::OK();  // its coordinator is to hear of it
       });
       ran = RunLeases(work_.get_token());
       if (is_over() && ran.IsCancelled()) ran = Status::OK();
-      others.RequestStop();
-      MS_RETURN_NOT_OK(others.Join());
+      settling.RequestStop();
+      MS_RETURN_NOT_OK(settling.Join());
       if (settled.ok()) settled = SettleEnded(held_parts_->Ready());
+      reports.RequestStop();
+      MS_RETURN_NOT_OK(reports.Join());
       if (!settled.ok() && (ran.ok() || ran.IsCancelled())) ran = settled;
     }
     return Leave(ran);
@@ -163,8 +166,9 @@ class Worker {
     }
     MS_ASSIGN_OR_RETURN(const std::string bytes, exchange_(Encode(message)));
     MS_ASSIGN_OR_RETURN(const WorkerAnswer answer, DecodeWorkerAnswer(bytes));
-    for (const JournalEntry& entry : answer.poison)
-      job_.blamed->Note(entry);  // before its rows come
+    if (leaves) return Status::OK();
+    // Before its rows come.
+    for (const JournalEntry& entry : answer.poison) job_.blamed->Note(entry);
     if (held_) held_->Apply(report, answer.orders);
     if (held_ && answer.drains) held_->GiveBack();
     if (answer.stops) work_.request_stop();
@@ -197,7 +201,10 @@ class Worker {
     const std::vector<Lease> leases = held_->Finished();
     std::set<std::int64_t> splits;
     for (const Lease& lease : leases) splits.insert(lease.range.split);
-    for (const std::int64_t split : splits) MS_RETURN_NOT_OK(job_.ledger->rows().Sync(split));
+    for (const std::int64_t split : splits) {
+      MS_RETURN_NOT_OK(job_.ledger->SyncRows(split));
+      job_.ledger->rows().Close(split);  // what still comes gets another file
+    }
     MS_ASSIGN_OR_RETURN(const auto stands, job_.ledger->Publish(parts));
     std::set<std::int64_t> published;
     for (const auto& [split, part] : stands) {

@@ -70,8 +70,7 @@ Status RunOperators(
 );
 
 /// The rows of an input batch as the pipeline carries them; unreadable and foreign rows go to `end`
-/// at once. Only those that the piece has. `first_index`: the place in the split of the batch's
-/// first row.
+/// at once. `first_index`: the place in the split of the batch's first row.
 Result<RowBatch> StartRows(
     const BoundJob& job,
     InputBatch batch,
