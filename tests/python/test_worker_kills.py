@@ -113,12 +113,13 @@ def test_workers_and_drivers_that_are_killed_or_stopped_cost_no_row(folder):
     rows, digest = rows_without_attempts(undisturbed.output), digest_of(undisturbed.output)
     clock = Clock(300 // JOBS_AT_ONCE)
     lock = threading.Lock()
+    has_failed = threading.Event()
     total = {"kills and stops": 0, "jobs": 0, "again": 0}
 
     def work(number):
         random = choices("workers", number)
         done = jobs = 0
-        while clock.goes_on(done):
+        while clock.goes_on(done) and not has_failed.is_set():
             job = KilledJob(folder / f"job-{number}-{jobs}")
             job.names_attempts = jobs % 2 == 0
             lives = LivesOfWorkers(job)
@@ -155,8 +156,15 @@ def test_workers_and_drivers_that_are_killed_or_stopped_cost_no_row(folder):
                     total[what] = total.get(what, 0) + count
                     total["kills and stops"] += count
 
+    def work_to_the_first_failure(number):
+        try:
+            work(number)
+        except BaseException:
+            has_failed.set()
+            raise
+
     with concurrent.futures.ThreadPoolExecutor(JOBS_AT_ONCE) as pool:
-        list(pool.map(work, range(JOBS_AT_ONCE)))
+        list(pool.map(work_to_the_first_failure, range(JOBS_AT_ONCE)))
     report("workers", **total, wrong=0)
 
 
