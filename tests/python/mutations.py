@@ -26,8 +26,8 @@ PUBLISH_ERRORS = """\
   if (!errors.empty()) MS_RETURN_NOT_OK(storage_.PublishAll(errors).status());
 """
 PUBLISH_PARTS = "  MS_ASSIGN_OR_RETURN(const std::vector<bool> moved, storage_.PublishAll(files));\n"
-SYNC_ROWS = "  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Sync(part.split));\n"
-DROP_ROWS = "  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Drop(part.split));\n"
+SYNC_ROWS = "  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(SyncRows(part.split));\n"
+DROP_ROWS = "  for (const auto& [split, part] : parts) MS_RETURN_NOT_OK(rows_->Drop(split));\n"
 PUBLISH_PLAN = '  MS_ASSIGN_OR_RETURN(job["plan"], ledger->WritePlan(plan, 0));\n'
 NAME_PLAN = '  job["plan"] = "plan-0000-" + HashOf(plan.dump(1));\n'
 PUBLISH_PLAN_LATE = "  MS_RETURN_NOT_OK(ledger->WritePlan(plan, 0).status());\n"
@@ -106,7 +106,7 @@ CAUGHT = [
         "the row log is dropped before its part stands",
         LEDGER,
         PUBLISH_PARTS,
-        DROP_ROWS + PUBLISH_PARTS,
+        "  for (const FinishedPart& part : parts) MS_RETURN_NOT_OK(rows_->Drop(part.split));\n" + PUBLISH_PARTS,
     ),
     Mutation("the row log is not synced before its part is published", LEDGER, SYNC_ROWS, ""),
     Mutation("the row log is never dropped", LEDGER, DROP_ROWS, ""),
@@ -153,8 +153,8 @@ CAUGHT = [
     Mutation(
         "unpublished files of two drivers share their names",
         LEDGER,
-        'return fmt::format("{}/tmp/{:04d}-{}", layout_.state, journal_->epoch(), name);',
-        'return fmt::format("{}/tmp/{}", layout_.state, name);',
+        'return fmt::format("{}/tmp/{:04d}-{}{}", layout_.state, epoch_, worker, name);',
+        'return fmt::format("{}/tmp/{}{}", layout_.state, worker, name);',
     ),
     Mutation("a part that a retry replaces is not kept", LEDGER, KEEP_OLD, ""),
     Mutation(
