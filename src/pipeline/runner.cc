@@ -242,7 +242,8 @@ class Run {
       const std::int64_t end = piece.EndOfAlike(index);
       if (piece.Has(index)) {
         MS_ASSIGN_OR_RETURN(index, ReadRows(reader, piece, index, end, stop));
-        if (stop.stop_requested()) return Status::OK();
+        const bool is_whole = piece.Count(index, piece.end) == 0;  // then it is, whatever comes
+        if (stop.stop_requested() && !is_whole) return Status::OK();
       } else {
         index = end;
       }
