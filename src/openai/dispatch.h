@@ -145,6 +145,7 @@ class Dispatch {
     std::int64_t first_after_loss = 0;  // the number of a sending
     bool wants_look = false, is_looked_at = false;
     Time look_at{};
+    std::chrono::milliseconds look_wait{};  // until the next, if this one tells nothing
     bool has_died = false;  // and answered nothing since: it is probed before any row is risked
     std::optional<Time> gone_since;
     Suspects suspects;

@@ -14,7 +14,9 @@ namespace {
 using std::chrono::milliseconds;
 using Kind = Verdict::Kind;
 
-constexpr milliseconds kLookInterval{1'000};
+// A process that is just dying takes connections that it then breaks, and a quick supervisor has
+// another in its place within tens of milliseconds.
+constexpr milliseconds kLookWaitFirst{10}, kLookWaitMax{1'000};
 constexpr int kHangsAloneMax = 2;
 constexpr const char* kRefused = "its connections broke, and its port refused others";
 
@@ -72,6 +74,7 @@ void Dispatch::NoteLoss(
       if (verdict.kind != Kind::kLost || server.wants_look || options_.is_launched) return;
       server.wants_look = true;
       server.look_at = now;
+      server.look_wait = kLookWaitFirst;
       return;
     case Kind::kGone:
       if (verdict.is_refused && !options_.is_launched && !server.lost.empty()) {
@@ -112,7 +115,8 @@ void Dispatch::Looked(std::size_t number, const Verdict& verdict, Time now) {
   switch (verdict.kind) {
     case Kind::kLost:
     case Kind::kTimeout:
-      server.look_at = now + kLookInterval;
+      server.look_at = now + server.look_wait;
+      server.look_wait = std::min(2 * server.look_wait, kLookWaitMax);
       return;
     case Kind::kGone:
       server.wants_look = false;

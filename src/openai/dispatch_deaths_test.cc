@@ -244,6 +244,23 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& instance) { return instance.param.name; }
 );
 
+// A process that is dying takes connections and breaks them, and soon another is in its place.
+TEST_F(SuspectTest, ALookThatTellsNothingIsRepeatedSoonAndThenLessOften) {
+  dispatch_.Add(1, 1);
+  ASSERT_TRUE(dispatch_.Next(now_));
+  EXPECT_FALSE(dispatch_.Ended(1, Of(Kind::kLost), now_));
+  std::vector<milliseconds> waits;
+  for (Time last = now_; waits.size() < 9; last = now_) {
+    while (!dispatch_.NextLook(now_)) now_ += milliseconds(1);
+    dispatch_.Looked(0, Of(Kind::kLost), now_);
+    waits.push_back(std::chrono::duration_cast<milliseconds>(now_ - last));
+  }
+  EXPECT_EQ(waits[0], milliseconds(0));
+  EXPECT_EQ(waits[1], milliseconds(10));
+  EXPECT_EQ(waits[2], milliseconds(20));
+  EXPECT_EQ(waits[8], milliseconds(1000));
+}
+
 TEST_F(SuspectTest, NoRowIsRiskedBeforeAProbeIsAnsweredThenSuspectsGoFirst) {
   for (int id = 1; id <= 3; ++id) dispatch_.Add(id, 1);
   for (int id = 1; id <= 2; ++id) ASSERT_EQ(dispatch_.Next(now_)->id, id);
