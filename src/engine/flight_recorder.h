@@ -47,6 +47,9 @@ struct FlightRecord {
 /// "SIGSEGV", "SIGKILL"; "signal 99" for one without a name.
 std::string SignalName(int signal);
 
+/// Whether a process gets this signal for what it does itself; others are sent to it.
+bool IsOfItsOwnMaking(int signal);
+
 /// Thread-safe; made and destroyed on one thread.
 class FlightRecorder {
  public:

@@ -396,27 +396,12 @@ class Host {
     if (const auto known = child_->cause) return *known;
     const FlightRecord record = child_->process->Record();
     if (record.cause == FlightCause::kSignal) return {"crash", record.Describe()};
-    switch (exit.signal) {
-      case 0:
-        if (exit.code == 0) return {"", "it ended"};
-        return {"crash", "exit code " + std::to_string(exit.code)};
-      case SIGSEGV:
-      case SIGBUS:
-      case SIGILL:
-      case SIGFPE:
-      case SIGABRT:
-      case SIGSYS:
-      case SIGTRAP:
-        return {"crash", SignalName(exit.signal)};
-      case SIGKILL:
-        if (OomKillsNow() > child_->oom_kills_before) {
-          return {"oom", "the kernel killed it for want of memory"};
-        }
-        break;
-      default:
-        break;
+    if (exit.signal == 0 && exit.code == 0) return {"", "it ended"};
+    if (exit.signal == 0) return {"crash", "exit code " + std::to_string(exit.code)};
+    if (exit.signal == SIGKILL && OomKillsNow() > child_->oom_kills_before) {
+      return {"oom", "the kernel killed it for want of memory"};
     }
-    return {"", SignalName(exit.signal)};
+    return {IsOfItsOwnMaking(exit.signal) ? "crash" : "", SignalName(exit.signal)};
   }
 
   // The child has died: finds out why, and who is suspect.

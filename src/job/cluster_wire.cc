@@ -6,6 +6,7 @@
 
 #include "engine/engine.h"
 #include "engine/wire.h"
+#include "job/wire_values.h"
 #include "job/worker_wire.h"
 #include "pipeline/parse_spec.h"
 #include "storage/path.h"
@@ -17,60 +18,6 @@ constexpr std::uint8_t kVersion = 1;
 
 Status Foreign(const char* what) {
   return Status::Invalid(what, " that is none of this version of Millstream");
-}
-
-template <typename Take>
-void Repeat(WireReader& in, Take take) {
-  for (std::uint64_t left = in.U64(); left > 0 && !in.failed(); --left) take();
-}
-
-void Put(WireWriter& out, const RowCounts& counts) {
-  out.I64(counts.ok);
-  out.I64(counts.error);
-  out.I64(counts.skipped);
-}
-
-RowCounts TakeCounts(WireReader& in) {
-  RowCounts counts;
-  counts.ok = in.I64();
-  counts.error = in.I64();
-  counts.skipped = in.I64();
-  return counts;
-}
-
-using Errors = std::map<std::string, JobMonitor::ErrorSample>;
-
-void Put(WireWriter& out, const Errors& errors) {
-  out.U64(errors.size());
-  for (const auto& [code, sample] : errors) {
-    out.Text(code);
-    out.I64(sample.count);
-    out.Text(sample.example);
-  }
-}
-
-Errors TakeErrors(WireReader& in) {
-  Errors errors;
-  Repeat(in, [&] {
-    JobMonitor::ErrorSample& sample = errors[in.Text()];
-    sample.count = in.I64();
-    sample.example = in.Text();
-  });
-  return errors;
-}
-
-// The statuses that a job can end with, by the exit code that they ask for.
-Status StatusOf(ExitCode exit, std::string message) {
-  switch (exit) {
-    case ExitCode::kEngineBroken:
-      return EngineBroken(std::move(message));
-    case ExitCode::kConflict:
-      return Conflict(std::move(message));
-    case ExitCode::kStopped:
-      return Status::Cancelled(std::move(message));
-    default:
-      return Status::IOError(std::move(message));
-  }
 }
 
 }  // namespace
@@ -134,7 +81,7 @@ Status DecodeShown(std::string_view bytes, JobMonitor& monitor) {
   progress.rows_in_hand = in.I64();
   progress.rows_before = TakeCounts(in);
   progress.tokens = ReadStats(in);
-  Errors errors = TakeErrors(in);
+  ErrorSamples errors = TakeErrors(in);
   const std::int64_t cut_answers = in.I64();
   if (!in.Finish().ok()) return Foreign("a job's progress");
   monitor.Show(progress, std::move(errors));
@@ -171,7 +118,7 @@ Result<JobReport> DecodeEnd(std::string_view bytes) {
   const auto exit = static_cast<ExitCode>(in.U8());
   if (!is_ok) {
     std::string message = in.Text();
-    return in.Finish().ok() ? StatusOf(exit, std::move(message)) : Foreign("a job's end");
+    return in.Finish().ok() ? FailureOf(exit, std::move(message)) : Foreign("a job's end");
   }
   JobReport report;
   report.exit = exit;
@@ -191,7 +138,7 @@ Result<JobReport> DecodeEnd(std::string_view bytes) {
 Status DecodeFailure(std::string_view bytes) {
   WireReader in(bytes);
   const auto exit = static_cast<ExitCode>(in.U8());
-  return StatusOf(exit, std::string(bytes.substr(bytes.empty() ? 0 : 1)));
+  return FailureOf(exit, std::string(bytes.substr(bytes.empty() ? 0 : 1)));
 }
 
 }  // namespace millstream

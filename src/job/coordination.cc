@@ -9,6 +9,8 @@
 namespace millstream {
 namespace {
 
+// How often a worker reports within the silence of one that is taken for dead.
+constexpr int kReportsOfSilence = 15;
 // That a driver can number.
 constexpr std::int64_t kWorkersOfAnEpoch = 1'000'000;
 
@@ -42,17 +44,6 @@ void Sum(const WorkerMessage& life, WorkerMessage& sum) {
   }
 }
 
-Status FailureOf(const WorkerMessage& message) {
-  switch (message.exit) {
-    case ExitCode::kEngineBroken:
-      return EngineBroken(message.failure);
-    case ExitCode::kConflict:
-      return Conflict(message.failure);
-    default:
-      return Status::IOError(message.failure);
-  }
-}
-
 }  // namespace
 
 Coordination::Coordination(
@@ -62,13 +53,26 @@ Coordination::Coordination(
     JobMonitor& monitor,
     const Say& say
 )
-    : plan_(job.plan),
+    : job_(job),
+      plan_(job.plan),
       ledger_(*job.ledger),
       monitor_(monitor),
       say_(say),
       coordinator_(OptionsOf(job, silence), Sizes(splits)),
       last_worker_(ledger_.epoch() * kWorkersOfAnEpoch) {
   for (const Split& split : splits) rows_done_[split.number] = 0;
+}
+
+WorkerOptions Coordination::NewWorker(const JobOptions& options, int threads) {
+  WorkerOptions worker;
+  worker.job.file = job_.spec.file;
+  worker.job.text = job_.spec.text;
+  worker.job.overrides = options.overrides;
+  worker.epoch = ledger_.epoch();
+  worker.number = ++last_worker_;
+  worker.threads = threads;
+  worker.interval = options.worker_silence / kReportsOfSilence;
+  return worker;
 }
 
 Result<std::string> Coordination::Hear(std::string_view report, Time now) {
@@ -85,7 +89,9 @@ Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   // this one's epoch. What has failed may have failed because this one took over.
   const bool is_of_another = message.epoch != ledger_.epoch();
   if (is_of_another) message.report.leaves = true;
-  if (!is_of_another && !message.failure.empty()) return FailureOf(message);
+  if (!is_of_another && !message.failure.empty()) {
+    return FailureOf(message.exit, message.failure);
+  }
   WorkerAnswer answer;
   answer.stops = stops_ || is_of_another;
   answer.drains = answer.stops || drains_ || draining_.contains(message.report.worker);

@@ -54,8 +54,9 @@ class Coordination {
   /// All are to cut short what they have begun, make durable what it has, and leave.
   void Stop() { stops_ = true; }
 
-  /// A number for a new life of a worker, that no driver of the job has given before.
-  std::int64_t NewWorker() { return ++last_worker_; }
+  /// What a new life of a worker is to be told: the run's job as `options` have it, and a number
+  /// that no driver of the job has given before. Computes with so many threads.
+  WorkerOptions NewWorker(const JobOptions& options, int threads);
   bool is_over() const { return coordinator_.is_over(); }
   std::int64_t num_workers() const { return coordinator_.num_workers(); }
 
@@ -65,6 +66,7 @@ class Coordination {
   void NoteProgress(WorkerMessage message);
   void EndLife(std::int64_t worker);
 
+  const PreparedJob& job_;
   const Plan& plan_;
   Ledger& ledger_;
   JobMonitor& monitor_;

@@ -156,6 +156,19 @@ TEST_P(CoordinationTest, AWorkerOfAnEarlierDriverBeginsAnewAndItsFailureEndsNoJo
   EXPECT_EQ(small_.Found("out"), SmallJob::Expected(GetParam()));
 }
 
+TEST_P(CoordinationTest, AWorkersFailureIsTheJobsWithItsExitCodeAndItsWords) {
+  for (const ExitCode exit :
+       {ExitCode::kWrong, ExitCode::kEngineBroken, ExitCode::kConflict, ExitCode::kStopped}) {
+    WorkerMessage message = ReportOf(2);
+    message.failure = "its disk is full";
+    message.exit = exit;
+    const Status failure = coordination_->Hear(Encode(message), {}).status();
+    EXPECT_EQ(ExitCodeOf(failure), exit);
+    EXPECT_EQ(failure.message(), message.failure);
+    EXPECT_FALSE(failure.IsCancelled());  // nobody has asked for it
+  }
+}
+
 TEST_P(CoordinationTest, RowsAreShownBeforeTheirPartStandsAndOnce) {
   monitor_.Start(RowsOf(job_.plan.splits), {}, {});
   WorkerMessage message = ReportOf(2);

@@ -2,6 +2,7 @@
 #include "job/job.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <limits>
 #include <random>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "arrow/io/interfaces.h"
+#include "arrow/util/io_util.h"
 #include "fmt/format.h"
 #include "job/assembler.h"
 #include "job/breaker.h"
@@ -290,6 +292,23 @@ ExitCode ExitCodeOf(const Status& status) {
   if (status.IsCancelled() || IsDiskTrouble(status)) return ExitCode::kStopped;
   if (IsEngineBroken(status)) return ExitCode::kEngineBroken;
   return IsConflict(status) ? ExitCode::kConflict : ExitCode::kWrong;
+}
+
+Status FailureOf(ExitCode exit, std::string message) {
+  switch (exit) {
+    case ExitCode::kEngineBroken:
+      return EngineBroken(std::move(message));
+    case ExitCode::kConflict:
+      return Conflict(std::move(message));
+    case ExitCode::kStopped:  // its disk, say: that may go away, and nobody asked for a stop
+      return Status(
+          arrow::StatusCode::IOError,
+          std::move(message),
+          arrow::internal::StatusDetailFromErrno(EIO)
+      );
+    default:
+      return Status::IOError(std::move(message));
+  }
 }
 
 }  // namespace millstream

@@ -221,5 +221,7 @@ Result<Preview> RunInMemory(
 
 /// The exit code that a failure asks for.
 ExitCode ExitCodeOf(const Status& status);
+/// The failure that another process ended with, by the exit code that it asks for.
+Status FailureOf(ExitCode exit, std::string message);
 
 }  // namespace millstream

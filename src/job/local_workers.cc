@@ -32,8 +32,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kTick{100};
 // If so many in a row die before they are at work, more will not do better.
 constexpr int kDeadStartsMax = 5;
-// How often a worker reports within the silence of one that is taken for dead.
-constexpr int kReportsOfSilence = 15;
 constexpr std::chrono::seconds kEndTime{5};  // to write down what they have
 
 struct Child {
@@ -47,10 +45,8 @@ struct Child {
 
 class LocalWorkers {
  public:
-  LocalWorkers(
-      Coordination& coordination, const PreparedJob& job, const JobOptions& options, const Say& say
-  )
-      : coordination_(coordination), job_(job), options_(options), say_(say) {}
+  LocalWorkers(Coordination& coordination, const JobOptions& options, const Say& say)
+      : coordination_(coordination), options_(options), say_(say) {}
 
   Status Run(std::stop_token stop) {
     const Status ran = RunToEnd(std::move(stop));
@@ -77,15 +73,9 @@ class LocalWorkers {
   }
 
   Status Start() {
-    WorkerOptions worker;
-    worker.job.file = job_.spec.file;
-    worker.job.text = job_.spec.text;
-    worker.job.overrides = options_.overrides;
-    worker.epoch = job_.ledger->epoch();
-    worker.number = coordination_.NewWorker();
     const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    worker.threads = std::max(1, cores / options_.workers);
-    worker.interval = options_.worker_silence / kReportsOfSilence;
+    const WorkerOptions worker =
+        coordination_.NewWorker(options_, std::max(1, cores / options_.workers));
     MS_ASSIGN_OR_RETURN(auto process, ChildProcess::Spawn({"/proc/self/exe", "worker"}));
     // One that dies before it reads this is found at the socket's end.
     (void)WriteFrame(process->socket(), Encode(worker));
@@ -171,7 +161,6 @@ class LocalWorkers {
   }
 
   Coordination& coordination_;
-  const PreparedJob& job_;
   const JobOptions& options_;
   const Say& say_;
   std::map<std::int64_t, std::unique_ptr<Child>> children_;  // by their numbers
@@ -205,12 +194,12 @@ Status HostWorker(
 
 Status RunByLocalWorkers(
     Coordination& coordination,
-    const PreparedJob& job,
+    const PreparedJob& /*job*/,
     const JobOptions& options,
     const Say& say,
     std::stop_token stop
 ) {
-  return LocalWorkers(coordination, job, options, say).Run(std::move(stop));
+  return LocalWorkers(coordination, options, say).Run(std::move(stop));
 }
 
 }  // namespace millstream

@@ -230,13 +230,7 @@ class RemoteWorkers {
   }
 
   std::string Welcome(int threads) {
-    WorkerOptions worker;
-    worker.job.file = job_.spec.file;
-    worker.job.text = job_.spec.text;
-    worker.job.overrides = options_.overrides;
-    worker.epoch = job_.ledger->epoch();
-    worker.number = coordination_.NewWorker();
-    worker.threads = threads;
+    const WorkerOptions worker = coordination_.NewWorker(options_, threads);
     WireWriter out;
     out.I64(worker.number);
     return out.Take() + Encode(worker);

@@ -10,26 +10,13 @@
 namespace millstream {
 
 WorkerDeath DeathOf(const ChildProcess::Exit& exit, bool for_want_of_memory) {
-  switch (exit.signal) {
-    case 0: {
-      const bool was_stopped = exit.code == static_cast<int>(ExitCode::kStopped);
-      if (exit.code == 0 || was_stopped) return {};
-      return {fmt::format("exit code {}", exit.code), true};
-    }
-    case SIGKILL:
-      if (for_want_of_memory) return {"SIGKILL for want of memory", true};
-      return {SignalName(exit.signal), false};
-    case SIGSEGV:
-    case SIGBUS:
-    case SIGILL:
-    case SIGFPE:
-    case SIGABRT:
-    case SIGSYS:
-    case SIGTRAP:
-      return {SignalName(exit.signal), true};
-    default:
-      return {SignalName(exit.signal), false};
+  if (exit.signal == 0) {
+    const bool was_stopped = exit.code == static_cast<int>(ExitCode::kStopped);
+    if (exit.code == 0 || was_stopped) return {};
+    return {fmt::format("exit code {}", exit.code), true};
   }
+  if (exit.signal == SIGKILL && for_want_of_memory) return {"SIGKILL for want of memory", true};
+  return {SignalName(exit.signal), IsOfItsOwnMaking(exit.signal)};
 }
 
 }  // namespace millstream

@@ -5,17 +5,12 @@
 #include <optional>
 
 #include "engine/wire.h"
+#include "job/wire_values.h"
 
 namespace millstream {
 namespace {
 
 constexpr std::uint8_t kVersion = 1;
-
-// Reads so many items, as long as there are bytes.
-template <typename Take>
-void Repeat(WireReader& in, Take take) {
-  for (std::uint64_t left = in.U64(); left > 0 && !in.failed(); --left) take();
-}
 
 void Put(WireWriter& out, const RowRange& range) {
   out.I64(range.split);
@@ -41,20 +36,6 @@ Lease TakeLease(WireReader& in) {
   lease.number = in.I64();
   lease.range = TakeRange(in);
   return lease;
-}
-
-void Put(WireWriter& out, const RowCounts& counts) {
-  out.I64(counts.ok);
-  out.I64(counts.error);
-  out.I64(counts.skipped);
-}
-
-RowCounts TakeCounts(WireReader& in) {
-  RowCounts counts;
-  counts.ok = in.I64();
-  counts.error = in.I64();
-  counts.skipped = in.I64();
-  return counts;
 }
 
 void Put(WireWriter& out, const FileMark& mark) {
@@ -209,12 +190,7 @@ std::string Encode(const WorkerMessage& message) {
   Put(out, message.entries);
   out.I64(message.num_poison);
   Put(out, message.rows);
-  out.U64(message.errors.size());
-  for (const auto& [code, sample] : message.errors) {
-    out.Text(code);
-    out.I64(sample.count);
-    out.Text(sample.example);
-  }
+  Put(out, message.errors);
   WriteStats(message.stats, out);
   out.I64(message.cut_answers);
   out.Text(message.failure);
@@ -235,11 +211,7 @@ Result<WorkerMessage> DecodeWorkerMessage(std::string_view bytes) {
   const bool are_json = TakeEntries(in, message.entries);
   message.num_poison = in.I64();
   message.rows = TakeCounts(in);
-  Repeat(in, [&] {
-    JobMonitor::ErrorSample& sample = message.errors[in.Text()];
-    sample.count = in.I64();
-    sample.example = in.Text();
-  });
+  message.errors = TakeErrors(in);
   message.stats = ReadStats(in);
   message.cut_answers = in.I64();
   message.failure = in.Text();
