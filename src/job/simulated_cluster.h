@@ -75,7 +75,7 @@ class SimulatedCluster {
 
   struct Held {
     RowRange range;
-    std::deque<RowRange> todo;       // not begun
+    std::deque<RowRange> not_begun;
     std::vector<RowRange> finished;  // not durable
     std::int64_t under_way = 0;      // rows
     std::optional<Time> publishing_since;

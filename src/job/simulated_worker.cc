@@ -62,7 +62,7 @@ void SimulatedCluster::Take(Worker& worker, const Lease& lease) {
   held.range = lease.range;
   const RowRange& all = lease.range;
   if (CountDurable(all) == 0) {
-    if (all.size() > 0) held.todo.push_back(all);
+    if (all.size() > 0) held.not_begun.push_back(all);
     return;
   }
   for (std::int64_t begin = all.begin, end = begin; begin < all.end; begin = end) {
@@ -71,7 +71,7 @@ void SimulatedCluster::Take(Worker& worker, const Lease& lease) {
     if (is_durable) {
       worker.done.push_back({all.split, begin, end});
     } else {
-      held.todo.push_back({all.split, begin, end});
+      held.not_begun.push_back({all.split, begin, end});
     }
   }
 }
@@ -80,12 +80,12 @@ void SimulatedCluster::Shorten(Worker& worker, const Lease& lease) {
   const auto found = worker.held.find(lease.number);
   if (found == worker.held.end()) return;
   Held& held = found->second;
-  while (!held.todo.empty() && held.todo.back().end > lease.range.end) {
-    RowRange& last = held.todo.back();
+  while (!held.not_begun.empty() && held.not_begun.back().end > lease.range.end) {
+    RowRange& last = held.not_begun.back();
     last.end = std::max(lease.range.end, last.begin);
     held.range.end = last.end;
     if (last.size() > 0) break;
-    held.todo.pop_back();
+    held.not_begun.pop_back();
   }
 }
 
@@ -106,8 +106,8 @@ void SimulatedCluster::BeginWave(Worker& worker, Time time) {
   if (worker.leaves_at && time >= *worker.leaves_at) return;
   Wave wave;
   for (auto& [lease, held] : worker.held) {
-    while (!held.todo.empty() && wave.size < options_.window) {
-      RowRange& first = held.todo.front();
+    while (!held.not_begun.empty() && wave.size < options_.window) {
+      RowRange& first = held.not_begun.front();
       RowRange rows = first;
       rows.end = std::min(rows.end, rows.begin + options_.window - wave.size);
       wave.rows.emplace_back(lease, rows);
@@ -115,7 +115,7 @@ void SimulatedCluster::BeginWave(Worker& worker, Time time) {
       held.under_way += rows.size();
       outcome_.rows_again += CountDurable(rows);
       first.begin = rows.end;
-      if (first.size() == 0) held.todo.pop_front();
+      if (first.size() == 0) held.not_begun.pop_front();
     }
     if (wave.size == options_.window) break;
   }
@@ -176,7 +176,7 @@ void SimulatedCluster::Flush(Worker& worker, std::vector<RowRange>& finished) {
 void SimulatedCluster::FinishLeases(Worker& worker) {
   for (auto next = worker.held.begin(); next != worker.held.end();) {
     Held& held = next->second;
-    bool is_finished = held.todo.empty() && held.under_way == 0;
+    bool is_finished = held.not_begun.empty() && held.under_way == 0;
     if (is_finished) {
       Flush(worker, held.finished);
       if (IsWhole(held.range)) {
@@ -220,8 +220,8 @@ WorkerReport SimulatedCluster::ReportOf(Worker& worker) const {
   for (const auto& [lease, held] : worker.held) {
     HeldLease& said = report.held.emplace_back();
     said.lease = {lease, held.range};
-    said.begun = held.todo.empty() ? held.range.end : held.todo.front().begin;
-    for (const RowRange& rows : held.todo) left += rows.size();
+    said.begun = held.not_begun.empty() ? held.range.end : held.not_begun.front().begin;
+    for (const RowRange& rows : held.not_begun) left += rows.size();
     if (held.publishing_since) {
       said.oldest = duration_cast<milliseconds>(now_ - *held.publishing_since);
     } else if (held.under_way > 0 && worker.wave) {
