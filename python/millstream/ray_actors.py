@@ -8,6 +8,7 @@ them with the job.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
@@ -360,7 +361,7 @@ class Coordinator:
         if not self._has_looked:
             self._has_looked = True
             for node in before - set(self._nodes):
-                ray.kill(ray.get_actor(f"{self._name}-{node}", NAMESPACE))
+                self._end_actor(node)
 
     def _actors_of_nodes(self):
         """The nodes that have an actor of this job's output, whoever made it."""
@@ -368,6 +369,10 @@ class Coordinator:
         actors = ray.util.list_named_actors(all_namespaces=True)
         names = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
         return {name[len(prefix) :] for name in names if name.startswith(prefix)}
+
+    def _end_actor(self, node):
+        with contextlib.suppress(ValueError):  # it has just gone by itself
+            ray.kill(ray.get_actor(f"{self._name}-{node}", NAMESPACE))
 
     def _fits(self, node, what):
         has = what["Resources"]
@@ -428,7 +433,7 @@ class Coordinator:
 
     def _dismiss(self):
         for node in self._actors_of_nodes():
-            ray.kill(ray.get_actor(f"{self._name}-{node}", NAMESPACE))
+            self._end_actor(node)
         self._nodes.clear()
         if self._needs and self._needs["min_workers"] > 1:
             request_resources(bundles=[])
