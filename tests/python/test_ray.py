@@ -60,7 +60,7 @@ def test_a_job_on_a_cluster_has_the_output_of_one_process(millstream, tmp_path):
 
 
 def test_whatever_happens_to_its_machines_no_row_is_lost_or_answered_twice(tmp_path):
-    rows = 6000
+    rows = 20_000
     with Machines(2) as machines, Server() as server:
         job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS, rows=rows, more=EVERYWHERE)
         process = start(job, machines)
@@ -83,6 +83,7 @@ def test_whatever_happens_to_its_machines_no_row_is_lost_or_answered_twice(tmp_p
         machines.stop(machines.nodes[0])
         machines.add()
         at(1800)
+        wait_for(lambda: machines.workers(added), process)
         machines.drain(added, 30)
         wait_for(lambda: not machines.workers(added), process, 20)
         assert answered(server) < rows  # it has left, and not because nothing was left to do
