@@ -54,7 +54,6 @@ Coordination::Coordination(
     const Say& say
 )
     : job_(job),
-      plan_(job.plan),
       ledger_(*job.ledger),
       monitor_(monitor),
       say_(say),
@@ -153,14 +152,14 @@ Status Coordination::Expire(Time now) {
 // In the journal first: a worker that is lent the row again, now or by a later driver, knows.
 Status Coordination::Blame(const std::vector<RowRange>& rows, std::string_view how) {
   for (const RowRange& range : rows) {
-    const Split& split = plan_.splits[static_cast<std::size_t>(range.split)];
+    const Split& split = job_.plan.splits[static_cast<std::size_t>(range.split)];
     const RowId row = RowAt(split, range.begin);
     MS_RETURN_NOT_OK(RecordPoison(PoisonOf(row, how)));
     coordinator_.NoteFailed(range);
     say_(fmt::format(
         "{}:{} fails with the code crash: {} workers died with this row alone (the last: {}). No "
         "run tries it again; `millstream retry` does, once it may pass",
-        plan_.snapshot.files[static_cast<std::size_t>(row.file)].name,
+        job_.plan.snapshot.files[static_cast<std::size_t>(row.file)].name,
         row.record,
         coordinator_.deaths_max(),
         how

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -45,8 +44,6 @@ class Coordination {
   Status Expire(Time now);
   /// Shows what the workers have done so far.
   void Show();
-  /// When Expire() may have something to do.
-  std::optional<Time> NextTime() const { return coordinator_.NextTime(); }
   /// All workers are to finish what they have begun, and leave.
   void Drain() { drains_ = true; }
   /// One is, as its machine is about to go.
@@ -67,7 +64,6 @@ class Coordination {
   void EndLife(std::int64_t worker);
 
   const PreparedJob& job_;
-  const Plan& plan_;
   Ledger& ledger_;
   JobMonitor& monitor_;
   const Say& say_;
@@ -81,10 +77,9 @@ class Coordination {
   std::map<std::int64_t, Life> lives_;
   std::set<std::int64_t> past_lives_;
   WorkerMessage past_;
-  std::map<std::int64_t, std::int64_t>
-      rows_done_;                     // by open split, of those that are lent in parts
-  std::vector<JournalEntry> poison_;  // those of this driver's time
-  int num_deaths_ = 0;                // in a row, with nothing done since
+  std::map<std::int64_t, std::int64_t> rows_done_;  // by open split, of those lent in parts
+  std::vector<JournalEntry> poison_;                // those of this driver's time
+  int num_deaths_ = 0;                              // in a row, with nothing done since
   std::int64_t last_worker_;
   std::set<std::int64_t> draining_;
   bool drains_ = false, stops_ = false;

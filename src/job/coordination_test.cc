@@ -156,6 +156,26 @@ TEST_P(CoordinationTest, AWorkerOfAnEarlierDriverBeginsAnewAndItsFailureEndsNoJo
   EXPECT_EQ(small_.Found("out"), SmallJob::Expected(GetParam()));
 }
 
+// Its process before may stand still for good, and hold the lock.
+TEST_P(CoordinationTest, ACoordinatorThatBeginsAnewNeedsNoLockOfItsOwnProcessBefore) {
+  const OutputLayout layout = job_.ledger->layout();
+  job_.lock.reset();
+  JobOptions first;
+  first.coordinator = "a";
+  const auto held = LockOutput(*local_, layout, first);
+  ASSERT_TRUE(held.ok() && *held != nullptr);
+  JobOptions next = first;
+  EXPECT_TRUE(LockOutput(*local_, layout, next).status().IsCancelled());  // a second of its name
+  next.begins_anew = true;
+  const auto taken_over = LockOutput(*local_, layout, next);
+  ASSERT_TRUE(taken_over.ok()) << taken_over.status();
+  EXPECT_EQ(*taken_over, nullptr);
+  next.coordinator = "b";
+  EXPECT_TRUE(LockOutput(*local_, layout, next).status().IsCancelled());
+  next.coordinator = "";
+  EXPECT_TRUE(LockOutput(*local_, layout, next).status().IsCancelled());
+}
+
 TEST_P(CoordinationTest, AWorkersFailureIsTheJobsWithItsExitCodeAndItsWords) {
   for (const ExitCode exit :
        {ExitCode::kWrong, ExitCode::kEngineBroken, ExitCode::kConflict, ExitCode::kStopped}) {
