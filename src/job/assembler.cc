@@ -183,6 +183,7 @@ Status Assembler::End(const Piece& piece) {
   MS_CHECK(open.counts.total() == piece.Count(0, piece.split.num_rows));
   FinishedSplit finished;
   finished.split = piece.split.number;
+  finished.piece = piece.number;
   finished.counts = open.counts;
   finished.codes = std::move(open.codes);
   finished.skipped_rows = std::move(open.skipped_rows);

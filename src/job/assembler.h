@@ -24,6 +24,7 @@ namespace millstream {
 /// A piece, mostly a whole split: its output rows in input order, and what became of all its rows.
 struct FinishedSplit {
   std::int64_t split = 0;
+  std::int64_t piece = 0;            // its number
   arrow::RecordBatchVector batches;  // of the output schema
   arrow::RecordBatchVector errors;   // failed rows, where the output leaves them out
   RowCounts counts;

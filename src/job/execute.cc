@@ -98,7 +98,9 @@ Result<FinishedPart> WritePart(
 ) {
   FinishedPart part;
   part.split = split.split;
-  part.path = ledger.TemporaryPath(split.split);
+  // Of the piece: a worker may be lent a split again before its part stands.
+  const std::string name = fmt::format("{:06d}{}", split.piece, ledger.layout().suffix);
+  part.path = ledger.TemporaryPath("part-" + name);
   part.committed.counts = split.counts;
   part.committed.skipped_rows = split.skipped_rows;
   const auto metadata = PartMetadata(ledger, split);
@@ -106,8 +108,7 @@ Result<FinishedPart> WritePart(
       part.committed.file, WriteRows(storage, format, plan, metadata, split.batches, part.path)
   );
   if (split.errors.empty()) return part;
-  part.errors_path =
-      ledger.TemporaryPath(fmt::format("errors-{:06d}{}", split.split, ledger.layout().suffix));
+  part.errors_path = ledger.TemporaryPath("errors-" + name);
   MS_ASSIGN_OR_RETURN(
       part.committed.errors,
       WriteRows(storage, format, plan, metadata, split.errors, part.errors_path)

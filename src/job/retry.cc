@@ -339,7 +339,7 @@ class Retry {
       std::int64_t& gained
   ) const {
     MS_ASSIGN_OR_RETURN(const auto intents, job_.ledger->Intents());
-    merged.split = split.number;
+    merged.split = merged.piece = split.number;
     merged.counts = part.counts;
     const CommittedPart* const intent = FindIntent(intents, split.number, part);
     if (intent == nullptr) {

@@ -240,6 +240,42 @@ TEST_F(WorkerTest, LeasesOfOneSplitAreRunAtTheSameTime) {
   ExpectComplete();
 }
 
+// Its coordinator may lend it once more what it has just done: the second part is not to be written
+// over the first, which may be on its way to its place.
+TEST_F(WorkerTest, ASplitThatItIsLentAgainBeforeItsPartStandsHasAnotherFile) {
+  Begin(kRows);
+  options_.interval = std::chrono::milliseconds(1);
+  std::vector<std::int32_t> failing;
+  script_.answer = [&failing](const Request& request) {
+    Completion completion;
+    if (failing.empty()) failing = request.prompt_tokens;
+    if (request.prompt_tokens == failing) {  // a reason to hold the part back
+      completion.reason = FinishReason::kError;
+      completion.error_code = "engine_failed";
+    }
+    return completion;
+  };
+  std::int64_t lease = 100, ended = 0;
+  const Status status = Run([&](const WorkerMessage& message) {
+    const RowRange all{0, 0, kRows};
+    WorkerAnswer answer;
+    answer.orders.is_over = published_.contains(0);
+    for (const HeldLease& held : message.report.held) {
+      if (held.oldest.count() > 0 && held.begun == kRows) ended = held.lease.number;
+    }
+    if (lease == 100 && ended == 100) {
+      answer.orders.end = {100};
+      lease = 101;
+    }
+    if (ended < 101)
+      answer.orders.take = {{lease, all}};  // more may come: it publishes nothing yet
+    return answer;
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(failure_, "");
+  EXPECT_EQ(ended, 101);
+}
+
 TEST_F(WorkerTest, AWorkerThatDrainsFinishesWhatIsBegunAndGivesTheRestBack) {
   Begin(kRows);
   options_.interval = std::chrono::milliseconds(1);

@@ -639,10 +639,6 @@ std::string Ledger::TemporaryPath(const std::string& name) const {
   return fmt::format("{}/tmp/{:04d}-{}{}", layout_.state, epoch_, worker, name);
 }
 
-std::string Ledger::TemporaryPath(std::int64_t split) const {
-  return TemporaryPath(fmt::format("part-{:06d}{}", split, layout_.suffix));
-}
-
 Status Ledger::JournalParts(const std::map<std::int64_t, CommittedPart>& parts) {
   Json body = {{"parts", Json::array()}};
   for (const auto& [split, part] : parts) {

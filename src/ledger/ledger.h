@@ -170,7 +170,6 @@ class Ledger {
 
   /// A name for an unpublished file. REQUIRES: begun, for this and all that writes.
   std::string TemporaryPath(const std::string& name) const;
-  std::string TemporaryPath(std::int64_t split) const;
   /// Publishes finished parts, after one intent that names their hashes and counts, and journals
   /// them. A part that stands already is adopted and the file dropped; a Conflict if it is none of
   /// this job's.

@@ -51,10 +51,9 @@ class LedgerTest : public testing::Test {
   FinishedPart Finished(
       const Ledger& ledger, std::int64_t split, const std::string& bytes, const RowCounts& counts
   ) {
-    Write(ledger.TemporaryPath(split), bytes);
-    return {
-        split, ledger.TemporaryPath(split), {}, {{HashOf(bytes), bytes.size()}, counts, {}, {}}
-    };
+    const std::string path = ledger.TemporaryPath(std::to_string(split));
+    Write(path, bytes);
+    return {split, path, {}, {{HashOf(bytes), bytes.size()}, counts, {}, {}}};
   }
 
   // One with a failed row, which its output leaves out.
@@ -93,7 +92,7 @@ TEST_F(LedgerTest, APublishedPartNeverChangesAndItsCountsAreFoundAgain) {
   ASSERT_TRUE(ledger->PublishParts({Finished(*ledger, 1, "first\n", {3, 1, 2})}).ok());
   ASSERT_TRUE(ledger->PublishParts({Finished(*ledger, 1, "second\n", {4, 0, 2})}).ok());
   EXPECT_EQ(*storage_->Read(layout_.PartPath(1), 100), "first\n");
-  EXPECT_FALSE(std::filesystem::exists(ledger->TemporaryPath(1)));
+  EXPECT_FALSE(std::filesystem::exists(ledger->TemporaryPath("1")));
   const auto parts = Load()->Parts();
   ASSERT_TRUE(parts.ok()) << parts.status();
   EXPECT_EQ(parts->at(1).counts, (RowCounts{3, 1, 2}));

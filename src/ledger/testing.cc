@@ -202,7 +202,7 @@ Result<FinishedPart> MadeUpDriver::WritePart(
 ) {
   FinishedPart part;
   part.split = split;
-  part.path = ledger.TemporaryPath(split);
+  part.path = ledger.TemporaryPath(std::to_string(split));
   part.committed.file = {HashOf(bytes), bytes.size()};
   part.committed.counts = counts;
   part.committed.skipped_rows = SkippedRowsOf(split);
