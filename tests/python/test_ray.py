@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from conftest import ROOT, read_rows
 from openai_stub import Server, answer_of
 from ray_machines import Machines, command_of, descendants
+from row_logs import AnswersOfWorkers
 from test_workers import STEPS, digest, served, write_job
 
 sys.path.insert(0, str(ROOT / "python"))
@@ -42,6 +44,17 @@ def answered(server):
         return sum(server.answered.values())
 
 
+class Slow:
+    """A script for a server: each answer takes a while, until it is told otherwise. So a job lasts as long as what is
+    done to it, on any machine."""
+
+    def __init__(self):
+        self.hurries = threading.Event()
+
+    def __call__(self, body):
+        self.hurries.wait(0.05)
+
+
 def finish(process, exit_code=0):
     said = process.communicate(timeout=120)[1]
     assert process.returncode == exit_code, said
@@ -61,32 +74,34 @@ def test_a_job_on_a_cluster_has_the_output_of_one_process(millstream, tmp_path):
 
 def test_whatever_happens_to_its_machines_no_row_is_lost_or_answered_twice(tmp_path):
     rows = 20_000
-    with Machines(2) as machines, Server() as server:
+    slow = Slow()
+    with Machines(2) as machines, Server(script=slow) as server:
         job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS, rows=rows, more=EVERYWHERE)
         process = start(job, machines)
 
         def at(count):
             wait_for(lambda: answered(server) >= count, process)
 
-        at(200)
+        at(100)
         machines.kill(machines.nodes[0])
-        at(400)
+        at(200)
         added = machines.add()
         wait_for(lambda: machines.workers(added), process)  # it is used
-        at(600)
+        at(300)
         machines.kill_coordinator()
-        at(1000)
+        at(500)
         process.kill()
         process.communicate()
         process = start(job, machines)
-        at(1400)
+        at(800)
         machines.stop(machines.nodes[0])
         machines.add()
-        at(1800)
+        at(1000)
         wait_for(lambda: machines.workers(added), process)
         machines.drain(added, 30)
         wait_for(lambda: not machines.workers(added), process, 20)
         assert answered(server) < rows  # it has left, and not because nothing was left to do
+        slow.hurries.set()
         finish(process)
         total = answered(server)
     assert [row["answer"] for row in read_rows(tmp_path / "out")] == [answer_of(f"Say row {i}") for i in range(rows)]
@@ -97,15 +112,20 @@ def test_the_real_model_gives_the_same_answers_whatever_happens(millstream, tmp_
     model = "models: {big: {path: smollm2-135m-instruct}}\n"
     steps = "steps: [{generate: {model: big, prompt: '{{ text }}', as: answer, max_tokens: 16}}]\n"
     (tmp_path / "job.yaml").write_text(
-        f"{model}{steps}input: {GLOSSES}\noutput: {{path: out, rows: [ok, error, skipped]}}\nsplit_rows: 32\n"
+        f"{model}{steps}input: {GLOSSES}\noutput: {{path: out, rows: [ok, error, skipped]}}\nsplit_rows: 16\n"
     )
     job = tmp_path / "job.yaml"
     millstream("run", job, "--output", tmp_path / "one")
+    answers = AnswersOfWorkers(tmp_path / "out.millstream")
     with Machines(2) as machines:
         process = start(job, machines)
 
         def at(parts):
-            wait_for(lambda: len(list((tmp_path / "out").glob("part-*"))) >= parts, process)
+            def are_there():
+                answers.look()
+                return len(list((tmp_path / "out").glob("part-*"))) >= parts
+
+            wait_for(are_there, process)
 
         at(1)
         machines.kill(machines.nodes[0])
@@ -121,7 +141,12 @@ def test_the_real_model_gives_the_same_answers_whatever_happens(millstream, tmp_
         process = start(job, machines)
         at(5)
         machines.drain(machines.nodes[1], 30)
+        while process.poll() is None:
+            answers.look()
         finish(process)
+    twice = answers.check()
+    assert len(answers.before) > 1
+    assert twice <= 12, f"{twice} rows were computed twice"
     assert digest(millstream, tmp_path / "out") == digest(millstream, tmp_path / "one")
 
 
@@ -199,7 +224,8 @@ def test_a_cluster_that_is_not_there_is_said_plainly(millstream, tmp_path, argum
 
 
 def test_a_stop_keeps_all_answers_and_a_detached_job_goes_on(millstream, tmp_path):
-    with Machines(1) as machines, Server() as server:
+    slow = Slow()
+    with Machines(1) as machines, Server(script=slow) as server:
         job = write_job(tmp_path, served(server, ", max_in_flight: 4"), STEPS, rows=1500)
         process = start(job, machines)
         wait_for(lambda: answered(server) >= 100, process)
@@ -213,6 +239,7 @@ def test_a_stop_keeps_all_answers_and_a_detached_job_goes_on(millstream, tmp_pat
         process.send_signal(signal.SIGINT)
         assert "the job goes on" in finish(process, 75)
         assert "running" in millstream("status", tmp_path / "out").stdout
+        slow.hurries.set()
         end = time.monotonic() + 60
         while "complete" not in millstream("status", tmp_path / "out").stdout:
             assert time.monotonic() < end, "the detached job does not end"
