@@ -24,21 +24,25 @@ bool HeldLeases::IsWhole(const RowRange& range) const {
   return range.begin == 0 && range.end == splits_[static_cast<std::size_t>(range.split)].num_rows;
 }
 
-Result<std::vector<Piece>> HeldLeases::Next(int /*readers*/, std::stop_token stop) {
+Result<std::vector<Piece>> HeldLeases::Next(int readers, std::stop_token stop) {
   MutexLock lock(mutex_);
   changed_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
     return gives_back_ || !waiting_.empty();
   });
   if (gives_back_) return std::vector<Piece>();
   if (waiting_.empty()) return Status::Cancelled("stopped on request");
-  const std::int64_t number = *waiting_.begin();
-  waiting_.erase(waiting_.begin());
-  Held& held = held_.at(number);
-  held.is_given_out = true;
-  const RowRange range = held.range;
-  if (!options_.divides) Move(held, range.end, range.end);
-  const Split& split = splits_[static_cast<std::size_t>(range.split)];
-  return std::vector<Piece>{{number, split, range.begin, range.end}};
+  std::vector<Piece> pieces;
+  for (std::size_t run = LengthOfRun(waiting_.size(), readers); run > 0; --run) {
+    const std::int64_t number = *waiting_.begin();
+    waiting_.erase(waiting_.begin());
+    Held& held = held_.at(number);
+    held.is_given_out = true;
+    const RowRange range = held.range;
+    if (!options_.divides) Move(held, range.end, range.end);
+    const Split& split = splits_[static_cast<std::size_t>(range.split)];
+    pieces.push_back({number, split, range.begin, range.end});
+  }
+  return pieces;
 }
 
 std::int64_t HeldLeases::EndOf(std::int64_t piece) const {

@@ -13,14 +13,12 @@
 #include "arrow/util/io_util.h"
 #include "fmt/format.h"
 #include "job/assembler.h"
-#include "job/breaker.h"
 #include "job/coordination.h"
 #include "job/driver_end.h"
 #include "job/execute.h"
-#include "job/held_parts.h"
 #include "job/local_workers.h"
-#include "job/publisher.h"
 #include "job/results.h"
+#include "job/worker.h"
 
 namespace millstream {
 namespace {
@@ -72,11 +70,51 @@ std::vector<Split> OpenSplits(const PreparedJob& job, const Parts& parts, RowCou
   return open;
 }
 
-std::vector<std::int64_t> Numbers(const std::vector<Split>& splits) {
-  std::vector<std::int64_t> numbers;
-  numbers.reserve(splits.size());
-  for (const Split& split : splits) numbers.push_back(split.number);
-  return numbers;
+// Rows of open splits that row logs have something of, and says what they have lost to damage.
+Result<std::int64_t> RowsInLogs(
+    const Ledger& ledger, const std::vector<Split>& open, const Say& say
+) {
+  std::set<std::int64_t> numbers;
+  for (const Split& split : open) numbers.insert(split.number);
+  MS_ASSIGN_OR_RETURN(const std::vector<std::int64_t> logged, ledger.LoggedSplits());
+  std::int64_t count = 0;
+  for (const std::int64_t split : logged) {
+    if (!numbers.contains(split)) continue;
+    MS_ASSIGN_OR_RETURN(const LoadedRows rows, ledger.LoadRows(split));
+    count += RowsIn(rows);
+    for (const std::string& damage : rows.damage) say(damage);
+  }
+  return count;
+}
+
+// The job's only worker, in this process.
+Status RunByOneWorker(
+    Storage& storage,
+    Coordination& coordination,
+    PreparedJob& job,
+    const JobOptions& options,
+    const std::vector<Split>& open,
+    const RowCounts& before,
+    DiskGuard& guard,
+    JobMonitor& monitor,
+    const Say& say,
+    std::stop_token stop
+) {
+  JobEngines engines;
+  if (RowsOf(open) > 0) {
+    MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine, say, stop));
+  }
+  monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
+  WorkerOptions worker = coordination.NewWorker(options, options.runner.threads);
+  worker.job = options;
+  const Exchange exchange = [&coordination](std::string_view report) {
+    return coordination.Hear(report, Clock::now());
+  };
+  const Status ran =
+      RunOwnWorker(storage, worker, {job, engines, monitor, guard}, exchange, std::move(stop));
+  SayIgnored(job.bound, say);
+  // A stop may come as the last row ends.
+  return ran.IsCancelled() && coordination.is_over() ? Status::OK() : ran;
 }
 
 Status RunOpenSplits(
@@ -85,57 +123,26 @@ Status RunOpenSplits(
     const JobOptions& options,
     const std::vector<Split>& open,
     const RowCounts& before,
-    JobResults* results,
     DiskGuard& guard,
     JobMonitor& monitor,
     const Say& say,
     std::stop_token stop
 ) {
-  MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
+  Coordination coordination(job, open, options.worker_silence, monitor, say);
   if (options.workers > 0 || options.run_workers) {
     monitor.Start(RowsOf(job.plan.splits), before, {});
-    Coordination coordination(job, open, options.worker_silence, monitor, say);
     const WorkersRunner& run = options.run_workers ? options.run_workers : RunByLocalWorkers;
     const Status ran = run(coordination, job, options, say, stop);
     coordination.Show();
     MS_RETURN_NOT_OK(ran);
-    if (!job.ledger->layout().is_single_file) return Status::OK();
-    return WriteSingleFile(storage, *job.ledger, format, job.plan);
-  }
-  JobEngines engines;
-  if (RowsOf(open) > 0) {
-    MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine, say, stop));
-  }
-  monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
-  Publisher publisher(*job.ledger);
-  Breaker breaker(job.spec, job.plan.snapshot, job.blamed.get());
-  HeldParts held(breaker);
-  Assembler assembler(AssemblerOptionsOf(job), [&](const FinishedSplit& split) -> Status {
-    MS_ASSIGN_OR_RETURN(
-        FinishedPart part, WritePart(storage, *job.ledger, format, job.plan, split)
+  } else {
+    MS_RETURN_NOT_OK(
+        RunByOneWorker(storage, coordination, job, options, open, before, guard, monitor, say, stop)
     );
-    if (results != nullptr) results->Forget(split.split);
-    guard.Look();
-    held.Add(std::move(part), split.codes);
-    for (FinishedPart& ready : held.Ready()) MS_RETURN_NOT_OK(publisher.Add(std::move(ready)));
-    return Status::OK();
-  });
-  FixedWork work(open);
-  const Status ran =
-      RunWork(job, work, options, engines, monitor, assembler, results, &breaker, stop);
-  SayIgnored(job.bound, say);
-  if (guard.is_short() || IsDiskFull(ran)) guard.Release();  // for what is finished
-  for (FinishedPart& part : held.All()) {
-    if (ran.ok() && !publisher.Add(std::move(part)).ok()) break;  // Finish() says why
   }
-  const Status published = publisher.Finish();  // also of a run that failed, or that it stopped
-  if (results != nullptr) MS_RETURN_NOT_OK(results->Finish());
-  MS_RETURN_NOT_OK(published);
-  MS_RETURN_NOT_OK(ran);
-  if (job.ledger->layout().is_single_file) {
-    MS_RETURN_NOT_OK(WriteSingleFile(storage, *job.ledger, format, job.plan));
-  }
-  return Status::OK();
+  if (!job.ledger->layout().is_single_file) return Status::OK();
+  MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
+  return WriteSingleFile(storage, *job.ledger, format, job.plan);
 }
 
 // Writes down what of the job is another than before, now that it is at work.
@@ -168,10 +175,10 @@ Result<JobReport> RunBegun(
   report.had_nothing_to_do =
       success.has_value() && open.empty() && stands && job.ledger->success_is_current();
   report.rows = report.rows_before;
-  std::unique_ptr<JobResults> results;
-  if (!report.had_nothing_to_do && !job.models.empty()) {
-    MS_ASSIGN_OR_RETURN(results, JobResults::Load(*job.ledger, Numbers(open), job.blamed.get()));
-    for (const std::string& damage : results->damage()) say(damage);
+  const bool may_have_logs = !report.had_nothing_to_do && !job.models.empty();
+  std::int64_t rows_in_logs = 0;
+  if (may_have_logs) {
+    MS_ASSIGN_OR_RETURN(rows_in_logs, RowsInLogs(*job.ledger, open, say));
   }
   if (job.resumed) {
     say(fmt::format(
@@ -179,7 +186,7 @@ Result<JobReport> RunBegun(
         report.had_nothing_to_do ? "nothing to do" : "resuming",
         report.rows_before.total(),
         RowsOf(job.plan.splits),
-        results ? fmt::format(", {} in the row log", results->rows_found()) : ""
+        may_have_logs ? fmt::format(", {} in the row log", rows_in_logs) : ""
     ));
   }
   if (!report.had_nothing_to_do) {
@@ -188,9 +195,8 @@ Result<JobReport> RunBegun(
     );
     JobOptions guarded = options;
     guarded.drain = guard->drain();
-    const Status status = RunOpenSplits(
-        storage, job, guarded, open, report.rows_before, results.get(), *guard, monitor, say, stop
-    );
+    const Status status =
+        RunOpenSplits(storage, job, guarded, open, report.rows_before, *guard, monitor, say, stop);
     if (IsEngineBroken(status)) {
       MS_RETURN_NOT_OK(job.ledger->Record(EntryType::kBreaker, {{"why", status.message()}}));
     }

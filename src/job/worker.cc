@@ -21,6 +21,9 @@
 namespace millstream {
 namespace {
 
+// Without an engine: enough that readers take several at once.
+constexpr std::int64_t kSplitsAhead = 64;
+
 // Loads what is known of a lease's rows before they are run.
 class LoadingWork final : public WorkSource {
  public:
@@ -67,64 +70,84 @@ class LeaseSink final : public RowSink {
 
 class Worker {
  public:
-  Worker(Storage& storage, const WorkerOptions& options, const Exchange& exchange, const Say& say)
-      : storage_(storage), options_(options), exchange_(exchange), say_(say) {}
+  Worker(
+      Storage& storage,
+      const WorkerOptions& options,
+      const Exchange& exchange,
+      const DriversOwn* driver = nullptr
+  )
+      : storage_(storage),
+        options_(options),
+        exchange_(exchange),
+        job_options_(options.job),
+        engines_(driver != nullptr ? driver->engines : own_engines_),
+        monitor_(driver != nullptr ? driver->monitor : own_monitor_),
+        guard_(driver != nullptr ? &driver->guard : nullptr),
+        job_(driver != nullptr ? &driver->job : nullptr) {}
 
-  Status Run(std::stop_token stop) {
-    Status ran = Prepare(stop);
-    if (ran.ok()) {
-      Status settled;
-      const std::stop_callback forward(stop, [this] { work_.request_stop(); });
-      TaskScope reports;  // to the end, else it is taken for dead while it settles
-      reports.Spawn([&](std::stop_token token) {
-        const Status reported = Report(token);
-        if (!reported.ok() || is_over()) work_.request_stop();
-        return reported;
-      });
-      TaskScope settling(stop);
-      settling.Spawn([&](std::stop_token token) {
-        settled = Settle(token);
-        if (!settled.ok()) work_.request_stop();
-        return Status::OK();  // its coordinator is to hear of it
-      });
-      ran = RunLeases(work_.get_token());
-      if (is_over() && ran.IsCancelled()) ran = Status::OK();
-      settling.RequestStop();
-      MS_RETURN_NOT_OK(settling.Join());
-      if (settled.ok()) settled = SettleEnded(held_parts_->Ready());
-      reports.RequestStop();
-      MS_RETURN_NOT_OK(reports.Join());
-      if (!settled.ok() && (ran.ok() || ran.IsCancelled())) ran = settled;
-    }
+  Status Run(const Say& say, std::stop_token stop) {
+    Status ran = job_ == nullptr ? PrepareOwn(say, stop) : Status::OK();
+    if (ran.ok()) ran = Begin();
+    if (!ran.ok()) return Leave(ran);
+    Status settled;
+    const std::stop_callback forward(stop, [this] { work_.request_stop(); });
+    TaskScope reports;  // to the end, else it is taken for dead while it settles
+    reports.Spawn([&](std::stop_token token) {
+      const Status reported = Report(token);
+      if (!reported.ok() || is_over()) work_.request_stop();
+      return reported;
+    });
+    TaskScope settling(stop);
+    settling.Spawn([&](std::stop_token token) {
+      settled = Settle(token);
+      if (!settled.ok()) work_.request_stop();
+      return Status::OK();  // its coordinator is to hear of it
+    });
+    ran = RunLeases(work_.get_token());
+    settling.RequestStop();
+    MS_RETURN_NOT_OK(settling.Join());
+    if (settled.ok()) settled = SettleEnded(held_parts_->Ready());
+    reports.RequestStop();
+    MS_RETURN_NOT_OK(reports.Join());
+    if (!settled.ok() && (ran.ok() || ran.IsCancelled())) ran = settled;
+    if (is_over() && ran.IsCancelled()) ran = Status::OK();
     return Leave(ran);
   }
 
  private:
-  Status Prepare(std::stop_token stop) {
-    job_options_ = options_.job;
+  Status PrepareOwn(const Say& say, std::stop_token stop) {
     job_options_.accept_all = true;  // as its driver has
     job_options_.runner.threads = options_.threads;
-    MS_ASSIGN_OR_RETURN(job_, PrepareJob(storage_, job_options_, PrepareFor::kWorker, say_, stop));
-    if (!job_.ledger) return Status::Invalid(options_.job.file, ": the job is not begun");
-    job_.ledger->Join(options_.epoch, options_.number);
-    job_.engine_threads = options_.threads;
-    MS_ASSIGN_OR_RETURN(format_, OutputFormatOf(job_.spec));
-    job_.blamed = std::make_unique<BlamedRows>(job_.ledger->history().entries);
-    MS_ASSIGN_OR_RETURN(results_, JobResults::Load(*job_.ledger, {}, job_.blamed.get()));
-    breaker_ = std::make_unique<Breaker>(job_.spec, job_.plan.snapshot, job_.blamed.get());
+    MS_ASSIGN_OR_RETURN(
+        own_job_, PrepareJob(storage_, job_options_, PrepareFor::kWorker, say, stop)
+    );
+    if (!own_job_.ledger) return Status::Invalid(options_.job.file, ": the job is not begun");
+    own_job_.ledger->Join(options_.epoch, options_.number);
+    own_job_.engine_threads = options_.threads;
+    own_job_.blamed = std::make_unique<BlamedRows>(own_job_.ledger->history().entries);
+    job_ = &own_job_;
+    MS_ASSIGN_OR_RETURN(own_engines_, StartEngines(own_job_, options_.make_engine, say, stop));
+    own_monitor_.Start(0, {}, {});
+    return Status::OK();
+  }
+
+  Status Begin() {
+    MS_ASSIGN_OR_RETURN(format_, OutputFormatOf(job_->spec));
+    MS_ASSIGN_OR_RETURN(results_, JobResults::Load(*job_->ledger, {}, job_->blamed.get()));
+    breaker_ = std::make_unique<Breaker>(job_->spec, job_->plan.snapshot, job_->blamed.get());
     held_parts_ = std::make_unique<HeldParts>(*breaker_);
-    MS_ASSIGN_OR_RETURN(engines_, StartEngines(job_, options_.make_engine, say_, stop));
-    monitor_.Start(0, {}, {});
     HeldLeasesOptions leases;
-    leases.divides = !job_.models.empty();
+    leases.divides = !job_->models.empty();
     leases.interval = options_.interval;
     leases.now = std::chrono::steady_clock::now;
-    if (const auto& step = job_.bound.segments.front().generate) {
-      leases.room = [engine = engines_.by_key.at(step->model_key())] {
-        return engine->room().requests;
-      };
+    leases.room = [rows = kSplitsAhead * job_->spec.split_rows] { return rows; };
+    if (const auto& step = job_->bound.segments.front().generate) {
+      const auto engine = engines_.by_key.find(step->model_key());
+      if (engine != engines_.by_key.end()) {  // else no rows are left
+        leases.room = [engine = engine->second] { return engine->room().requests; };
+      }
     }
-    held_ = std::make_unique<HeldLeases>(job_.plan.splits, std::move(leases));
+    held_ = std::make_unique<HeldLeases>(job_->plan.splits, std::move(leases));
     return Status::OK();
   }
 
@@ -156,7 +179,7 @@ class Worker {
       message.num_poison = num_poison_;
     }
     for (const auto& [split, part] : message.parts) report.published.push_back(split);
-    message.entries = job_.ledger ? job_.ledger->TakeEntries() : std::vector<JournalEntry>();
+    message.entries = job_ != nullptr ? job_->ledger->TakeEntries() : std::vector<JournalEntry>();
     message.errors = monitor_.errors();
     message.cut_answers = monitor_.cut_answers;
     for (const auto& engine : engines_.owned) message.stats += engine->stats();
@@ -168,7 +191,7 @@ class Worker {
     MS_ASSIGN_OR_RETURN(const WorkerAnswer answer, DecodeWorkerAnswer(bytes));
     if (leaves) return Status::OK();
     // Before its rows come.
-    for (const JournalEntry& entry : answer.poison) job_.blamed->Note(entry);
+    for (const JournalEntry& entry : answer.poison) job_->blamed->Note(entry);
     if (held_) held_->Apply(report, answer.orders);
     if (held_ && answer.drains) held_->GiveBack();
     if (answer.stops) work_.request_stop();
@@ -202,14 +225,14 @@ class Worker {
     std::set<std::int64_t> splits;
     for (const Lease& lease : leases) splits.insert(lease.range.split);
     for (const std::int64_t split : splits) {
-      MS_RETURN_NOT_OK(job_.ledger->SyncRows(split));
-      job_.ledger->rows().Close(split);  // what still comes gets another file
+      MS_RETURN_NOT_OK(job_->ledger->SyncRows(split));
+      job_->ledger->rows().Close(split);  // what still comes gets another file
     }
-    MS_ASSIGN_OR_RETURN(const auto stands, job_.ledger->Publish(parts));
+    MS_ASSIGN_OR_RETURN(const auto stands, job_->ledger->Publish(parts));
     std::set<std::int64_t> published;
     for (const auto& [split, part] : stands) {
       published.insert(split);
-      job_.ledger->rows().Close(split);  // its driver drops it
+      job_->ledger->rows().Close(split);  // its driver drops it
     }
     {
       MutexLock lock(mutex_);
@@ -222,18 +245,22 @@ class Worker {
   }
 
   Status RunLeases(std::stop_token stop) {
-    Assembler assembler(AssemblerOptionsOf(job_), [&](const FinishedSplit& split) -> Status {
+    Assembler assembler(AssemblerOptionsOf(*job_), [&](const FinishedSplit& split) -> Status {
       MS_ASSIGN_OR_RETURN(
-          FinishedPart part, WritePart(storage_, *job_.ledger, format_, job_.plan, split)
+          FinishedPart part, WritePart(storage_, *job_->ledger, format_, job_->plan, split)
       );
+      if (guard_ != nullptr) guard_->Look();
       held_parts_->Add(std::move(part), split.codes);
       return Status::OK();
     });
-    JobResults* const results = job_.models.empty() ? nullptr : results_.get();
+    JobResults* const results = job_->models.empty() ? nullptr : results_.get();
     LoadingWork work(*held_, results);
     LeaseSink sink(*held_, results, assembler);
     Status ran =
-        RunWork(job_, work, job_options_, engines_, monitor_, sink, results, breaker_.get(), stop);
+        RunWork(*job_, work, job_options_, engines_, monitor_, sink, results, breaker_.get(), stop);
+    if (guard_ != nullptr && (guard_->is_short() || IsDiskFull(ran))) {
+      guard_->Release();  // for what is finished
+    }
     MS_RETURN_NOT_OK(results_->Finish());
     return ran;
   }
@@ -252,11 +279,16 @@ class Worker {
   Storage& storage_;
   const WorkerOptions& options_;
   const Exchange& exchange_;
-  const Say& say_;
   JobOptions job_options_;
-  PreparedJob job_;
-  JobEngines engines_;
-  JobMonitor monitor_;
+  // Of one in a process of its own.
+  PreparedJob own_job_;
+  JobEngines own_engines_;
+  JobMonitor own_monitor_;
+
+  const JobEngines& engines_;
+  JobMonitor& monitor_;
+  DiskGuard* const guard_;
+  PreparedJob* job_;  // null until it is prepared
   OutputFormat format_ = OutputFormat::kParquet;
   std::unique_ptr<JobResults> results_;
   std::unique_ptr<Breaker> breaker_;
@@ -281,7 +313,17 @@ Status RunWorker(
     const Say& say,
     std::stop_token stop
 ) {
-  return Worker(storage, options, exchange, say).Run(std::move(stop));
+  return Worker(storage, options, exchange).Run(say, std::move(stop));
+}
+
+Status RunOwnWorker(
+    Storage& storage,
+    const WorkerOptions& options,
+    const DriversOwn& driver,
+    const Exchange& exchange,
+    std::stop_token stop
+) {
+  return Worker(storage, options, exchange, &driver).Run({}, std::move(stop));
 }
 
 }  // namespace millstream

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One worker of a job that several run: the pipeline over the rows that it is lent. Its answers go
-// to the job's row logs and its parts to their places, on storage that all share; what it holds and
-// has done it tells the coordinator.
+// A worker of a job: the pipeline over the rows that it is lent. Its answers go to the job's row
+// logs and its parts to their places, on storage that all share; what it holds and has done it
+// tells the coordinator. A job without others has one in its driver's process.
 
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "job/disk_guard.h"
 #include "job/job.h"
 #include "storage/storage.h"
 
@@ -30,13 +31,29 @@ struct WorkerOptions {
 /// Brings a report to the coordinator, and its answer back (worker_wire.h); waits for it.
 using Exchange = std::function<Result<std::string>(std::string_view report)>;
 
-/// Works until nothing is left to do for anyone. What goes wrong with the job is in its last report
-/// as well.
+/// Works until nothing is left to do for anyone, or until it is stopped or drained: then it is
+/// Cancelled. What goes wrong with the job is in its last report as well.
 Status RunWorker(
     Storage& storage,
     const WorkerOptions& options,
     const Exchange& exchange,
     const Say& say,
+    std::stop_token stop
+);
+
+/// What a worker shares with a driver that is the same process. All must outlive it.
+struct DriversOwn {
+  PreparedJob& job;  // begun
+  const JobEngines& engines;
+  JobMonitor& monitor;
+  DiskGuard& guard;
+};
+/// The same in the driver's process; of `options`, the job is there already.
+Status RunOwnWorker(
+    Storage& storage,
+    const WorkerOptions& options,
+    const DriversOwn& driver,
+    const Exchange& exchange,
     std::stop_token stop
 );
 

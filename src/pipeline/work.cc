@@ -19,13 +19,14 @@ std::int64_t Piece::EndOfAlike(std::int64_t row) const {
   return std::find(from, to, !*from) - chosen->begin();
 }
 
-// Runs of consecutive splits, so that readers of one file seldom skip what another reads; short
-// enough that all end at about the same time.
-Result<std::vector<Piece>> FixedWork::Next(int readers, std::stop_token /*stop*/) {
+std::size_t LengthOfRun(std::size_t pieces, int readers) {
   constexpr std::size_t kRunMax = 16;
+  return std::clamp<std::size_t>(pieces / (8 * static_cast<std::size_t>(readers)), 1, kRunMax);
+}
+
+Result<std::vector<Piece>> FixedWork::Next(int readers, std::stop_token /*stop*/) {
   const std::size_t count = splits_.size();
-  const std::size_t run =
-      std::clamp<std::size_t>(count / (8 * static_cast<std::size_t>(readers)), 1, kRunMax);
+  const std::size_t run = LengthOfRun(count, readers);
   std::vector<Piece> pieces;
   MutexLock lock(mutex_);
   while (next_ < count && pieces.size() < run) {

@@ -51,6 +51,10 @@ class WorkSource {
   virtual bool Begin(const RowRef& row) = 0;
 };
 
+/// How many of so many pieces a reader should take at once, in order: readers of one file then
+/// seldom skip what another reads, and all end at about the same time.
+std::size_t LengthOfRun(std::size_t pieces, int readers);
+
 /// Splits that are all there from the start, of which nobody takes anything back. A piece has its
 /// split's number.
 class FixedWork final : public WorkSource {
