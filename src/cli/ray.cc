@@ -47,28 +47,28 @@ Result<std::string> Python(const fs::path& package) {
 }  // namespace
 
 void AddRayFlags(CLI::App& run, RunFlags& flags) {
-  run.add_option_function<std::string>(
-         "--ray",
-         [&flags](const std::string& address) {
-           flags.on_ray = true;
-           flags.ray_address = address;
-         },
-         "Run on a Ray cluster: the one of this machine, or at an address"
-  )
-      ->type_name("HOST:PORT")
-      ->expected(0, 1)
-      ->default_str("");
+  const auto use_cluster = [&flags](const std::string& address) {
+    flags.on_ray = true;
+    flags.ray_address = address;
+  };
+  CLI::Option* const ray = run.add_option_function<std::string>(
+      "--ray", use_cluster, "Run on a Ray cluster: the one of this machine, or at an address"
+  );
+  ray->type_name("HOST:PORT")->expected(0, 1)->default_str("");
+  ray->excludes(run.get_option("--workers"));
   run.add_option(
          "--on-interrupt",
          flags.on_interrupt,
          "What Ctrl-C does to a job on a cluster: stop it, or detach, and it goes on"
   )
-      ->check(CLI::IsMember({"stop", "detach"}));
+      ->check(CLI::IsMember({"stop", "detach"}))
+      ->needs(ray);
   run.add_flag(
-      "--allow-unauthenticated-ray",
-      flags.allow_unauthenticated_ray,
-      "Use a cluster that asks for no token: who reaches it can run code on it"
-  );
+         "--allow-unauthenticated-ray",
+         flags.allow_unauthenticated_ray,
+         "Use a cluster that asks for no token: who reaches it can run code on it"
+  )
+      ->needs(ray);
 }
 
 Result<JobReport> RunOnRay(

@@ -223,6 +223,13 @@ def test_a_cluster_that_is_not_there_is_said_plainly(millstream, tmp_path, argum
     assert words in millstream("run", write_job(tmp_path), *arguments, exit_code=1).stderr
 
 
+@pytest.mark.parametrize("arguments", [["--ray", "--workers", "2"], ["--on-interrupt", "detach"]])
+def test_flags_that_would_do_nothing_are_refused(millstream, tmp_path, arguments):
+    said = millstream("run", write_job(tmp_path), *arguments, exit_code=1).stderr
+    assert "--ray" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stop_keeps_all_answers_and_a_detached_job_goes_on(millstream, tmp_path):
     slow = Slow()
     with Machines(1) as machines, Server(script=slow) as server:
