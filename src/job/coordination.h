@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The driver of a job that several workers run: hears them, writes down in the ledger what they
+// The driver of a job: hears its workers, writes down in the ledger what they
 // did, and shows it. Whoever starts workers and carries messages (job/local_workers.h) uses it.
 
 #pragma once

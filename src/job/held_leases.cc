@@ -62,18 +62,30 @@ bool HeldLeases::Begin(const RowRef& row) {
 }
 
 void HeldLeases::NoteFinished(const std::vector<RowRef>& rows) {
+  if (!options_.divides) return;
   const Time now = options_.now();
   MutexLock lock(mutex_);
   for (const RowRef& row : rows) {
-    auto& under_way = held_.at(row.piece).under_way;
-    const auto found = under_way.find(row.index);
-    if (found == under_way.end()) continue;  // it left before the engine
+    Held& held = held_.at(row.piece);
+    const auto found = held.under_way.find(row.index);
+    if (found == held.under_way.end()) {
+      NoteGone(held, row.index);
+      continue;
+    }
     const auto took = duration_cast<milliseconds>(now - found->second).count();
     const auto log2 = static_cast<std::size_t>(std::bit_width(static_cast<std::uint64_t>(took)));
     ++row_times_[std::min(log2, row_times_.size() - 1)];
-    under_way.erase(found);
+    held.under_way.erase(found);
     --under_way_;
   }
+}
+
+// The engine needs others in its place.
+void HeldLeases::NoteGone(Held& held, std::int64_t row) {
+  if (row < held.begun || row >= held.range.end) return;
+  const bool had_few = left_ < few_left_;
+  left_ -= held.gone.insert(row).second ? 1 : 0;
+  if (!had_few && left_ < few_left_) changed_.notify_all();
 }
 
 bool HeldLeases::NoteEnd(const Piece& piece) {
@@ -221,10 +233,12 @@ void HeldLeases::WaitForNews(std::stop_token stop) {
 
 void HeldLeases::Move(Held& held, std::int64_t begun, std::int64_t end) {
   const bool had_few = left_ < few_left_;
-  left_ -= held.range.end - held.begun;
+  left_ -= held.left();
   held.begun = begun;
   held.range.end = end;
-  left_ += held.range.end - held.begun;
+  held.gone.erase(held.gone.begin(), held.gone.lower_bound(begun));
+  held.gone.erase(held.gone.lower_bound(end), held.gone.end());
+  left_ += held.left();
   if (!had_few && left_ < few_left_) changed_.notify_all();
 }
 

@@ -25,7 +25,7 @@ namespace millstream {
 struct HeldLeasesOptions {
   bool divides = true;  // as its coordinator's: else what is given out is begun
   std::chrono::milliseconds interval{1000};  // between two reports, at most
-  std::function<std::int64_t()> room;        // of the first engine, for more rows; none: no engine
+  std::function<std::int64_t()> room;        // of the first engine, or the readers, for more rows
   std::function<std::chrono::steady_clock::time_point()> now;
 };
 
@@ -74,14 +74,18 @@ class HeldLeases final : public WorkSource {
   struct Held {
     RowRange range;
     std::int64_t begun = 0;
+    std::set<std::int64_t> gone;  // rows from there on that left before the engine
     bool is_given_out = false;
     bool is_finished = false;                // all its rows are, and its part is written
     bool is_ended = false;                   // by the coordinator: held no longer, but for its rows
     Time ended_at{};                         // since when no row is under way
     std::map<std::int64_t, Time> under_way;  // since when, by the place, in order of both
+
+    std::int64_t left() const { return range.end - begun - std::ssize(gone); }
   };
 
   bool IsWhole(const RowRange& range) const;
+  void NoteGone(Held& held, std::int64_t row) MS_REQUIRES(mutex_);
   void Move(Held& held, std::int64_t begun, std::int64_t end) MS_REQUIRES(mutex_);
   void End(std::int64_t lease) MS_REQUIRES(mutex_);
   void Finish(std::int64_t lease) MS_REQUIRES(mutex_);

@@ -102,6 +102,26 @@ TEST_F(HeldLeasesTest, ALeaseIsShortenedToWhatIsBegunAtMost) {
   EXPECT_TRUE(Report().held.empty());
 }
 
+TEST_F(HeldLeasesTest, RowsThatLeaveBeforeTheEngineAreNoneToBegin) {
+  Make(true);
+  room_ = 100;
+  EXPECT_EQ(Hear(Take({{1, {0, 0, 4000}}})).wants_rows, 100);
+  const auto piece = Next();
+  EXPECT_EQ(Report().wants_rows, 0);
+  std::vector<RowRef> filtered;
+  for (std::int64_t row = 10; row < 4000; ++row) filtered.push_back(Row(*piece, row));
+  held_->NoteFinished(filtered);
+  EXPECT_EQ(Report().wants_rows, 90);
+  BeginTo(*piece, 10);
+  held_->NoteFinished({Row(*piece, 0)});
+  EXPECT_EQ(Report().wants_rows, 109);  // nine are under way
+  WorkerOrders shorten;
+  shorten.shorten = {{1, {0, 0, 20}}};
+  Hear(shorten);
+  held_->Begin(Row(*piece, 15));
+  EXPECT_EQ(Report().wants_rows, 110);
+}
+
 TEST_F(HeldLeasesTest, AnEndedLeaseIsHeldNoLongerThoughItsRowsAreUnderWay) {
   Make(true);
   Hear(Take({{1, {0, 0, kSplitRows}}, {2, {1, 0, kSplitRows}}}));

@@ -55,10 +55,6 @@ Result<std::unique_ptr<JobResults>> JobResults::Load(
   std::unique_ptr<JobResults> results(new JobResults(ledger, blamed));
   for (const std::int64_t split : splits) {
     MS_RETURN_NOT_OK(results->Load(split));
-    MutexLock lock(results->mutex_);
-    LoadedRows& rows = results->loaded_.at(split).rows;
-    results->rows_found_ += RowsIn(rows);
-    std::move(rows.damage.begin(), rows.damage.end(), std::back_inserter(results->damage_));
   }
   return results;
 }

@@ -30,9 +30,8 @@ struct GroupLimits {
 
 class JobResults final : public ResultStore {
  public:
-  /// Loads what is logged of the open splits. The ledger must have begun, or be a
-  /// worker's; it and `blamed`, if not
-  /// null, must outlive it: what is blamed there is not tried again.
+  /// Loads what is logged of these splits. The ledger must have begun, or be a worker's; it and
+  /// `blamed`, if not null, must outlive it: what is blamed there is not tried again.
   static Result<std::unique_ptr<JobResults>> Load(
       Ledger& ledger, const std::vector<std::int64_t>& splits, const BlamedRows* blamed
   );
@@ -46,10 +45,6 @@ class JobResults final : public ResultStore {
   Status KeepPrefix(const ResultKey& key, const std::vector<std::int32_t>& tokens) override;
   Status Blame(const ResultKey& key, const Completion& verdict) override;
 
-  /// Rows of which an answer, or the beginning of one, was found in the log.
-  std::int64_t rows_found() const { return rows_found_; }
-  /// What the log has lost to damage, in words.
-  const std::vector<std::string>& damage() const { return damage_; }
   /// Forgets a split of which nothing more is asked.
   void Forget(std::int64_t split);
   /// Makes all durable and ends the thread. Returns the first failure of any sync.
@@ -63,8 +58,6 @@ class JobResults final : public ResultStore {
   Ledger& ledger_;
   const BlamedRows* const blamed_;
   const GroupLimits group_;
-  std::int64_t rows_found_ = 0;  // at the start, as the damage
-  std::vector<std::string> damage_;
 
   struct Loaded {
     LoadedRows rows;

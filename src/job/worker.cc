@@ -21,7 +21,8 @@
 namespace millstream {
 namespace {
 
-// Without an engine: enough that readers take several at once.
+// Of an only worker without an engine: enough that its readers take several at once. Of several
+// each would take what others could have.
 constexpr std::int64_t kSplitsAhead = 64;
 
 // Loads what is known of a lease's rows before they are run.
@@ -140,7 +141,8 @@ class Worker {
     leases.divides = !job_->models.empty();
     leases.interval = options_.interval;
     leases.now = std::chrono::steady_clock::now;
-    leases.room = [rows = kSplitsAhead * job_->spec.split_rows] { return rows; };
+    const bool is_only = !job_->ledger->is_worker();
+    leases.room = [rows = is_only ? kSplitsAhead * job_->spec.split_rows : 0] { return rows; };
     if (const auto& step = job_->bound.segments.front().generate) {
       const auto engine = engines_.by_key.find(step->model_key());
       if (engine != engines_.by_key.end()) {  // else no rows are left
@@ -175,10 +177,10 @@ class Worker {
     {
       MutexLock lock(mutex_);
       report.done = done_;
-      message.parts = published_;
+      for (const auto& [split, part] : published_) report.published.push_back(split);
+      if (job_ != nullptr && job_->ledger->is_worker()) message.parts = published_;
       message.num_poison = num_poison_;
     }
-    for (const auto& [split, part] : message.parts) report.published.push_back(split);
     message.entries = job_ != nullptr ? job_->ledger->TakeEntries() : std::vector<JournalEntry>();
     message.errors = monitor_.errors();
     message.cut_answers = monitor_.cut_answers;
@@ -207,7 +209,7 @@ class Worker {
     done_.erase(
         done_.begin(), done_.begin() + static_cast<std::ptrdiff_t>(sent.report.done.size())
     );
-    for (const auto& [split, part] : sent.parts) published_.erase(split);
+    for (const std::int64_t split : sent.report.published) published_.erase(split);
   }
 
   // Makes what is finished durable, on a thread that neither rows nor reports wait for.
@@ -234,6 +236,8 @@ class Worker {
       published.insert(split);
       job_->ledger->rows().Close(split);  // its driver drops it
     }
+    // Else its driver does, once it hears of it.
+    if (!job_->ledger->is_worker()) MS_RETURN_NOT_OK(job_->ledger->NotePublished(stands));
     {
       MutexLock lock(mutex_);
       for (const Lease& lease : leases) done_.push_back(lease.range);
@@ -268,7 +272,7 @@ class Worker {
   // The last report: what is done, and why there is none after it.
   Status Leave(const Status& ran) {
     const Status told = ReportOnce(/*leaves=*/true, ran);
-    return ran.ok() ? told : ran;
+    return ran.ok() || (ran.IsCancelled() && !told.ok()) ? told : ran;
   }
 
   bool is_over() {

@@ -31,8 +31,9 @@ struct WorkerOptions {
 /// Brings a report to the coordinator, and its answer back (worker_wire.h); waits for it.
 using Exchange = std::function<Result<std::string>(std::string_view report)>;
 
-/// Works until nothing is left to do for anyone, or until it is stopped or drained: then it is
-/// Cancelled. What goes wrong with the job is in its last report as well.
+/// Works until nothing is left to do for anyone, until its coordinator tells it to leave, or until
+/// it is stopped, or drained by its job's options: then it is Cancelled. What goes wrong with the
+/// job is in its last report as well.
 Status RunWorker(
     Storage& storage,
     const WorkerOptions& options,
@@ -48,7 +49,8 @@ struct DriversOwn {
   JobMonitor& monitor;
   DiskGuard& guard;
 };
-/// The same in the driver's process; of `options`, the job is there already.
+/// The same in the driver's process; of `options`, the job is there already. It journals itself
+/// what it has published, so that reports wait for no storage.
 Status RunOwnWorker(
     Storage& storage,
     const WorkerOptions& options,

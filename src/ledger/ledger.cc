@@ -267,7 +267,6 @@ Status Ledger::Replay(JournalHistory history) {
 }
 
 void Ledger::Commit(std::int64_t split, CommittedPart part) {
-  MutexLock lock(commit_mutex_);
   const auto found = replacing_.find(split);
   if (found != replacing_.end() && IsSame(found->second, part)) replacing_.erase(found);
   journaled_[split] = std::move(part);
@@ -539,7 +538,6 @@ Result<CommittedPart> Ledger::PartThatStands(std::int64_t split) const {
   }
   // Of several with the same bytes the last that was journaled, whose errors file stands.
   const std::string hash = HashOf(bytes);
-  MutexLock lock(commit_mutex_);
   for (const auto* known : {&replacing_, &journaled_}) {
     const auto part = known->find(split);
     if (part == known->end() || part->second.file.hash != hash) continue;

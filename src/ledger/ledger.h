@@ -174,8 +174,8 @@ class Ledger {
   /// them. A part that stands already is adopted and the file dropped; a Conflict if it is none of
   /// this job's.
   Status PublishParts(const std::vector<FinishedPart>& parts);
-  /// Its two halves, which two threads may call at the same time: a worker publishes, and its
-  /// driver then journals what stands, and drops the splits' row logs.
+  /// Its two halves: a worker publishes, and its driver then journals what stands, and drops the
+  /// splits' row logs.
   Result<std::map<std::int64_t, CommittedPart>> Publish(const std::vector<FinishedPart>& parts);
   Status NotePublished(const std::map<std::int64_t, CommittedPart>& parts);
   /// Puts finished parts in the place of those that stand, each at once: a reader finds the old one
@@ -255,8 +255,6 @@ class Ledger {
   nlohmann::ordered_json job_, plan_;
   std::vector<nlohmann::ordered_json> more_plans_;
   JournalHistory history_;
-  // Of the two maps: while NotePublished() journals, Publish() may look for what stands.
-  mutable Mutex commit_mutex_;
   std::map<std::int64_t, CommittedPart> journaled_;
   // Parts that were about to be replaced when a driver died: by split, what was to come, and on an
   // object store may come still. What stands is read until then.
