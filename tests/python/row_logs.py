@@ -27,32 +27,27 @@ def records_in(log):
 
 
 class AnswersOfWorkers:
-    """What each worker of a job has answered, gathered by looks at its state; logs go once their part stands."""
+    """What the workers of each driver of a job have answered, gathered by looks at its state; logs go once their part
+    stands. Workers of one driver may answer a row twice, where one makes a copy of what stands still at another."""
 
     def __init__(self, state):
         self.state = state
-        self.by_worker = {}  # (epoch, worker): rows
-        self.before = {}  # what stood before an epoch began, by the epoch
+        self.by_epoch = {}
+        self.before = {}  # what stood before an epoch began
 
     def look(self):
-        rows = set().union(*self.by_worker.values())
+        rows = set().union(*self.by_epoch.values())
         for journal in self.state.glob("journal-*"):
             self.before.setdefault(int(journal.name.split("-")[1]), rows)
         for folder, _, logs in os.walk(self.state / "rows"):  # passes over what is gone
             for log in logs:
-                epoch, worker, _ = map(int, log.split("-"))
+                epoch, _, _ = map(int, log.split("-"))
                 with contextlib.suppress(FileNotFoundError):
                     answered = records_in(pathlib.Path(folder, log).read_bytes())
-                    self.by_worker.setdefault((epoch, worker), set()).update(answered)
+                    self.by_epoch.setdefault(epoch, set()).update(answered)
 
     def check(self):
-        """Returns how many rows two workers of one epoch have answered."""
         self.look()
-        twice = 0
-        for epoch in sorted(self.before):
-            workers = [rows for (its, _), rows in self.by_worker.items() if its == epoch]
-            answered = set().union(*workers)
-            again = answered & self.before[epoch]
+        for epoch, before in self.before.items():
+            again = self.by_epoch.get(epoch, set()) & before
             assert not again, f"{again} were answered before epoch {epoch} began, and are computed again"
-            twice += sum(map(len, workers)) - len(answered)
-        return twice
