@@ -69,6 +69,7 @@ WorkerOptions Coordination::NewWorker(const JobOptions& options, int threads) {
   worker.job.overrides = options.overrides;
   worker.epoch = ledger_.epoch();
   worker.number = ++last_worker_;
+  begun_lives_.insert(worker.number);
   worker.threads = threads;
   worker.interval = options.worker_silence / kReportsOfSilence;
   return worker;
@@ -96,6 +97,7 @@ Result<std::string> Coordination::Hear(std::string_view report, Time now) {
   answer.drains = answer.stops || drains_ || draining_.contains(message.report.worker);
   if (answer.drains) coordinator_.Drain(message.report.worker);
   const std::int64_t known_before = coordinator_.num_news();
+  coordinator_.Expect(std::ssize(begun_lives_));
   answer.orders = coordinator_.Hear(message.report, now);
   if (coordinator_.num_news() > known_before) num_deaths_ = 0;
   const std::int64_t known = std::clamp<std::int64_t>(message.num_poison, 0, std::ssize(poison_));
@@ -128,6 +130,7 @@ void Coordination::EndLife(std::int64_t worker) {
   const auto life = lives_.extract(worker);
   if (life) Sum(life.mapped().last, past_);
   past_lives_.insert(worker);
+  begun_lives_.erase(worker);
 }
 
 Status Coordination::Die(std::int64_t worker, bool may_be_a_row, std::string_view how) {

@@ -76,6 +76,7 @@ class Coordination {
   };
   std::map<std::int64_t, Life> lives_;
   std::set<std::int64_t> past_lives_;
+  std::set<std::int64_t> begun_lives_;  // those that have not ended, heard or not
   WorkerMessage past_;
   std::map<std::int64_t, std::int64_t> rows_done_;  // by open split, of those lent in parts
   std::vector<JournalEntry> poison_;                // those of this driver's time

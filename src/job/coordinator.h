@@ -96,6 +96,8 @@ class Coordinator {
 
   /// Hears a worker; one that is not known joins.
   WorkerOrders Hear(const WorkerReport& report, Time now);
+  /// So many workers are at work, or are about to join: rows are left for each.
+  void Expect(std::int64_t num_workers) { num_expected_ = num_workers; }
   /// A worker gets no more to begin, as its machine is about to go: with its next report, what it
   /// has not begun goes to others. May be said again.
   void Drain(std::int64_t worker);
@@ -160,6 +162,7 @@ class Coordinator {
 
   // What they get: coordinator_lend.cc.
   void Lend(std::int64_t number, Worker& worker, std::int64_t wants, Time now);
+  std::int64_t ShareOf(const Worker& worker) const;
   bool Steal(std::int64_t number, Worker& worker, std::int64_t wants, Time now);
   std::optional<std::int64_t> PlaceToCut(
       const Worker& victim, const Worker& thief, const Lent& lent, Time now
@@ -194,6 +197,7 @@ class Coordinator {
   std::set<std::pair<Time, std::int64_t>> waiting_;       // leases without twin
   std::set<std::pair<RowRange, std::int64_t>> by_place_;  // leases
   std::int64_t last_lease_;
+  std::int64_t num_expected_ = 0;
   std::int64_t num_news_ = 0;
   std::optional<Time> lends_from_;
   // Of all workers.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a worker gets that wants more: rows that nobody holds; else some of those that the worker
-// with the most time ahead of it has not begun; else a copy of what stands still.
+// What a worker gets that wants more: rows that nobody holds, but no more than its share of all
+// that are left, as what it begins is its own; else some of those that the worker with the most
+// time ahead of it has not begun; else a copy of what stands still.
 #include <algorithm>
+#include <limits>
 
 #include "job/coordinator.h"
 
@@ -20,11 +22,21 @@ void Coordinator::Lend(std::int64_t number, Worker& worker, std::int64_t wants, 
   if (wants <= 0) return;
   if (!worker.leases.empty() && leases_.at(*worker.leases.begin()).risk.is_suspect) return;
   if (const auto split = open_.TakeComplete()) Grant(number, *split, {}, 0);
+  std::int64_t share = ShareOf(worker);
   while (wants > 0) {
+    if (share <= 0) return;
     const auto free = open_.Take();
     if (!free) break;
-    Grant(number, free->range, free->risk, wants);
-    wants -= open_.CountNotDone(free->range);
+    RowRange range = free->range;
+    if (wants > share && open_.CountNotDone(range) >= share + options_.rows_min) {
+      range = open_.NotDone(range);
+      RowRange rest = range;
+      rest.begin = range.end = std::min(range.begin + share, range.end);
+      open_.Return(rest, free->risk);
+    }
+    Grant(number, range, free->risk, wants);
+    wants -= open_.CountNotDone(range);
+    share -= open_.CountNotDone(range);
   }
   if (worker.leases.empty()) {
     if (const auto suspect = open_.TakeSuspect()) {
@@ -33,6 +45,20 @@ void Coordinator::Lend(std::int64_t number, Worker& worker, std::int64_t wants, 
     }
   }
   if (wants > 0 && !Steal(number, worker, wants, now)) Copy(number, worker, now);
+}
+
+// How many rows it may hold beyond those that it does: by its rate, of all that are left.
+std::int64_t Coordinator::ShareOf(const Worker& worker) const {
+  if (!options_.divides) return std::numeric_limits<std::int64_t>::max();
+  const auto workers = std::max<std::int64_t>(num_expected_, std::ssize(workers_));
+  const double of_mean = rate_ > 0 ? std::clamp(RateOf(worker) / rate_, 0.1, 10.0) : 1;
+  const double share =
+      static_cast<double>(open_.rows_left()) / static_cast<double>(workers) * of_mean;
+  std::int64_t held = 0;
+  for (const std::int64_t lease : worker.leases) {
+    held += open_.CountNotDone(leases_.at(lease).range);
+  }
+  return std::max(static_cast<std::int64_t>(share), options_.rows_min) - held;
 }
 
 // What it wants it is taken to begin at once, until it says what it did.

@@ -25,6 +25,29 @@ TEST_F(CoordinatorTest, LendsWholeSplitsInOrderUntilAWorkerHasWhatItWants) {
   EXPECT_TRUE(idle.held.empty());
 }
 
+TEST_F(CoordinatorTest, WhoJoinsFirstLeavesRowsForThoseThatAreToCome) {
+  Coordinator coordinator = Make(1);
+  coordinator.Expect(4);
+  for (std::int64_t worker = 1; worker <= 4; ++worker) {
+    const std::int64_t begin = (worker - 1) * kRows / 4;
+    const Puppet puppet = Join(coordinator, worker, kRows);
+    EXPECT_EQ(puppet.ranges(), (Ranges{{0, begin, begin + kRows / 4}}));
+  }
+}
+
+TEST_F(CoordinatorTest, AWorkerMayHoldItsShareOfWhatIsLeft) {
+  Coordinator coordinator = Make(2);
+  coordinator.Expect(2);
+  Puppet worker = Join(coordinator, 1, kRows);
+  EXPECT_EQ(worker.ranges(), (Ranges{{0, 0, kRows}}));
+  worker.Begin(600);
+  worker.report.done = {{0, 0, 600}};
+  Ask(coordinator, worker, kRows);  // 1,400 are left, of which it holds 400
+  EXPECT_EQ(worker.ranges(), (Ranges{{0, 0, kRows}, {1, 0, 300}}));
+  EXPECT_TRUE(Ask(coordinator, worker, kRows).take.empty());
+  EXPECT_EQ(Join(coordinator, 2, kRows).ranges(), (Ranges{{1, 300, kRows}}));
+}
+
 TEST_F(CoordinatorTest, RowsThatAreDoneAreNotWhatAWorkerWants) {
   Coordinator coordinator = Make(2);
   Puppet first = Join(coordinator, 1);

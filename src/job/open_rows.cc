@@ -9,6 +9,7 @@ OpenRows::OpenRows(const std::vector<std::pair<std::int64_t, std::int64_t>>& spl
   splits_.reserve(splits.size());
   for (const auto& [split, num_rows] : splits) {
     splits_[split].num_rows = num_rows;
+    rows_left_ += num_rows;
     Return({split, 0, num_rows}, {});
   }
 }
@@ -51,6 +52,7 @@ bool OpenRows::NoteDone(RowRange range) {
   range.begin = std::max<std::int64_t>(range.begin, 0);
   range.end = std::min(range.end, split.num_rows);
   if (range.size() <= 0 || IsDone(range)) return false;
+  rows_left_ += split.num_done;
   RowRange merged = range;
   auto next = split.done.upper_bound(range.begin);
   if (next != split.done.begin() && std::prev(next)->second >= range.begin) --next;
@@ -62,6 +64,7 @@ bool OpenRows::NoteDone(RowRange range) {
   }
   split.done.emplace(merged.begin, merged.end);
   split.num_done += merged.size();
+  rows_left_ -= split.num_done;
   Carve(range);
   return true;
 }
@@ -151,7 +154,10 @@ void OpenRows::Carve(const RowRange& range) {
 }
 
 void OpenRows::Close(std::int64_t split) {
-  if (splits_.erase(split) == 0) return;
+  const auto found = splits_.find(split);
+  if (found == splits_.end()) return;
+  rows_left_ -= found->second.num_rows - found->second.num_done;
+  splits_.erase(found);
   complete_.erase(split);
   for (Ranges& free : free_) {
     free.erase(free.lower_bound({split, 0}), free.lower_bound({split + 1, 0}));

@@ -42,6 +42,8 @@ class OpenRows {
   explicit OpenRows(const std::vector<std::pair<std::int64_t, std::int64_t>>& splits);
 
   std::int64_t num_splits() const { return static_cast<std::int64_t>(splits_.size()); }
+  /// Of all open splits, without a durable answer.
+  std::int64_t rows_left() const { return rows_left_; }
   bool IsOpen(std::int64_t split) const { return splits_.contains(split); }
   /// Whether the range is all of a split.
   bool IsWhole(const RowRange& range) const;
@@ -90,6 +92,7 @@ class OpenRows {
   void Carve(const RowRange& range);
 
   std::unordered_map<std::int64_t, Split> splits_;
+  std::int64_t rows_left_ = 0;
   // Rows that nobody holds, not those of complete_, and those of them that are suspect. They begin
   // and end with a row that is not done, but for whole splits.
   std::array<Ranges, 2> free_;
