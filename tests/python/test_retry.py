@@ -154,7 +154,8 @@ def test_a_retry_that_is_killed_keeps_all_parts_readable_and_the_next_one_ends_i
             millstream("verify", job.output, "--deep")
         millstream("retry", job.output, *MEND)
     assert kills and job.parts() == job.parts(mended)
-    kept = {part.read_bytes() for part in (job.state / "superseded").iterdir()}
+    # A kill may leave an unfinished copy behind, under a name that says so.
+    kept = {part.read_bytes() for part in (job.state / "superseded").iterdir() if part.suffix != ".tmp"}
     assert kept == {bytes for name, bytes in old.items() if job.parts()[name] != bytes}
     assert not (job.state / "retry").exists()
 
