@@ -114,7 +114,7 @@ TEST_F(LaunchedEngineTest, ARowThatKillsItsServerFailsAlone) {
     }
   }
   const EngineStats stats = (*engine)->stats();
-  EXPECT_GE(stats.restarts, 2);
+  EXPECT_GE(stats.restarts, 1);  // nobody waits for the one after the row's second death
   EXPECT_LE(stats.restarts, 3);
   EXPECT_EQ(stats.requests_crashed, 1);
 }
