@@ -230,14 +230,17 @@ class Worker {
       MS_RETURN_NOT_OK(job_->ledger->SyncRows(split));
       job_->ledger->rows().Close(split);  // what still comes gets another file
     }
-    MS_ASSIGN_OR_RETURN(const auto stands, job_->ledger->Publish(parts));
+    // Of a worker apart its driver journals it, and drops the row log.
+    const bool is_apart = job_->ledger->is_worker();
+    MS_ASSIGN_OR_RETURN(
+        const auto stands,
+        is_apart ? job_->ledger->Publish(parts) : job_->ledger->PublishParts(parts)
+    );
     std::set<std::int64_t> published;
     for (const auto& [split, part] : stands) {
       published.insert(split);
-      job_->ledger->rows().Close(split);  // its driver drops it
+      if (is_apart) job_->ledger->rows().Close(split);
     }
-    // Else its driver does, once it hears of it.
-    if (!job_->ledger->is_worker()) MS_RETURN_NOT_OK(job_->ledger->NotePublished(stands));
     {
       MutexLock lock(mutex_);
       for (const Lease& lease : leases) done_.push_back(lease.range);

@@ -651,9 +651,12 @@ Status Ledger::JournalParts(const std::map<std::int64_t, CommittedPart>& parts) 
   return Status::OK();
 }
 
-Status Ledger::PublishParts(const std::vector<FinishedPart>& parts) {
-  MS_ASSIGN_OR_RETURN(const auto committed, Publish(parts));
-  return NotePublished(committed);
+Result<std::map<std::int64_t, CommittedPart>> Ledger::PublishParts(
+    const std::vector<FinishedPart>& parts
+) {
+  MS_ASSIGN_OR_RETURN(auto committed, Publish(parts));
+  MS_RETURN_NOT_OK(NotePublished(committed));
+  return committed;
 }
 
 Status Ledger::NotePublished(const std::map<std::int64_t, CommittedPart>& parts) {

@@ -173,7 +173,8 @@ class Ledger {
   /// Publishes finished parts, after one intent that names their hashes and counts, and journals
   /// them. A part that stands already is adopted and the file dropped; a Conflict if it is none of
   /// this job's.
-  Status PublishParts(const std::vector<FinishedPart>& parts);
+  Result<std::map<std::int64_t, CommittedPart>> PublishParts(const std::vector<FinishedPart>& parts
+  );
   /// Its two halves: a worker publishes, and its driver then journals what stands, and drops the
   /// splits' row logs.
   Result<std::map<std::int64_t, CommittedPart>> Publish(const std::vector<FinishedPart>& parts);

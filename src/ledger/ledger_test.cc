@@ -139,7 +139,8 @@ TEST_F(LedgerTest, APartThatAListingLacksIsLookedForByItsName) {
 TEST_F(LedgerTest, APartOfNoneOfThisJobsIntentsIsAConflict) {
   auto ledger = Create();
   Write(layout_.PartPath(0), "foreign\n");
-  const Status published = ledger->PublishParts({Finished(*ledger, 0, "row\n", {1, 0, 0})});
+  const Status published =
+      ledger->PublishParts({Finished(*ledger, 0, "row\n", {1, 0, 0})}).status();
   EXPECT_TRUE(IsConflict(published)) << published;
   EXPECT_EQ(*storage_->Read(layout_.PartPath(0), 100), "foreign\n");
 }

@@ -241,7 +241,7 @@ Status MadeUpDriver::SyncRows(Ledger& ledger) {
 }
 
 Status MadeUpDriver::Publish(Ledger& ledger, std::vector<FinishedPart>& parts) {
-  MS_RETURN_NOT_OK(ledger.PublishParts(parts));
+  MS_RETURN_NOT_OK(ledger.PublishParts(parts).status());
   for (const FinishedPart& part : parts) {
     const int split = static_cast<int>(part.split);
     std::string bytes = contents_[split];
