@@ -176,6 +176,24 @@ TEST_P(CoordinationTest, ACoordinatorThatBeginsAnewNeedsNoLockOfItsOwnProcessBef
   EXPECT_TRUE(LockOutput(*local_, layout, next).status().IsCancelled());
 }
 
+// A native engine would begin them all.
+TEST_P(CoordinationTest, RowsAreLeftForWorkersThatAreToBeHeard) {
+  std::vector<std::int64_t> workers;
+  for (int i = 0; i < 3; ++i) workers.push_back(coordination_->NewWorker(options_, 1).number);
+  WorkerMessage message = ReportOf(workers[0]);
+  message.report.wants_rows = SmallJob::kRows;
+  // Whole splits of nine rows, up to 16, the least that a range is divided into.
+  const std::size_t share = GetParam() ? 2 : 3;  // without a model nothing is divided
+  EXPECT_EQ(Tell(message).orders.take.size(), share);
+  for (const std::int64_t worker : {workers[1], workers[2]}) {
+    ASSERT_TRUE(coordination_->Die(worker, false, "SIGKILL").ok());
+  }
+  ++message.report.number;
+  EXPECT_EQ(
+      Tell(message).orders.take.size(), 3U
+  );  // those that it does not say to hold, and the rest
+}
+
 TEST_P(CoordinationTest, AWorkersFailureIsTheJobsWithItsExitCodeAndItsWords) {
   for (const ExitCode exit :
        {ExitCode::kWrong, ExitCode::kEngineBroken, ExitCode::kConflict, ExitCode::kStopped}) {

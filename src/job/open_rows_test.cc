@@ -188,7 +188,11 @@ TEST_P(RandomOpenRowsTest, NoRowIsForgottenOrLentTwice) {
   }
   while (const auto free = rows_.TakeSuspect()) Hold(free->range);
   for (std::size_t row = 0; row < kRows; ++row) EXPECT_TRUE(done_[row] || held_[row]) << row;
-  EXPECT_EQ(rows_.CountNotDone({5, 0, kRows}), std::count(done_.begin(), done_.end(), false));
+  const auto left = std::count(done_.begin(), done_.end(), false);
+  EXPECT_EQ(rows_.CountNotDone({5, 0, kRows}), left);
+  EXPECT_EQ(rows_.rows_left(), left + 3);  // and those of the split that nothing was done of
+  rows_.Close(5);
+  EXPECT_EQ(rows_.rows_left(), 3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RandomOpenRowsTest, testing::Range(0U, 40U));
