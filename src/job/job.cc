@@ -87,21 +87,27 @@ Result<std::int64_t> RowsInLogs(
   return count;
 }
 
-// The job's only worker, in this process.
+// What a driver runs its job with.
+struct Driver {
+  Storage& storage;
+  PreparedJob& job;
+  const JobOptions& options;
+  DiskGuard& guard;
+  JobMonitor& monitor;
+  const Say& say;
+};
+
+// By the job's only worker, in this process.
 Status RunByOneWorker(
-    Storage& storage,
+    const Driver& driver,
     Coordination& coordination,
-    PreparedJob& job,
-    const JobOptions& options,
-    const std::vector<Split>& open,
+    bool has_rows,
     const RowCounts& before,
-    DiskGuard& guard,
-    JobMonitor& monitor,
-    const Say& say,
     std::stop_token stop
 ) {
+  const auto& [storage, job, options, guard, monitor, say] = driver;
   JobEngines engines;
-  if (RowsOf(open) > 0) {
+  if (has_rows) {
     MS_ASSIGN_OR_RETURN(engines, StartEngines(job, options.make_engine, say, stop));
   }
   monitor.Start(RowsOf(job.plan.splits), before, Views(engines));
@@ -118,16 +124,12 @@ Status RunByOneWorker(
 }
 
 Status RunOpenSplits(
-    Storage& storage,
-    PreparedJob& job,
-    const JobOptions& options,
+    const Driver& driver,
     const std::vector<Split>& open,
     const RowCounts& before,
-    DiskGuard& guard,
-    JobMonitor& monitor,
-    const Say& say,
     std::stop_token stop
 ) {
+  const auto& [storage, job, options, guard, monitor, say] = driver;
   Coordination coordination(job, open, options.worker_silence, monitor, say);
   if (options.workers > 0 || options.run_workers) {
     monitor.Start(RowsOf(job.plan.splits), before, {});
@@ -136,9 +138,7 @@ Status RunOpenSplits(
     coordination.Show();
     MS_RETURN_NOT_OK(ran);
   } else {
-    MS_RETURN_NOT_OK(
-        RunByOneWorker(storage, coordination, job, options, open, before, guard, monitor, say, stop)
-    );
+    MS_RETURN_NOT_OK(RunByOneWorker(driver, coordination, RowsOf(open) > 0, before, stop));
   }
   if (!job.ledger->layout().is_single_file) return Status::OK();
   MS_ASSIGN_OR_RETURN(const OutputFormat format, OutputFormatOf(job.spec));
@@ -195,8 +195,8 @@ Result<JobReport> RunBegun(
     );
     JobOptions guarded = options;
     guarded.drain = guard->drain();
-    const Status status =
-        RunOpenSplits(storage, job, guarded, open, report.rows_before, *guard, monitor, say, stop);
+    const Driver driver{storage, job, guarded, *guard, monitor, say};
+    const Status status = RunOpenSplits(driver, open, report.rows_before, stop);
     if (IsEngineBroken(status)) {
       MS_RETURN_NOT_OK(job.ledger->Record(EntryType::kBreaker, {{"why", status.message()}}));
     }
