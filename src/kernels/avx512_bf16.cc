@@ -17,7 +17,7 @@ struct DotTile {
     S::F sums[kRows][2];
     StartSums<S, kRows, 2>(p.bias, first, sums);
     // In pairs of bf16, which is a word.
-    const std::int64_t stride = p.activation_stride / 2;
+    const std::int64_t stride = p.columns / 2;
     const auto* a = static_cast<const std::uint32_t*>(p.activations) + row * stride;
     const auto* panel =
         static_cast<const std::uint32_t*>(p.panel) + std::int64_t{first} * S::kWidth;

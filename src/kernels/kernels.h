@@ -7,8 +7,8 @@
 // in order.
 //
 // Widths. Vectors are padded with zeros to PaddedLength() values. Weights are packed into panels of
-// kPanelRows output features. Activations, the left side of a product, are in a format of the
-// table's own: `activation_bytes` a value.
+// kPanelRows output features. Activations, the left side of a product, are rows in a format of the
+// table's own, one after the other, row_bytes() each.
 //
 // All functions are thread-safe.
 
@@ -35,8 +35,7 @@ constexpr std::int64_t PaddedLength(std::int64_t length) {
 /// `rows` activations by one panel: output[r][0..32) = (output if accumulate) + bias +
 /// activations[r] . panel.
 struct PanelProduct {
-  const void* activations;         // [rows][activation_stride]
-  std::int64_t activation_stride;  // values
+  const void* activations;
   std::int64_t rows;
   const void* panel;
   const void* next_panel;  // to fetch meanwhile; any address will do
@@ -59,24 +58,25 @@ struct Attention {
   const std::byte* cache;    // page p of the sequence lies at cache + pages[p] * page_stride
   std::int64_t page_stride;  // bytes
   const std::int32_t* pages;
-  void* output;                // activations, laid out as the queries
-  std::int64_t output_stride;  // values
+  float* output;  // laid out as the queries
+  std::int64_t output_stride;
 };
 
 struct Kernels {
   Isa isa;
   Precision precision;
-  std::int64_t activation_bytes;
 
+  /// Bytes of a row of activations.
+  std::int64_t (*row_bytes)(std::int64_t columns);
   /// Bytes of a packed panel of `columns` (unpadded).
   std::int64_t (*panel_bytes)(std::int64_t columns);
   /// Packs up to 32 rows of `columns` values; missing rows become zeros.
   void (*pack)(const float* rows, std::int64_t num_rows, std::int64_t columns, void* panel);
   void (*multiply)(const PanelProduct& product);
 
-  /// activations = values, rounded; padded with zeros.
+  /// A row of activations = values, rounded; padded with zeros.
   void (*round)(const float* values, std::int64_t length, void* activations);
-  /// activations = values * weight / sqrt(mean(values^2) + epsilon); padded with zeros.
+  /// A row of activations = values * weight / sqrt(mean(values^2) + epsilon); padded with zeros.
   void (*rms_norm)(
       const float* values,
       const float* weight,
@@ -84,8 +84,8 @@ struct Kernels {
       float epsilon,
       void* activations
   );
-  /// activations = silu(gate) * up. Lengths are multiples of 32.
-  void (*swiglu)(const float* gate, const float* up, std::int64_t length, void* activations);
+  /// outputs = silu(gate) * up. The length is a multiple of 32.
+  void (*swiglu)(const float* gate, const float* up, std::int64_t length, float* outputs);
 
   /// Bytes of one cache page of one head: the keys and values of 16 tokens.
   std::int64_t (*page_bytes)(std::int64_t head_dim);

@@ -15,6 +15,10 @@ float RoundTo(Precision precision, float value) {
   return precision == Precision::kBf16 ? Bf16ToF32(F32ToBf16(value)) : value;
 }
 
+std::int64_t RowBytes(std::int64_t columns) {
+  return PaddedLength(columns) * static_cast<std::int64_t>(sizeof(float));
+}
+
 // A panel is [32][columns] f32, its padding not stored.
 std::int64_t PanelBytes(std::int64_t columns) {
   return kPanelRows * PaddedLength(columns) * static_cast<std::int64_t>(sizeof(float));
@@ -39,7 +43,7 @@ void Multiply(const PanelProduct& product) {
     for (std::int64_t n = 0; n < kPanelRows; ++n) {
       float sum = product.bias != nullptr ? product.bias[n] : 0.0F;
       for (std::int64_t k = 0; k < product.columns; ++k) {
-        sum += activations[r * product.activation_stride + k] * panel[n * product.columns + k];
+        sum += activations[r * product.columns + k] * panel[n * product.columns + k];
       }
       float& output = product.output[r * product.output_stride + n];
       output = product.accumulate ? output + sum : sum;
@@ -68,12 +72,8 @@ void RmsNorm(
   for (std::int64_t i = length; i < PaddedLength(length); ++i) normed[i] = 0;
 }
 
-template <Precision kPrecision>
-void Swiglu(const float* gate, const float* up, std::int64_t length, void* activations) {
-  auto* outputs = static_cast<float*>(activations);
-  for (std::int64_t i = 0; i < length; ++i) {
-    outputs[i] = RoundTo(kPrecision, gate[i] / (1 + std::exp(-gate[i])) * up[i]);
-  }
+void Swiglu(const float* gate, const float* up, std::int64_t length, float* outputs) {
+  for (std::int64_t i = 0; i < length; ++i) outputs[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
 }
 
 // A page is [2][16][head_dim] f32: keys, then values.
@@ -93,9 +93,8 @@ void Store(
   }
 }
 
-template <Precision kPrecision>
 void AttendRow(
-    const Attention& attention, const float* query, std::int64_t num_positions, void* output
+    const Attention& attention, const float* query, std::int64_t num_positions, float* output
 ) {
   const std::int64_t head_dim = attention.head_dim;
   const auto page = [&](std::int64_t position) {
@@ -121,20 +120,17 @@ void AttendRow(
       sums[static_cast<std::size_t>(d)] += weight * value[d];
     }
   }
-  auto* outputs = static_cast<float*>(output);
   for (std::int64_t d = 0; d < head_dim; ++d) {
-    outputs[d] = RoundTo(kPrecision, sums[static_cast<std::size_t>(d)] / total);
+    output[d] = sums[static_cast<std::size_t>(d)] / total;
   }
 }
 
-template <Precision kPrecision>
 void Attend(const Attention& attention) {
   for (std::int64_t i = 0; i < attention.tokens; ++i) {
     for (std::int64_t g = 0; g < attention.group; ++g) {
       const float* query = attention.queries + i * attention.query_stride + g * attention.head_dim;
-      float* output = static_cast<float*>(attention.output) + i * attention.output_stride +
-                      g * attention.head_dim;
-      AttendRow<kPrecision>(attention, query, attention.position + i + 1, output);
+      float* output = attention.output + i * attention.output_stride + g * attention.head_dim;
+      AttendRow(attention, query, attention.position + i + 1, output);
     }
   }
 }
@@ -158,16 +154,16 @@ template <Precision kPrecision>
 constexpr Kernels kTable = {
     .isa = Isa::kReference,
     .precision = kPrecision,
-    .activation_bytes = sizeof(float),
+    .row_bytes = RowBytes,
     .panel_bytes = PanelBytes,
     .pack = Pack<kPrecision>,
     .multiply = Multiply,
     .round = Round<kPrecision>,
     .rms_norm = RmsNorm<kPrecision>,
-    .swiglu = Swiglu<kPrecision>,
+    .swiglu = Swiglu,
     .page_bytes = PageBytes,
     .store = Store<kPrecision>,
-    .attend = Attend<kPrecision>,
+    .attend = Attend,
     .exponentials = Exponentials,
     .arg_max = ArgMax,
 };

@@ -115,13 +115,17 @@ void RmsNorm(
   StoreTail<S, As>(tail, length - whole, to + whole, 32);
 }
 
-template <class S, class As>
-void Swiglu(const float* gate, const float* up, std::int64_t length, void* activations) {
-  auto* to = static_cast<typename As::Value*>(activations);
+template <class As>
+std::int64_t RowBytes(std::int64_t columns) {
+  return PaddedLength(columns) * static_cast<std::int64_t>(sizeof(typename As::Value));
+}
+
+template <class S>
+void Swiglu(const float* gate, const float* up, std::int64_t length, float* outputs) {
   for (std::int64_t i = 0; i < length; i += S::kWidth) {
     const typename S::F g = S::Load(gate + i);
     const typename S::F denominator = S::Add(S::Set(1.0F), Exp<S>(S::Sub(S::Zero(), g)));
-    As::Store(to + i, S::Mul(S::Div(g, denominator), S::Load(up + i)));
+    S::Store(outputs + i, S::Mul(S::Div(g, denominator), S::Load(up + i)));
   }
 }
 
@@ -291,7 +295,7 @@ struct FmaTile {
   [[gnu::noinline]] static void Multiply(const PanelProduct& p, std::int64_t row, int first) {
     typename S::F sums[kRows][2];
     StartSums<S, kRows, 2>(p.bias, first, sums);
-    const std::int64_t stride = p.activation_stride;
+    const std::int64_t stride = p.columns;
     const float* a = static_cast<const float*>(p.activations) + row * stride;
     Prefetcher<Panel> prefetcher(p, row, kRows);
     for (std::int64_t k = 0; k < p.columns; k += 2, a += 2) {

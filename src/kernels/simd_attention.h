@@ -101,10 +101,10 @@ std::int64_t PageBytes(std::int64_t head_dim) {
 struct RowState {
   const float* query;
   std::int64_t limit;  // how many positions it sees
-  void* output;
+  float* output;
 };
 
-template <class S, class Page, class As, int kRows>
+template <class S, class Page, int kRows>
 struct AttentionTile {
   using F = typename S::F;
   static constexpr int kPageVectors = static_cast<int>(kPageTokens) / S::kWidth;
@@ -259,22 +259,18 @@ struct AttentionTile {
       for (std::int64_t d = 0; d < padded; d += S::kWidth) {
         S::Store(sum + d, S::Div(S::Load(sum + d), total));
       }
-      auto* to = static_cast<typename As::Value*>(rows[r].output);
-      const std::int64_t whole = attention.head_dim / 32 * 32;
-      for (std::int64_t d = 0; d < whole; d += S::kWidth) As::Store(to + d, S::Load(sum + d));
-      const std::int64_t rest = attention.head_dim - whole;
-      if (rest > 0) StoreTail<S, As>(sum + whole, rest, to + whole, rest);
+      for (std::int64_t d = 0; d < attention.head_dim; ++d) rows[r].output[d] = sum[d];
     }
   }
 };
 
-template <class S, class Page, class As, int kRows>
+template <class S, class Page, int kRows>
 void AttendRows(const Attention& attention, const RowState* rows, int count) {
   if constexpr (kRows > 0) {
-    if (count != kRows) return AttendRows<S, Page, As, kRows - 1>(attention, rows, count);
+    if (count != kRows) return AttendRows<S, Page, kRows - 1>(attention, rows, count);
     alignas(64) float scores[kRows * kBlockTokens];
     alignas(64) float sums[kRows * kMaxHeadDim];
-    AttentionTile<S, Page, As, kRows> tile{
+    AttentionTile<S, Page, kRows> tile{
         attention,
         rows,
         rows[kRows - 1].limit,
@@ -289,7 +285,7 @@ void AttendRows(const Attention& attention, const RowState* rows, int count) {
   }
 }
 
-template <class S, class Page, class As>
+template <class S, class Page>
 void Attend(const Attention& attention) {
   RowState rows[S::kQueryRows];
   const std::int64_t num_rows = attention.tokens * attention.group;
@@ -303,11 +299,10 @@ void Attend(const Attention& attention) {
       rows[count++] = {
           attention.queries + token * attention.query_stride + head,
           attention.position + token + 1,
-          static_cast<typename As::Value*>(attention.output) + token * attention.output_stride +
-              head
+          attention.output + token * attention.output_stride + head
       };
     }
-    AttendRows<S, Page, As, S::kQueryRows>(attention, rows, count);
+    AttendRows<S, Page, S::kQueryRows>(attention, rows, count);
   }
 }
 
@@ -316,16 +311,16 @@ constexpr Kernels MakeTable(Isa isa) {
   return {
       .isa = isa,
       .precision = As::kPrecision,
-      .activation_bytes = sizeof(typename As::Value),
+      .row_bytes = RowBytes<As>,
       .panel_bytes = PanelBytes<Panel>,
       .pack = Pack<Panel>,
       .multiply = Multiply<S, Tile>,
       .round = Round<S, As>,
       .rms_norm = RmsNorm<S, As>,
-      .swiglu = Swiglu<S, As>,
+      .swiglu = Swiglu<S>,
       .page_bytes = PageBytes<Page>,
       .store = Page::Store,
-      .attend = Attend<S, Page, As>,
+      .attend = Attend<S, Page>,
       .exponentials = Exponentials<S>,
       .arg_max = ArgMax<S>,
   };

@@ -57,15 +57,18 @@ Result<KvCache> KvCache::Make(
 
 Result<Workspace> Workspace::Make(const LlamaModel& model, std::int64_t max_rows) {
   const ModelConfig& config = model.config();
-  const std::int64_t activation = model.kernels().activation_bytes;
+  const kernels::Kernels& kernels = model.kernels();
   const std::int64_t hidden = PaddedLength(config.hidden);
+  const std::int64_t attended = PaddedLength(config.heads * config.head_dim);
+  const std::int64_t feed_forward = PaddedLength(config.feed_forward);
   const std::int64_t sizes[] = {
       max_rows * hidden * 4,
-      max_rows * hidden * activation,
+      max_rows * kernels.row_bytes(hidden),
       max_rows * PaddedLength(QkvLength(config)) * 4,
-      max_rows * PaddedLength(config.heads * config.head_dim) * activation,
-      max_rows * PaddedLength(config.feed_forward) * activation,
-      max_rows * hidden * activation
+      max_rows * attended * 4,
+      max_rows * feed_forward * 4,
+      max_rows * kernels.row_bytes(std::max(attended, feed_forward)),
+      max_rows * kernels.row_bytes(hidden)
   };
   std::size_t total = 0;
   for (const std::int64_t size : sizes) total += Size(size);
@@ -76,9 +79,10 @@ Result<Workspace> Workspace::Make(const LlamaModel& model, std::int64_t max_rows
   workspace.hidden_ = reinterpret_cast<float*>(next);
   workspace.normed_ = next += sizes[0];
   workspace.qkv_ = reinterpret_cast<float*>(next += sizes[1]);
-  workspace.attended_ = next += sizes[2];
-  workspace.feed_forward_ = next += sizes[3];
-  workspace.final_ = next += sizes[4];
+  workspace.attended_ = reinterpret_cast<float*>(next += sizes[2]);
+  workspace.feed_forward_ = reinterpret_cast<float*>(next += sizes[3]);
+  workspace.rounded_ = next += sizes[4];
+  workspace.final_ = next += sizes[5];
   return workspace;
 }
 
@@ -124,8 +128,23 @@ void LlamaModel::Norm(Workspace& w, const float* weight, kernels::Team& team) co
       std::max<std::int64_t>(4, team.Grain(rows)),
       [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) {
-          std::byte* normed = w.normed_ + r * stride * kernels_.activation_bytes;
+          std::byte* normed = w.normed_ + r * kernels_.row_bytes(hidden);
           kernels_.rms_norm(w.hidden_ + r * stride, weight, hidden, config().norm_epsilon, normed);
+        }
+      }
+  );
+}
+
+void LlamaModel::Round(const float* values, std::int64_t length, Workspace& w, kernels::Team& team)
+    const {
+  const std::int64_t stride = PaddedLength(length);
+  const auto rows = static_cast<std::int64_t>(w.rows_.size());
+  team.For(
+      rows,
+      std::max<std::int64_t>(4, team.Grain(rows)),
+      [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          kernels_.round(values + r * stride, length, w.rounded_ + r * kernels_.row_bytes(length));
         }
       }
   );
@@ -167,8 +186,7 @@ void LlamaModel::Multiply(
       const std::int64_t count = std::min(part_rows, rows - first);
       if (count <= 0) continue;
       kernels_.multiply(
-          {.activations = activations + first * matrix.columns * kernels_.activation_bytes,
-           .activation_stride = matrix.columns,
+          {.activations = activations + first * kernels_.row_bytes(matrix.columns),
            .rows = count,
            .panel = matrix.panels + panel * matrix.panel_bytes,
            .next_panel = NextPanel(matrix, i, 1, parts, team),
@@ -199,8 +217,7 @@ void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team)
       for (std::int64_t half = 0; half < 2; ++half) {
         const std::int64_t panel = 2 * pair + half;
         kernels_.multiply(
-            {.activations = w.normed_ + first * matrix.columns * kernels_.activation_bytes,
-             .activation_stride = matrix.columns,
+            {.activations = w.normed_ + first * kernels_.row_bytes(matrix.columns),
              .rows = count,
              .panel = matrix.panels + panel * matrix.panel_bytes,
              .next_panel = NextPanel(matrix, i, 2, parts, team) + half * matrix.panel_bytes,
@@ -212,8 +229,7 @@ void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team)
         );
       }
       for (std::int64_t r = 0; r < count; ++r) {
-        std::byte* gated = w.feed_forward_ +
-                           ((first + r) * stride + pair * kPanelRows) * kernels_.activation_bytes;
+        float* gated = w.feed_forward_ + (first + r) * stride + pair * kPanelRows;
         kernels_.swiglu(
             outputs[0] + r * kPanelRows, outputs[1] + r * kPanelRows, kPanelRows, gated
         );
@@ -288,8 +304,7 @@ void LlamaModel::Attend(
            .cache = cache.Head(layer, head),
            .page_stride = cache.page_bytes(),
            .pages = chunk.pages.data(),
-           .output =
-               w.attended_ + (tile.first_row * output_stride + column) * kernels_.activation_bytes,
+           .output = w.attended_ + tile.first_row * output_stride + column,
            .output_stride = output_stride}
       );
     }
@@ -308,16 +323,17 @@ void LlamaModel::Forward(
     Multiply(layer.qkv, w.normed_, rows, w.qkv_, false, team);
     RotateAndStore(i, w, cache, team);
     Attend(i, chunks, w, cache, team);
-    Multiply(layer.output, w.attended_, rows, w.hidden_, true, team);
+    Round(w.attended_, config().heads * config().head_dim, w, team);
+    Multiply(layer.output, w.rounded_, rows, w.hidden_, true, team);
     Norm(w, layer.feed_forward_norm, team);
     GateUp(layer.gate_up, w, team);
-    Multiply(layer.down, w.feed_forward_, rows, w.hidden_, true, team);
+    Round(w.feed_forward_, config().feed_forward, w, team);
+    Multiply(layer.down, w.rounded_, rows, w.hidden_, true, team);
   }
   const std::int64_t hidden = config().hidden;
   const std::int64_t stride = PaddedLength(hidden);
   for (std::size_t i = 0; i < w.final_rows_.size(); ++i) {
-    std::byte* normed =
-        w.final_ + static_cast<std::int64_t>(i) * stride * kernels_.activation_bytes;
+    std::byte* normed = w.final_ + static_cast<std::int64_t>(i) * kernels_.row_bytes(hidden);
     const float* row = w.hidden_ + w.final_rows_[i] * stride;
     kernels_.rms_norm(row, final_norm_, hidden, config().norm_epsilon, normed);
   }
@@ -326,7 +342,7 @@ void LlamaModel::Forward(
 void LlamaModel::Logits(
     const Workspace& w, std::int64_t first, std::int64_t count, float* logits, kernels::Team& team
 ) const {
-  const std::byte* rows = w.final_ + first * head_.columns * kernels_.activation_bytes;
+  const std::byte* rows = w.final_ + first * kernels_.row_bytes(head_.columns);
   Multiply(head_, rows, count, logits, false, team);
 }
 

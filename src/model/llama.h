@@ -70,12 +70,13 @@ class Workspace {
   Workspace() = default;
 
   kernels::HugeBuffer memory_;
-  float* hidden_ = nullptr;            // [rows][hidden]
-  std::byte* normed_ = nullptr;        // [rows][hidden] activations
-  float* qkv_ = nullptr;               // [rows][heads + 2 kv_heads][head_dim]
-  std::byte* attended_ = nullptr;      // [rows][heads][head_dim] activations
-  std::byte* feed_forward_ = nullptr;  // [rows][feed_forward] activations
-  std::byte* final_ = nullptr;  // [rows][hidden] activations, of those whose logits are wanted
+  float* hidden_ = nullptr;        // [rows][hidden]
+  std::byte* normed_ = nullptr;    // [rows][hidden] activations
+  float* qkv_ = nullptr;           // [rows][heads + 2 kv_heads][head_dim]
+  float* attended_ = nullptr;      // [rows][heads][head_dim]
+  float* feed_forward_ = nullptr;  // [rows][feed_forward]
+  std::byte* rounded_ = nullptr;   // [rows] activations, of one of these two
+  std::byte* final_ = nullptr;     // [rows][hidden] activations, of those whose logits are wanted
 
   struct Row {
     std::int32_t token;
@@ -162,6 +163,8 @@ class LlamaModel {
       bool accumulate,
       kernels::Team& team
   ) const;
+  /// Rounds rows of values, which stand PaddedLength(length) apart, to w.rounded_.
+  void Round(const float* values, std::int64_t length, Workspace& w, kernels::Team& team) const;
   void GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team) const;
   void RotateAndStore(std::int64_t layer, Workspace& w, KvCache& cache, kernels::Team& team) const;
   void Attend(
