@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <immintrin.h>
 
-#include "kernels/simd_attention.h"
+#include "kernels/simd_int8.h"
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -12,6 +12,7 @@ struct Avx2 {
   using I = __m256i;
   static constexpr int kWidth = 8;
   static constexpr int kTileRows = 6;    // of a product: 12 sums, and 4 registers to spare
+  static constexpr int kInt8Rows = 2;    // of an int8 product: 8 sums
   static constexpr int kQueryRows = 3;   // of attention
   static constexpr int kScorePages = 2;  // 12 sums
   static constexpr int kValueUnits = 1;  // 12 sums
@@ -66,6 +67,28 @@ struct Avx2 {
     const F is_nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
     return _mm256_blendv_epi8(sum, nan, _mm256_castps_si256(is_nan));
   }
+
+  static I ZeroWords() { return _mm256_setzero_si256(); }
+  static I LoadBytes(const char* x) { return _mm256_loadu_si256(reinterpret_cast<const I*>(x)); }
+  /// Four bytes, in each word.
+  static I SetWord(const char* x) {
+    std::int32_t word;
+    __builtin_memcpy(&word, x, sizeof word);
+    return _mm256_set1_epi32(word);
+  }
+  static I LowNibbles(I x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+  static I HighNibbles(I x) { return LowNibbles(_mm256_srli_epi16(x, 4)); }
+  static F ToFloat(I x) { return _mm256_cvtepi32_ps(x); }
+  static F LoadHalves(const char* x) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+  }
+  /// Integers of -127 to 127.
+  static void StoreBytes(std::int8_t* to, F x) {
+    const I words = _mm256_cvtps_epi32(x);
+    const __m128i halves =
+        _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(halves, halves));
+  }
 };
 
 using S = Avx2;
@@ -75,9 +98,22 @@ constexpr Kernels kF32Table =
 constexpr Kernels kBf16Table =
     MakeTable<S, FmaTile<S, PanelBf16<S>>, PanelBf16<S>, PageBf16<S>, AsRounded<S>>(Isa::kAvx2);
 
+// Halves of weights' bytes, since pairs of whole products exceed 16 bits.
+struct ByteDots {
+  [[gnu::always_inline]] static void Add(S::I& sum, S::I weights, S::I x) {
+    const S::I low = _mm256_maddubs_epi16(S::LowNibbles(weights), x);
+    const S::I high = _mm256_maddubs_epi16(S::HighNibbles(weights), x);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(high, _mm256_set1_epi16(16)));
+  }
+};
+
+constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots>(Isa::kAvx2);
+
 }  // namespace
 
 const Kernels& Avx2Kernels(Precision precision) {
+  if (precision == Precision::kInt8) return kInt8Table;
   return precision == Precision::kBf16 ? kBf16Table : kF32Table;
 }
 

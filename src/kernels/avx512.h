@@ -20,6 +20,7 @@ struct Avx512 {
   using I = __m512i;
   static constexpr int kWidth = 16;
   static constexpr int kTileRows = 12;   // of a product: 24 sums, and 8 registers to spare
+  static constexpr int kInt8Rows = 6;    // of an int8 product: 24 sums
   static constexpr int kQueryRows = 6;   // of attention
   static constexpr int kScorePages = 4;  // 24 sums
   static constexpr int kValueUnits = 2;  // 24 sums
@@ -59,6 +60,25 @@ struct Avx512 {
     const I sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     const I nan = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
     return _mm512_mask_mov_epi32(sum, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan);
+  }
+
+  static I ZeroWords() { return _mm512_setzero_si512(); }
+  static I LoadBytes(const char* x) { return _mm512_loadu_si512(x); }
+  /// Four bytes, in each word.
+  static I SetWord(const char* x) {
+    std::int32_t word;
+    __builtin_memcpy(&word, x, sizeof word);
+    return _mm512_set1_epi32(word);
+  }
+  static I LowNibbles(I x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+  static I HighNibbles(I x) { return LowNibbles(_mm512_srli_epi16(x, 4)); }
+  static F ToFloat(I x) { return _mm512_cvtepi32_ps(x); }
+  static F LoadHalves(const char* x) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
+  }
+  /// Integers of -127 to 127.
+  static void StoreBytes(std::int8_t* to, F x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
   }
   static void StoreHighHalves(std::uint16_t* to, I words) {
     _mm256_storeu_si256(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/avx512.h"
-#include "kernels/simd_attention.h"
+#include "kernels/simd_int8.h"
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -43,13 +43,22 @@ struct DotTile {
   }
 };
 
+// What has bf16 dot products has those of bytes.
+struct ByteDots {
+  /// As assembly, for the reason above.
+  [[gnu::always_inline]] static void Add(S::I& sum, S::I weights, S::I x) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(x));
+  }
+};
+
+constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots>(Isa::kAvx512Bf16);
 constexpr Kernels kTable =
     MakeTable<S, DotTile, PanelBf16<S>, PageBf16<S>, AsBf16<S>>(Isa::kAvx512Bf16);
 
 }  // namespace
 
-const Kernels& Avx512Bf16Kernels() {
-  return kTable;
+const Kernels& Avx512Bf16Kernels(Precision precision) {
+  return precision == Precision::kInt8 ? kInt8Table : kTable;
 }
 
 }  // namespace millstream::kernels

@@ -109,6 +109,23 @@ float F16ToF32(std::uint16_t half) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) | sign);
 }
 
+std::uint16_t F32ToF16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000U);
+  const std::uint32_t magnitude = bits & 0x7fffffffU;
+  std::uint32_t half = 0x7e00U;                  // NaN
+  if (magnitude <= 0x7f800000U) half = 0x7c00U;  // infinity, and what rounds to it
+  if (magnitude < 0x477ff000U) {
+    // Normal halves have 13 bits less.
+    half = (magnitude + 0xfffU + ((magnitude >> 13) & 1U) - 0x38000000U) >> 13;
+  }
+  if (magnitude < 0x38800000U) {
+    // Denormal ones are multiples of 2^-24, as which the addition rounds.
+    half = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3f000000U;
+  }
+  return static_cast<std::uint16_t>(sign | half);
+}
+
 float Bf16ToF32(std::uint16_t half) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16);
 }

@@ -20,7 +20,8 @@ void Dequantize(WeightType type, const std::byte* blocks, std::int64_t count, fl
 
 float F16ToF32(std::uint16_t half);
 float Bf16ToF32(std::uint16_t half);
-/// Rounds to nearest, ties to even; a NaN stays one.
+/// These round to nearest, ties to even; a NaN stays one.
+std::uint16_t F32ToF16(float value);
 std::uint16_t F32ToBf16(float value);
 
 }  // namespace millstream::kernels

@@ -37,7 +37,8 @@ std::optional<Isa> IsaByName(std::string_view name) {
 }
 
 bool HasBf16() {
-  return HasAvx512() && __builtin_cpu_supports("avx512bf16");
+  return HasAvx512() && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 
 bool IsSupported(Isa isa) {
@@ -45,7 +46,8 @@ bool IsSupported(Isa isa) {
     case Isa::kReference:
       return true;
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("f16c");
     case Isa::kAvx512:
       return HasAvx512();
     case Isa::kAvx512Bf16:

@@ -12,9 +12,9 @@ namespace millstream::kernels {
 /// them.
 enum class Isa {
   kReference,   // plain C++: obvious, slow, runs everywhere
-  kAvx2,        // AVX2, FMA
+  kAvx2,        // AVX2, FMA, F16C
   kAvx512,      // AVX-512 F, BW, DQ, VL; bf16 values are widened and multiplied as f32
-  kAvx512Bf16,  // the same with bf16 dot products, where those are faster than f32's
+  kAvx512Bf16,  // the same with VNNI, and bf16 dot products where those are faster than f32's
 };
 
 std::string_view IsaName(Isa isa);  // "reference", "avx2", "avx512", "avx512_bf16"

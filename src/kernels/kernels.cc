@@ -14,9 +14,16 @@ const Kernels& GetKernels(Isa isa, Precision precision) {
     case Isa::kAvx512:
       return Avx512Kernels(precision);
     case Isa::kAvx512Bf16:
-      return precision == Precision::kBf16 ? Avx512Bf16Kernels() : Avx512Kernels(precision);
+      return precision == Precision::kF32 ? Avx512Kernels(precision) : Avx512Bf16Kernels(precision);
   }
   return ReferenceKernels(precision);
+}
+
+void DequantizeRows(const PanelSource& source) {
+  for (std::int64_t r = 0; r < source.num_rows; ++r) {
+    const PanelSource::Row& row = source.rows[r];
+    Dequantize(row.type, row.data, source.columns, source.scratch + r * source.columns);
+  }
 }
 
 void Rotate(

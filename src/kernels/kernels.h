@@ -17,12 +17,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/dequantize.h"
 #include "kernels/isa.h"
 
 namespace millstream::kernels {
 
-/// What weights, activations and the cache are rounded to. Sums are f32 in both.
-enum class Precision { kF32, kBf16 };
+/// What weights, activations and the cache are rounded to. In kInt8, weights and activations are 8
+/// bits or less with scales (quantized.h), and the cache is bf16. Sums are f32 in all.
+enum class Precision { kF32, kBf16, kInt8 };
 
 constexpr std::int64_t kPanelRows = 32;
 constexpr std::int64_t kPageTokens = 16;
@@ -32,6 +34,19 @@ constexpr std::int64_t PaddedLength(std::int64_t length) {
   return (length + 31) / 32 * 32;
 }
 
+/// Up to 32 rows of a matrix, as a file holds them.
+struct PanelSource {
+  struct Row {
+    WeightType type;
+    const std::byte* data;
+  };
+  Row rows[kPanelRows];
+  std::int64_t num_rows;  // the others are zeros
+  std::int64_t columns;   // of each
+  bool nibbles;           // of kInt8: all of the matrix is of types with no more than 4 bits
+  float* scratch;         // [32][columns]
+};
+
 /// `rows` activations by one panel: output[r][0..32) = (output if accumulate) + bias +
 /// activations[r] . panel.
 struct PanelProduct {
@@ -40,6 +55,7 @@ struct PanelProduct {
   const void* panel;
   const void* next_panel;  // to fetch meanwhile; any address will do
   std::int64_t columns;    // padded
+  bool nibbles;            // as it was packed
   const float* bias;       // [32], or null
   float* output;           // [rows][output_stride]
   std::int64_t output_stride;
@@ -69,9 +85,8 @@ struct Kernels {
   /// Bytes of a row of activations.
   std::int64_t (*row_bytes)(std::int64_t columns);
   /// Bytes of a packed panel of `columns` (unpadded).
-  std::int64_t (*panel_bytes)(std::int64_t columns);
-  /// Packs up to 32 rows of `columns` values; missing rows become zeros.
-  void (*pack)(const float* rows, std::int64_t num_rows, std::int64_t columns, void* panel);
+  std::int64_t (*panel_bytes)(std::int64_t columns, bool nibbles);
+  void (*pack)(const PanelSource& source, void* panel);
   void (*multiply)(const PanelProduct& product);
 
   /// A row of activations = values, rounded; padded with zeros.

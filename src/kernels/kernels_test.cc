@@ -101,8 +101,15 @@ class Product {
         shape_(shape),
         weights(RandomFloats(shape.outputs * shape.columns, 1)),
         bias(RandomFloats(kPanelRows, 3)),
-        panel_(Size(kernels.panel_bytes(shape.columns))) {
-    kernels.pack(weights.data(), shape.outputs, shape.columns, panel_.data());
+        panel_(Size(kernels.panel_bytes(shape.columns, false))) {
+    Floats scratch(Size(kPanelRows * shape.columns));
+    PanelSource source{{}, shape.outputs, shape.columns, false, scratch.data()};
+    for (std::int64_t n = 0; n < shape.outputs; ++n) {
+      source.rows[n] = {
+          WeightType::kF32, reinterpret_cast<const std::byte*>(weights.data() + n * shape.columns)
+      };
+    }
+    kernels.pack(source, panel_.data());
   }
 
   Floats Run(const Bytes& activations, std::int64_t first, std::int64_t rows, float start) const {
@@ -113,6 +120,7 @@ class Product {
          .panel = panel_.data(),
          .next_panel = panel_.data(),
          .columns = PaddedLength(shape_.columns),
+         .nibbles = false,
          .bias = shape_.bias ? bias.data() : nullptr,
          .output = output.data(),
          .output_stride = kPanelRows,

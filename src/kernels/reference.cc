@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The obvious way, against which the others are tested; and what runs where there is no AVX2.
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "kernels/dequantize.h"
+#include "kernels/quantized.h"
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -20,18 +23,20 @@ std::int64_t RowBytes(std::int64_t columns) {
 }
 
 // A panel is [32][columns] f32, its padding not stored.
-std::int64_t PanelBytes(std::int64_t columns) {
+std::int64_t PanelBytes(std::int64_t columns, bool /*nibbles*/) {
   return kPanelRows * PaddedLength(columns) * static_cast<std::int64_t>(sizeof(float));
 }
 
 template <Precision kPrecision>
-void Pack(const float* rows, std::int64_t num_rows, std::int64_t columns, void* panel) {
-  const std::int64_t padded = PaddedLength(columns);
+void Pack(const PanelSource& source, void* panel) {
+  const std::int64_t padded = PaddedLength(source.columns);
+  DequantizeRows(source);
   auto* packed = static_cast<float*>(panel);
   for (std::int64_t r = 0; r < kPanelRows; ++r) {
     for (std::int64_t k = 0; k < padded; ++k) {
-      const bool inside = r < num_rows && k < columns;
-      packed[r * padded + k] = inside ? RoundTo(kPrecision, rows[r * columns + k]) : 0.0F;
+      const bool inside = r < source.num_rows && k < source.columns;
+      packed[r * padded + k] =
+          inside ? RoundTo(kPrecision, source.scratch[r * source.columns + k]) : 0.0F;
     }
   }
 }
@@ -49,6 +54,109 @@ void Multiply(const PanelProduct& product) {
       output = product.accumulate ? output + sum : sum;
     }
   }
+}
+
+float FloatAt(const std::byte* at) {
+  float value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+// One weight's q, and the f16 beside it: 0 the scale, 1 the minimum.
+int QuantizedAt(const std::byte* block, bool nibbles, std::int64_t output, std::int64_t k) {
+  const std::int64_t within = output * 4 + k % 4;
+  if (!nibbles) return std::to_integer<int>(block[k / 4 * kPanelRows * 4 + within]);
+  const int both = std::to_integer<int>(block[k / 8 * kPanelRows * 4 + within]);
+  return k / 4 % 2 == 0 ? both & 15 : both >> 4;
+}
+float HalfAt(const std::byte* block, bool nibbles, std::int64_t output, std::int64_t which) {
+  std::uint16_t half;
+  std::memcpy(
+      &half, block + QuantizedBytes(nibbles) + 2 * (which * kPanelRows + output), sizeof half
+  );
+  return F16ToF32(half);
+}
+
+float DotInt8(const PanelProduct& product, const std::byte* row, std::int64_t output) {
+  const auto* block = static_cast<const std::byte*>(product.panel);
+  const bool nibbles = product.nibbles;
+  float sum = 0;
+  for (std::int64_t b = 0; b < product.columns / kBlockColumns; ++b) {
+    if (b * kBlockColumns % kGroupColumns == 0 && b > 0) {
+      const std::int64_t group = b * kBlockColumns / kGroupColumns;
+      sum *= FloatAt(row + RatiosOffset(product.columns) + group * 4);
+    }
+    int dot = 0;
+    for (std::int64_t k = 0; k < kBlockColumns; ++k) {
+      dot += QuantizedAt(block, nibbles, output, k) *
+             static_cast<std::int8_t>(row[b * kBlockColumns + k]);
+    }
+    sum += static_cast<float>(dot) * HalfAt(block, nibbles, output, 0);
+    sum += FloatAt(row + SumsOffset(product.columns) + b * 4) * HalfAt(block, nibbles, output, 1);
+    block += PanelBlockBytes(nibbles);
+  }
+  return sum * FloatAt(row + ScaleOffset(product.columns));
+}
+
+void MultiplyInt8(const PanelProduct& product) {
+  const auto* row = static_cast<const std::byte*>(product.activations);
+  for (std::int64_t r = 0; r < product.rows; ++r, row += QuantizedRowBytes(product.columns)) {
+    for (std::int64_t n = 0; n < kPanelRows; ++n) {
+      const float bias = product.bias != nullptr ? product.bias[n] : 0.0F;
+      const float sum = DotInt8(product, row, n) + bias;
+      float& output = product.output[r * product.output_stride + n];
+      output = product.accumulate ? output + sum : sum;
+    }
+  }
+}
+
+void RoundInt8(const float* values, std::int64_t length, void* activations) {
+  const std::int64_t columns = PaddedLength(length);
+  auto* row = static_cast<std::byte*>(activations);
+  const auto put = [&](std::int64_t place, float value) {
+    std::memcpy(row + place, &value, sizeof value);
+  };
+  float scale = 1;
+  for (std::int64_t first = 0; first < columns; first += kGroupColumns) {
+    const std::int64_t end = std::min(first + kGroupColumns, columns);
+    float largest = 0;
+    for (std::int64_t k = first; k < std::min(end, length); ++k) {
+      largest = std::abs(values[k]) <= largest ? largest : std::abs(values[k]);
+      if (std::isnan(values[k])) break;
+    }
+    const float before = scale;
+    if (!(largest <= 1e30F)) {
+      scale = std::numeric_limits<float>::quiet_NaN();
+    } else if (largest > 1e-30F) {
+      scale = largest / 127;
+    }
+    put(RatiosOffset(columns) + first / kGroupColumns * 4, before / scale);
+    const float inverse = largest > 1e-30F && largest <= 1e30F ? 127 / largest : 0.0F;
+    for (std::int64_t block = first; block < end; block += kBlockColumns) {
+      float sum = 0;
+      for (std::int64_t k = block; k < block + kBlockColumns; ++k) {
+        const bool is_finite = k < length && std::isfinite(values[k]);
+        const float q = is_finite ? std::nearbyint(values[k] * inverse) : 0.0F;
+        row[k] = static_cast<std::byte>(static_cast<std::int8_t>(q));
+        sum += q;
+      }
+      put(SumsOffset(columns) + block / kBlockColumns * 4, sum);
+    }
+  }
+  put(ScaleOffset(columns), scale);
+}
+
+void RmsNormInt8(
+    const float* values, const float* weight, std::int64_t length, float epsilon, void* activations
+) {
+  float sum = 0;
+  for (std::int64_t i = 0; i < length; ++i) sum += values[i] * values[i];
+  const float scale = 1 / std::sqrt(sum / static_cast<float>(length) + epsilon);
+  std::vector<float> normed(static_cast<std::size_t>(length));
+  for (std::int64_t i = 0; i < length; ++i) {
+    normed[static_cast<std::size_t>(i)] = values[i] * scale * weight[i];
+  }
+  RoundInt8(normed.data(), length, activations);
 }
 
 template <Precision kPrecision>
@@ -168,9 +276,27 @@ constexpr Kernels kTable = {
     .arg_max = ArgMax,
 };
 
+constexpr Kernels kInt8Table = {
+    .isa = Isa::kReference,
+    .precision = Precision::kInt8,
+    .row_bytes = QuantizedRowBytes,
+    .panel_bytes = QuantizedPanelBytes,
+    .pack = PackQuantized,
+    .multiply = MultiplyInt8,
+    .round = RoundInt8,
+    .rms_norm = RmsNormInt8,
+    .swiglu = Swiglu,
+    .page_bytes = PageBytes,
+    .store = Store<Precision::kBf16>,
+    .attend = Attend,
+    .exponentials = Exponentials,
+    .arg_max = ArgMax,
+};
+
 }  // namespace
 
 const Kernels& ReferenceKernels(Precision precision) {
+  if (precision == Precision::kInt8) return kInt8Table;
   return precision == Precision::kBf16 ? kTable<Precision::kBf16> : kTable<Precision::kF32>;
 }
 

@@ -14,7 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/kernels.h"
+#include "kernels/tables.h"
 
 namespace millstream::kernels {
 namespace {
@@ -243,17 +243,18 @@ class Prefetcher {
 };
 
 template <class Panel>
-std::int64_t PanelBytes(std::int64_t columns) {
+std::int64_t PanelBytes(std::int64_t columns, bool /*nibbles*/) {
   return PaddedLength(columns) * Panel::kBytes;
 }
 
 template <class Panel>
-void Pack(const float* rows, std::int64_t num_rows, std::int64_t columns, void* panel) {
-  const std::int64_t padded = PaddedLength(columns);
+void Pack(const PanelSource& source, void* panel) {
+  const std::int64_t padded = PaddedLength(source.columns);
+  DequantizeRows(source);
   for (std::int64_t k = 0; k < padded; ++k) {
     for (std::int64_t r = 0; r < kPanelRows; ++r) {
-      const bool inside = r < num_rows && k < columns;
-      Panel::Put(panel, r, k, inside ? rows[r * columns + k] : 0.0F);
+      const bool inside = r < source.num_rows && k < source.columns;
+      Panel::Put(panel, r, k, inside ? source.scratch[r * source.columns + k] : 0.0F);
     }
   }
 }

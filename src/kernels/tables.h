@@ -7,9 +7,12 @@
 
 namespace millstream::kernels {
 
+/// To source.scratch.
+void DequantizeRows(const PanelSource& source);
+
 const Kernels& ReferenceKernels(Precision precision);
 const Kernels& Avx2Kernels(Precision precision);
 const Kernels& Avx512Kernels(Precision precision);
-const Kernels& Avx512Bf16Kernels();  // kBf16; in f32 it is the same as Avx512Kernels
+const Kernels& Avx512Bf16Kernels(Precision precision);  // in kF32 it is Avx512Kernels
 
 }  // namespace millstream::kernels

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/checked.h"
 #include "kernels/dequantize.h"
+#include "kernels/quantized.h"
 #include "model/llama.h"
 
 namespace millstream {
@@ -38,13 +39,16 @@ std::size_t Size(std::int64_t count) {
   return static_cast<std::size_t>(count);
 }
 
+const std::byte* RowOf(const TensorView& tensor, std::int64_t row) {
+  const kernels::WeightType type = ToWeightType(tensor.type);
+  const std::int64_t blocks = tensor.shape.back() / kernels::BlockValues(type);
+  return tensor.data + row * blocks * kernels::BlockBytes(type);
+}
+
 }  // namespace
 
 void ReadTensorRow(const TensorView& tensor, std::int64_t row, float* values) {
-  const kernels::WeightType type = ToWeightType(tensor.type);
-  const std::int64_t columns = tensor.shape.back();
-  const std::int64_t row_bytes = columns / kernels::BlockValues(type) * kernels::BlockBytes(type);
-  kernels::Dequantize(type, tensor.data + row * row_bytes, columns, values);
+  kernels::Dequantize(ToWeightType(tensor.type), RowOf(tensor, row), tensor.shape.back(), values);
 }
 
 /// Lists what is to be packed, finds room for it, then packs it on all threads.
@@ -57,8 +61,8 @@ class LlamaLoader {
     MS_RETURN_NOT_OK(List());
     MS_RETURN_NOT_OK(Allocate());
     team.For(total_panels_, 4, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> rows;
-      for (std::int64_t p = begin; p < end; ++p) PackPanel(p, rows);
+      std::vector<float> scratch;
+      for (std::int64_t p = begin; p < end; ++p) PackPanel(p, scratch);
     });
     return FillVectors();
   }
@@ -143,7 +147,10 @@ class LlamaLoader {
     }
     const std::int64_t columns = parts[0].weight->shape[1];
     matrix->columns = kernels::PaddedLength(columns);
-    matrix->panel_bytes = model_.kernels_.panel_bytes(columns);
+    matrix->nibbles = std::all_of(parts.begin(), parts.end(), [](const Part& part) {
+      return kernels::HasNibbles(ToWeightType(part.weight->type));
+    });
+    matrix->panel_bytes = model_.kernels_.panel_bytes(columns, matrix->nibbles);
     sources_.push_back({matrix, std::move(parts), interleaved, total_panels_});
     total_panels_ += matrix->num_panels;
   }
@@ -203,7 +210,7 @@ class LlamaLoader {
     return index - within + (within < half ? 2 * within : 2 * (within - half) + 1);
   }
 
-  void PackPanel(std::int64_t index, std::vector<float>& rows) {
+  void PackPanel(std::int64_t index, std::vector<float>& scratch) {
     const auto after = std::upper_bound(
         sources_.begin(),
         sources_.end(),
@@ -213,16 +220,17 @@ class LlamaLoader {
     const Source& source = *(after - 1);
     const std::int64_t panel = index - source.first_panel;
     const std::int64_t columns = source.parts[0].weight->shape[1];
-    rows.resize(Size(kPanelRows * columns));
-    std::int64_t count = 0;
-    for (; count < kPanelRows; ++count) {
-      const Place place = PlaceOf(source, panel, count);
+    scratch.resize(Size(kPanelRows * columns));
+    kernels::PanelSource rows{{}, 0, columns, source.matrix->nibbles, scratch.data()};
+    for (; rows.num_rows < kPanelRows; ++rows.num_rows) {
+      const Place place = PlaceOf(source, panel, rows.num_rows);
       if (place.part == nullptr) break;  // padding stands at the end
-      ReadTensorRow(*place.part->weight, place.row, rows.data() + count * columns);
+      const TensorView& tensor = *place.part->weight;
+      rows.rows[rows.num_rows] = {ToWeightType(tensor.type), RowOf(tensor, place.row)};
     }
     std::byte* packed = model_.weights_.data() + (source.matrix->panels - model_.weights_.data()) +
                         panel * source.matrix->panel_bytes;
-    model_.kernels_.pack(rows.data(), count, columns, packed);
+    model_.kernels_.pack(rows, packed);
   }
 
   Status FillVectors() {
