@@ -201,9 +201,7 @@ Status HostNativeEngine(const std::vector<std::string>& arguments) {
     return Status::Invalid("engine-host is what `isolate: true` starts, and not for people");
   }
   options.isa = arguments[7];
-  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
-    if (arguments[4] == ComputeName(compute)) options.compute = compute;
-  }
+  options.compute = ComputeFromName(arguments[4]);
   return HostEngine([&]() -> Result<ServedEngine> {
     MS_ASSIGN_OR_RETURN(auto model, OpenLanguageModel(arguments[0], ""));
     return ServeNative(std::move(model), options);

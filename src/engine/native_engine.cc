@@ -383,6 +383,17 @@ std::int64_t CachePages(
   return static_cast<std::int64_t>(std::min(useful, std::max(least, available / 4)));
 }
 
+Precision PrecisionOf(Compute compute) {
+  switch (compute) {
+    case Compute::kInt8:
+      return Precision::kInt8;
+    case Compute::kBF16:
+      return Precision::kBf16;
+    default:
+      return Precision::kF32;
+  }
+}
+
 Status CheckOptions(const NativeEngineOptions& options, const LanguageModel& model) {
   if (options.context < 0 || options.context > model.context) {
     return Status::Invalid("context is ", options.context, ", and the model's is ", model.context);
@@ -406,7 +417,10 @@ Compute ResolveCompute(Compute compute, std::string_view isa) {
 }
 
 Compute ComputeFromName(std::string_view name) {
-  return name == "f32" ? Compute::kF32 : name == "bf16" ? Compute::kBF16 : Compute::kAuto;
+  for (const Compute compute : {Compute::kF32, Compute::kBF16, Compute::kInt8}) {
+    if (name == ComputeName(compute)) return compute;
+  }
+  return Compute::kAuto;
 }
 
 std::string_view ComputeName(Compute compute) {
@@ -417,6 +431,8 @@ std::string_view ComputeName(Compute compute) {
       return "f32";
     case Compute::kBF16:
       return "bf16";
+    case Compute::kInt8:
+      return "int8";
   }
   return "auto";
 }
@@ -440,9 +456,8 @@ Result<std::unique_ptr<Engine>> MakeNativeEngine(
 ) {
   MS_RETURN_NOT_OK(CheckOptions(options, *model));
   MS_ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
-  const bool bf16 = ResolveCompute(options.compute, options.isa) == Compute::kBF16;
   const kernels::Kernels& table =
-      kernels::GetKernels(isa, bf16 ? Precision::kBf16 : Precision::kF32);
+      kernels::GetKernels(isa, PrecisionOf(ResolveCompute(options.compute, options.isa)));
   const std::int64_t context = options.context > 0 ? options.context : model->context;
   auto team =
       std::make_unique<kernels::Team>(options.threads > 0 ? options.threads : UsableCores());

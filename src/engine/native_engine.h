@@ -15,7 +15,7 @@
 
 namespace millstream {
 
-enum class Compute { kAuto, kF32, kBF16 };
+enum class Compute { kAuto, kF32, kBF16, kInt8 };
 
 struct NativeEngineOptions {
   std::int64_t context = 0;        // tokens a sequence; 0: the model's
@@ -30,7 +30,7 @@ struct NativeEngineOptions {
 /// The compute that kAuto means for the plan: with the instruction set avx512_bf16 bf16, with
 /// others f32; if the set is "auto", bf16 where the CPU has AVX512_BF16, else f32.
 Compute ResolveCompute(Compute compute, std::string_view isa);
-std::string_view ComputeName(Compute compute);   // "auto", "f32", "bf16"
+std::string_view ComputeName(Compute compute);   // "auto", "f32", "bf16", "int8"
 Compute ComputeFromName(std::string_view name);  // kAuto, if it is none
 /// The instruction set that the kernels use: "avx512_bf16", "avx512", "avx2", "reference"
 /// if `isa` is auto, else `isa` (MILLSTREAM_ISA forces one; MakeNativeEngine says so if the machine

@@ -127,13 +127,14 @@ std::vector<Setting> SupportedSettings() {
     if (!kernels::IsSupported(isa)) continue;
     settings.push_back({isa, Precision::kF32});
     settings.push_back({isa, Precision::kBf16});
+    settings.push_back({isa, Precision::kInt8});
   }
   return settings;
 }
 
 std::string SettingName(const testing::TestParamInfo<Setting>& info) {
-  const bool bf16 = info.param.precision == Precision::kBf16;
-  return std::string(IsaName(info.param.isa)) + (bf16 ? "_in_bf16" : "_in_f32");
+  static constexpr const char* kNames[] = {"_in_f32", "_in_bf16", "_in_int8"};
+  return std::string(IsaName(info.param.isa)) + kNames[static_cast<int>(info.param.precision)];
 }
 
 INSTANTIATE_TEST_SUITE_P(All, LlamaTest, testing::ValuesIn(SupportedSettings()), SettingName);
@@ -179,7 +180,7 @@ TEST_P(LlamaTest, AgreesWithTheReference) {
     Runner runner(checkpoint, GetParam().isa, GetParam().precision, 2);
     const auto expected = reference.Run({{0, tokens, 0, 1}});
     const auto logits = runner.Run({{0, tokens, 0, 1}});
-    const float tolerance = GetParam().precision == Precision::kBf16 ? 2e-2F : 1e-5F;
+    const float tolerance = GetParam().precision == Precision::kF32 ? 1e-5F : 2e-2F;
     EXPECT_LT(FarthestApart(logits[0], expected[0]), tolerance) << architecture;
   }
 }

@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, 5> kOutputFormats{
     "parquet", "jsonl", "csv", "arrow", "openai-batch"
 };
 constexpr std::array<std::string_view, 3> kRowKinds{"ok", "error", "skipped"};
-constexpr std::array<std::string_view, 3> kComputes{"auto", "f32", "bf16"};
+constexpr std::array<std::string_view, 4> kComputes{"auto", "f32", "bf16", "int8"};
 constexpr std::array<std::string_view, 5> kIsas{
     "auto", "reference", "avx2", "avx512", "avx512_bf16"
 };
@@ -197,7 +197,8 @@ constexpr SpecKey kModelKeys[] = {
     {.name = "compute",
      .shape = {.scalar = kWord, .words = kComputes},
      .default_value = "auto",
-     .doc = "Arithmetic: `auto` is the fastest that keeps the weights' precision.",
+     .doc = "Arithmetic: `auto` is the fastest that keeps the weights' precision. `int8` takes quantised "
+            "weights as they are, rounds what they are multiplied by to 8 bits, and is faster.",
      .example = "f32"},
     {.name = "isolate",
      .shape = kBoolValue,

@@ -177,7 +177,7 @@ int Native(const std::vector<std::string>& arguments) {
   const Status served = HostEngine([&]() -> Result<ServedEngine> {
     MS_ASSIGN_OR_RETURN(const auto model, OpenLanguageModel(arguments[3], ""));
     NativeEngineOptions options;
-    options.compute = arguments[4] == "bf16" ? Compute::kBF16 : Compute::kF32;
+    options.compute = ComputeFromName(arguments[4]);
     options.threads = 2;
     options.memory_bytes = std::stoull(arguments[5]);
     MS_ASSIGN_OR_RETURN(ServedEngine native, ServeNative(model, options));
