@@ -7,6 +7,7 @@
 #include <deque>
 #include <exception>
 #include <new>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -14,6 +15,7 @@
 #include "base/task_scope.h"
 #include "engine/generation.h"
 #include "engine/machine.h"
+#include "engine/page_pool.h"
 #include "engine/scheduler.h"
 #include "kernels/isa.h"
 #include "model/llama.h"
@@ -62,12 +64,13 @@ struct Sequence {
   bool was_admitted = false;  // and preempted since
   std::vector<std::int32_t> pages = {};
 
-  SequenceState state() const {
-    return {
-        static_cast<std::int64_t>(generation.tokens().size()),
-        computed,
-        static_cast<std::int64_t>(pages.size())
-    };
+  std::int64_t known() const { return std::ssize(generation.tokens()); }
+  /// Whole pages of the prompt, which others may begin with. One token at least is left to compute.
+  std::int64_t prompt_pages() const {
+    return (std::ssize(generation.request().prompt_tokens) - 1) / kPageTokens;
+  }
+  std::span<const std::int32_t> TokensOfPage(std::int64_t page) const {
+    return generation.tokens().subspan(Size(page * kPageTokens), Size(kPageTokens));
   }
 };
 using SequencePtr = std::unique_ptr<Sequence>;
@@ -86,12 +89,9 @@ class Batch {
 
   explicit Batch(Parts parts)
       : parts_(std::move(parts)),
+        pool_(parts_.cache.num_pages()),
         logits_(Size(kLogitRows * parts_.model->logit_stride())),
-        scratch_(Size(kLogitRows)) {
-    for (auto p = static_cast<std::int32_t>(parts_.cache.num_pages()); p > 0; --p) {
-      free_pages_.push_back(p - 1);
-    }
-  }
+        scratch_(Size(kLogitRows)) {}
 
   bool IsIdle() const { return running_.empty() && waiting_.empty(); }
 
@@ -149,17 +149,45 @@ class Batch {
  private:
   StepPlan Plan() const {
     std::vector<SequenceState> running, waiting;
-    for (const SequencePtr& sequence : running_) running.push_back(sequence->state());
-    for (const SequencePtr& sequence : waiting_) {
-      waiting.push_back(sequence->state());
-      if (static_cast<std::int64_t>(waiting.size()) >= parts_.options.max_sequences) break;
+    for (const SequencePtr& sequence : running_) {
+      running.push_back(StateOf(*sequence, sequence->pages));
     }
     const SchedulerLimits limits{
-        parts_.options.step_tokens,
-        parts_.options.max_sequences,
-        static_cast<std::int64_t>(free_pages_.size())
+        parts_.options.step_tokens, parts_.options.max_sequences, pool_.num_free()
     };
+    // No more than may be admitted: each takes a token of the budget at least.
+    const std::int64_t most =
+        std::min(limits.step_tokens, limits.max_sequences - std::ssize(running_));
+    std::set<std::pair<std::int32_t, std::vector<std::int32_t>>> next_pages;
+    for (const SequencePtr& sequence : waiting_) {
+      if (std::ssize(waiting) >= most) break;
+      const PagePool::Match match = pool_.Find(PromptPages(*sequence));
+      SequenceState& state = waiting.emplace_back(StateOf(*sequence, match.pages));
+      state.computed = std::ssize(match.pages) * kPageTokens;
+      state.waits = match.is_next_coming;
+      if (std::ssize(match.pages) < sequence->prompt_pages()) {
+        const auto tokens = sequence->TokensOfPage(std::ssize(match.pages));
+        const std::int32_t before = match.pages.empty() ? PagePool::kNoPage : match.pages.back();
+        const bool is_first =
+            next_pages.emplace(before, std::vector(tokens.begin(), tokens.end())).second;
+        state.waits = state.waits || !is_first;
+      }
+      if (state.waits) break;
+    }
     return PlanStep(limits, running, waiting);
+  }
+
+  SequenceState StateOf(const Sequence& sequence, const std::vector<std::int32_t>& pages) const {
+    SequenceState state{sequence.known(), sequence.computed, std::ssize(pages)};
+    const std::int32_t own = &pages == &sequence.pages ? 1 : 0;
+    state.shared = std::count_if(pages.begin(), pages.end(), [&](std::int32_t page) {
+      return pool_.users(page) > own;
+    });
+    return state;
+  }
+
+  static std::span<const std::int32_t> PromptPages(const Sequence& sequence) {
+    return sequence.generation.tokens().first(Size(sequence.prompt_pages() * kPageTokens));
   }
 
   void Apply(const StepPlan& plan) {
@@ -173,7 +201,7 @@ class Batch {
     for (std::size_t i = 0; i < plan.num_admitted; ++i) {
       running_.push_back(std::move(waiting_.front()));
       waiting_.pop_front();
-      TakePages(*running_.back());
+      Begin(*running_.back());
       if (!std::exchange(running_.back()->was_admitted, true)) {
         stats_.prompt_tokens += std::ssize(running_.back()->generation.request().prompt_tokens);
       }
@@ -181,18 +209,36 @@ class Batch {
     for (const StepPlan::Work& work : plan.work) TakePages(*running_[work.sequence]);
   }
 
+  /// With what is in the cache of its prompt; what is not it will compute for others too.
+  void Begin(Sequence& sequence) {
+    sequence.pages = pool_.Find(PromptPages(sequence)).pages;
+    for (const std::int32_t page : sequence.pages) pool_.Use(page);
+    sequence.computed = std::ssize(sequence.pages) * kPageTokens;
+    auto p = std::ssize(sequence.pages);
+    TakePages(sequence);
+    for (; p < sequence.prompt_pages(); ++p) {
+      const std::int32_t before = p > 0 ? sequence.pages[Size(p - 1)] : PagePool::kNoPage;
+      pool_.Announce(before, sequence.TokensOfPage(p), sequence.pages[Size(p)]);
+    }
+  }
+
   /// Enough for all its known tokens.
   void TakePages(Sequence& sequence) {
-    while (static_cast<std::int64_t>(sequence.pages.size()) < PagesFor(sequence.state().known)) {
-      MS_CHECK(!free_pages_.empty());
-      sequence.pages.push_back(free_pages_.back());
-      free_pages_.pop_back();
+    while (std::ssize(sequence.pages) < PagesFor(sequence.known())) {
+      sequence.pages.push_back(pool_.Take());
     }
   }
 
   void FreePages(Sequence& sequence) {
-    free_pages_.insert(free_pages_.end(), sequence.pages.rbegin(), sequence.pages.rend());
+    for (auto p = sequence.pages.rbegin(); p != sequence.pages.rend(); ++p) pool_.Release(*p);
     sequence.pages.clear();
+  }
+
+  void SetReady(const Sequence& sequence, std::int64_t computed_before) {
+    const std::int64_t end = std::min(sequence.prompt_pages(), sequence.computed / kPageTokens);
+    for (std::int64_t p = computed_before / kPageTokens; p < end; ++p) {
+      pool_.SetReady(sequence.pages[Size(p)]);
+    }
   }
 
   void Compute(const std::vector<StepPlan::Work>& work) {
@@ -204,11 +250,14 @@ class Batch {
           sequence.generation.tokens().subspan(Size(sequence.computed), Size(one.tokens));
       const std::int64_t position =
           std::exchange(sequence.computed, sequence.computed + one.tokens);
-      const bool is_last = sequence.computed == sequence.state().known;
+      const bool is_last = sequence.computed == sequence.known();
       chunks.push_back({tokens, position, sequence.pages, is_last ? 1 : 0});
       if (is_last) sampled.push_back(&sequence);
     }
     parts_.model->Forward(chunks, parts_.cache, parts_.workspace, *parts_.team);
+    for (std::size_t i = 0; i < work.size(); ++i) {
+      SetReady(*running_[work[i].sequence], chunks[i].position);
+    }
     Sample(sampled);
   }
 
@@ -248,7 +297,7 @@ class Batch {
   }
 
   Parts parts_;
-  std::vector<std::int32_t> free_pages_;
+  PagePool pool_;
   std::vector<SequencePtr> running_;  // in order of admission
   std::deque<SequencePtr> waiting_;
   std::vector<float> logits_;

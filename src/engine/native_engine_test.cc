@@ -70,7 +70,7 @@ class NativeEngineTest : public testing::Test {
     return MakeNativeEngine(tiny, options).ValueOrDie();
   }
 
-  /// Requests of many lengths and kinds of sampling.
+  /// Requests of many lengths and kinds of sampling. Some begin alike.
   static std::vector<Request> Mixed(std::size_t count) {
     std::mt19937 random(7);
     const auto pick = [&](int low, int high) {
@@ -80,6 +80,9 @@ class NativeEngineTest : public testing::Test {
     for (std::size_t i = 0; i < count; ++i) {
       Request request;
       request.id = static_cast<RequestId>(i);
+      if (i % 5 < 2) {
+        for (int t = 0; t < 20 + 30 * pick(0, 1); ++t) request.prompt_tokens.push_back(3 + t);
+      }
       for (int n = pick(1, 60); n > 0; --n) request.prompt_tokens.push_back(pick(3, 258));
       request.sampling.max_tokens = pick(1, 50);
       request.sampling.temperature = i % 3 == 0 ? 0 : 1;
@@ -105,7 +108,7 @@ void ExpectEqual(const Answers& answers, const Answers& expected) {
 
 TEST_F(NativeEngineTest, AnswersDependOnNeitherBatchNorChunksNorPreemptionNorThreads) {
   const std::vector<Request> requests = Mixed(40);
-  for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+  for (const Compute compute : {Compute::kF32, Compute::kBF16, Compute::kInt8}) {
     Answers expected;
     NativeEngineOptions options = Options();
     options.compute = compute;

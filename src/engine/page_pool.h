@@ -31,6 +31,7 @@ class PagePool {
   std::int64_t num_free() const { return std::ssize(free_); }
   /// A page for new content, with one user. REQUIRES: num_free() > 0.
   std::int32_t Take();
+  std::int32_t users(std::int32_t page) const { return At(page).users; }
   /// One user more of a known page.
   void Use(std::int32_t page);
   void Release(std::int32_t page);

@@ -51,7 +51,10 @@ class Planner {
     Compute(i, running_[i]);
   }
 
-  void Preempt() { free_pages_ += running_[--kept_].pages; }
+  void Preempt() {
+    const SequenceState& sequence = running_[--kept_];
+    free_pages_ += sequence.pages - sequence.shared;
+  }
 
   void Compute(std::size_t i, const SequenceState& sequence) {
     const std::int64_t tokens = std::min(Pending(sequence), budget_);
@@ -62,9 +65,10 @@ class Planner {
   void Admit() {
     for (const SequenceState& sequence : waiting_) {
       const std::size_t i = kept_ + plan_.num_admitted;
-      if (budget_ <= 0 || static_cast<std::int64_t>(i) >= limits_.max_sequences) return;
+      const bool is_full = static_cast<std::int64_t>(i) >= limits_.max_sequences;
+      if (budget_ <= 0 || is_full || sequence.waits) return;
       // Leave a page for each that runs, or they would soon push one another out.
-      const std::int64_t needed = PagesFor(sequence.known);
+      const std::int64_t needed = PagesFor(sequence.known) - sequence.shared;
       if (needed + static_cast<std::int64_t>(i) > free_pages_) return;
       free_pages_ -= needed;
       ++plan_.num_admitted;

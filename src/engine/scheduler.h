@@ -5,6 +5,9 @@
 // step's budget goes to prompts, in chunks. A sequence is admitted when there are pages for all its
 // tokens. When a decoding sequence needs a page and there is none, the last admitted sequence gives
 // its pages back and waits, to be computed anew.
+//
+// A sequence that begins as another does waits until that beginning is computed, and then shares
+// its pages; those behind it wait too.
 
 #pragma once
 
@@ -24,7 +27,9 @@ struct SchedulerLimits {
 struct SequenceState {
   std::int64_t known = 0;     // tokens, prompt and generated
   std::int64_t computed = 0;  // of them, in the cache; less than known
-  std::int64_t pages = 0;     // held
+  std::int64_t pages = 0;     // held; of one that waits, those in the cache that it will begin with
+  std::int64_t shared = 0;    // of these, those that others hold
+  bool waits = false;         // another computes what it would begin with
 };
 
 /// Applied in this order: the last `num_preempted` running sequences give up their pages and go to
@@ -47,7 +52,8 @@ std::int64_t PagesFor(std::int64_t tokens);
 /// `running` in order of admission; `waiting` in order of arrival, and what runs holds pages for
 /// all its known tokens but perhaps the last. At most one of num_preempted and num_admitted is
 /// above 0. The work is empty only if nothing runs and the first that waits does not fit into the
-/// free pages, or a sequence that runs alone needs a page more than there are.
+/// free pages (REQUIRES: that one does not wait for another), or a sequence that runs alone needs a
+/// page more than there are.
 StepPlan PlanStep(
     const SchedulerLimits& limits,
     std::span<const SequenceState> running,
