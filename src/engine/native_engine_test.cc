@@ -319,6 +319,7 @@ TEST_P(SmolLm2NllTest, IsTransformers) {
   double sum = 0, expected = 0, tokens = 0;
   for (std::string line; std::getline(file, line);) {
     const auto one = nlohmann::json::parse(line);
+    if (one["id"].get<int>() % 4 != 0) continue;  // enough to tell, and four times as quick
     const Tokens ids =
         language_->tokenizer->Encode(one["text"].get<std::string>(), false).ValueOrDie();
     ASSERT_EQ(std::ssize(ids), one["tokens"].get<std::int64_t>());
@@ -330,7 +331,6 @@ TEST_P(SmolLm2NllTest, IsTransformers) {
   ASSERT_GT(tokens, 1000);
   EXPECT_NEAR(sum / expected, 1, GetParam().second);
   RecordProperty("mean_nll", std::to_string(sum / tokens));
-  printf("ratio %.5f\n", sum / expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(

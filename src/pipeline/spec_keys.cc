@@ -197,7 +197,8 @@ constexpr SpecKey kModelKeys[] = {
     {.name = "compute",
      .shape = {.scalar = kWord, .words = kComputes},
      .default_value = "auto",
-     .doc = "Arithmetic: `auto` is the fastest that keeps the weights' precision. `int8` takes quantised "
+     .doc = "Arithmetic: `auto` is the fastest that keeps the weights' precision. `int8` takes "
+            "quantised "
             "weights as they are, rounds what they are multiplied by to 8 bits, and is faster.",
      .example = "f32"},
     {.name = "isolate",
