@@ -55,7 +55,9 @@ Answers Answer(Engine& engine, const std::vector<Request>& requests) {
 class NativeEngineTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    tiny = OpenTinyLanguageModel({.hidden = 48, .feed_forward = 64, .heads = 6, .kv_heads = 2});
+    tiny = OpenTinyLanguageModel(
+        {.hidden = 48, .feed_forward = 64, .heads = 6, .kv_heads = 2, .context = 256}
+    );
   }
   static void TearDownTestSuite() { tiny.reset(); }
 
@@ -81,7 +83,8 @@ class NativeEngineTest : public testing::Test {
       Request request;
       request.id = static_cast<RequestId>(i);
       if (i % 5 < 2) {
-        for (int t = 0; t < 20 + 30 * pick(0, 1); ++t) request.prompt_tokens.push_back(3 + t);
+        // Within a block of attention, and beyond it.
+        for (int t = 0; t < 20 + 120 * pick(0, 1); ++t) request.prompt_tokens.push_back(3 + t);
       }
       for (int n = pick(1, 60); n > 0; --n) request.prompt_tokens.push_back(pick(3, 258));
       request.sampling.max_tokens = pick(1, 50);
@@ -124,14 +127,14 @@ TEST_F(NativeEngineTest, AnswersDependOnNeitherBatchNorChunksNorPreemptionNorThr
          {Variant{1, 256, 256, 1000},
           Variant{2, 7, 3, 1000},
           Variant{3, 64, 256, 30},
-          Variant{2, 5, 256, 9}}) {
+          Variant{2, 5, 256, 17}}) {
       options.threads = variant.threads;
       options.step_tokens = variant.step_tokens;
       options.max_sequences = variant.max_sequences;
       options.memory_bytes = variant.pages * TinyPageBytes(*tiny, compute);
       const auto engine = Make(options);
       ExpectEqual(Answer(*engine, requests), expected);
-      if (variant.pages == 9) {
+      if (variant.pages == 17) {
         EXPECT_GT(engine->stats().preemptions, 0);
       }
       EXPECT_EQ(engine->stats().requests_finished, std::ssize(requests));
@@ -161,7 +164,7 @@ TEST_F(NativeEngineTest, BadRequestsFailAloneWithTheirCodes) {
     requests[i].sampling.max_tokens = 4;
   }
   requests[1].prompt_tokens = {5000};
-  requests[2].prompt_tokens.assign(128, 50);
+  requests[2].prompt_tokens.assign(256, 50);
   requests[3].prompt_tokens.assign(62, 50);
   requests[4].prompt_tokens.assign(60, 50);
   const Answers answers = Answer(*engine, requests);
@@ -208,7 +211,7 @@ TEST_F(NativeEngineTest, RoomShrinksWithWhatIsOpen) {
   const auto engine = Make(options);
   const Room room = engine->room();
   EXPECT_EQ(room.requests, 6);
-  EXPECT_EQ(room.tokens, 2 * 32 * 16);  // 4 sequences of 128 tokens can use 32 pages
+  EXPECT_EQ(room.tokens, 2 * 64 * 16);  // 4 sequences of 256 tokens can use 64 pages
   Answer(*engine, Mixed(3));
   EXPECT_EQ(engine->room().requests, room.requests);
   EXPECT_EQ(engine->room().tokens, room.tokens);
@@ -231,7 +234,7 @@ TEST_F(NativeEngineTest, SaysWhatIsWrongWithItsOptions) {
   NativeEngineOptions options = Options();
   options.context = 4096;
   EXPECT_EQ(
-      MakeNativeEngine(tiny, options).status().message(), "context is 4096, and the model's is 128"
+      MakeNativeEngine(tiny, options).status().message(), "context is 4096, and the model's is 256"
   );
   options = Options();
   options.memory_bytes = 10;

@@ -11,11 +11,10 @@ struct Avx2 {
   using F = __m256;
   using I = __m256i;
   static constexpr int kWidth = 8;
-  static constexpr int kTileRows = 6;    // of a product: 12 sums, and 4 registers to spare
-  static constexpr int kInt8Rows = 2;    // of an int8 product: 8 sums
-  static constexpr int kQueryRows = 3;   // of attention
-  static constexpr int kScorePages = 2;  // 12 sums
-  static constexpr int kValueUnits = 1;  // 12 sums
+  static constexpr int kTileRows = 6;   // of a product: 12 sums, and 4 registers to spare
+  static constexpr int kInt8Rows = 2;   // of an int8 product: 8 sums
+  static constexpr int kQueryRows = 3;  // of attention
+  static constexpr int kAttentionSums = 12;
 
   static F Zero() { return _mm256_setzero_ps(); }
   static F Set(float x) { return _mm256_set1_ps(x); }
@@ -108,7 +107,7 @@ struct ByteDots {
   }
 };
 
-constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots>(Isa::kAvx2);
+constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots, PageBf16<S>>(Isa::kAvx2);
 
 }  // namespace
 

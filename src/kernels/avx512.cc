@@ -24,7 +24,7 @@ struct ByteDots {
   }
 };
 
-constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots>(Isa::kAvx512);
+constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots, PageBf16<S>>(Isa::kAvx512);
 
 }  // namespace
 

@@ -19,11 +19,10 @@ struct Avx512 {
   using F = __m512;
   using I = __m512i;
   static constexpr int kWidth = 16;
-  static constexpr int kTileRows = 12;   // of a product: 24 sums, and 8 registers to spare
-  static constexpr int kInt8Rows = 6;    // of an int8 product: 24 sums
-  static constexpr int kQueryRows = 6;   // of attention
-  static constexpr int kScorePages = 4;  // 24 sums
-  static constexpr int kValueUnits = 2;  // 24 sums
+  static constexpr int kTileRows = 12;  // of a product: 24 sums, and 8 registers to spare
+  static constexpr int kInt8Rows = 6;   // of an int8 product: 24 sums
+  static constexpr int kQueryRows = 6;  // of attention
+  static constexpr int kAttentionSums = 24;
 
   static F Zero() { return _mm512_setzero_ps(); }
   static F Set(float x) { return _mm512_set1_ps(x); }

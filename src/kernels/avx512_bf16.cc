@@ -43,6 +43,31 @@ struct DotTile {
   }
 };
 
+/// PageBf16 with dot products of pairs.
+struct PageDots : PageHalves<S> {
+  using Pair = std::uint32_t;
+  using Words = S::I;
+  [[gnu::always_inline]] static Words LoadKeys(const std::byte* keys, std::int64_t d, int v) {
+    return LoadKeyWords(keys, d, v);
+  }
+  [[gnu::always_inline]] static Words LoadValues(
+      const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
+  ) {
+    return LoadValueWords(values, t, d, padded);
+  }
+  [[gnu::always_inline]] static void Add(S::F& sum, Pair x, Words words) {
+    DotTile::Dot(sum, _mm512_set1_epi32(static_cast<int>(x)), words);
+  }
+  [[gnu::always_inline]] static Words WithoutSecond(Words words) {
+    return _mm512_and_si512(words, _mm512_set1_epi32(0xffff));
+  }
+  [[gnu::always_inline]] static S::F Put(Pair* pairs, std::int64_t i, S::F x) {
+    const S::I rounded = S::RoundToBf16(x);
+    S::StoreHighHalves(reinterpret_cast<std::uint16_t*>(pairs) + i, rounded);
+    return S::HighHalves(rounded);
+  }
+};
+
 // What has bf16 dot products has those of bytes.
 struct ByteDots {
   /// As assembly, for the reason above.
@@ -51,9 +76,9 @@ struct ByteDots {
   }
 };
 
-constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots>(Isa::kAvx512Bf16);
+constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots, PageDots>(Isa::kAvx512Bf16);
 constexpr Kernels kTable =
-    MakeTable<S, DotTile, PanelBf16<S>, PageBf16<S>, AsBf16<S>>(Isa::kAvx512Bf16);
+    MakeTable<S, DotTile, PanelBf16<S>, PageDots, AsBf16<S>>(Isa::kAvx512Bf16);
 
 }  // namespace
 

@@ -3,8 +3,8 @@
 // precision.
 //
 // Batch-invariant: each output is one sum in one order, whatever else is computed with it. A
-// product never splits its inner dimension; attention sums blocks of 256 tokens at fixed positions,
-// in order.
+// product never splits its inner dimension; attention sums blocks of kAttentionBlock tokens at
+// fixed positions, in order.
 //
 // Widths. Vectors are padded with zeros to PaddedLength() values. Weights are packed into panels of
 // kPanelRows output features. Activations, the left side of a product, are rows in a format of the
@@ -62,20 +62,29 @@ struct PanelProduct {
   bool accumulate;
 };
 
-/// Attention of consecutive tokens of one sequence, for the query heads that share one head of the
-/// cache.
+/// Positions whose scores and values attention takes at once.
+constexpr std::int64_t kAttentionBlock = 128;
+
+/// A token whose query heads look at the cache.
+struct AttentionToken {
+  const float* queries;       // heads of head_dim; already scaled
+  float* output;              // laid out as the queries
+  std::int64_t position;      // it sees those up to its own
+  const std::int32_t* pages;  // page p of its sequence lies at cache + pages[p] * page_stride
+};
+
+/// Attention of some tokens, for the query heads that share one head of the cache.
 struct Attention {
-  const float* queries;  // [tokens][query_stride], of it `group` heads of head_dim; already scaled
-  std::int64_t query_stride;  // values
-  std::int64_t tokens;
-  std::int64_t group;
-  std::int64_t head_dim;
-  std::int64_t position;     // of the first token; token i sees positions up to position + i
-  const std::byte* cache;    // page p of the sequence lies at cache + pages[p] * page_stride
+  const AttentionToken* tokens;
+  std::int64_t num_tokens;
+  std::int64_t group;     // query heads
+  std::int64_t head_dim;  // even
+  const std::byte* cache;
   std::int64_t page_stride;  // bytes
-  const std::int32_t* pages;
-  float* output;  // laid out as the queries
-  std::int64_t output_stride;
+  // Positions below it are on the same pages for all tokens, and read once for all: a multiple of
+  // kAttentionBlock, or above every token's position.
+  std::int64_t shared;
+  std::int64_t window = 0;  // how many positions back a token sees, itself included; 0: all
 };
 
 struct Kernels {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -287,29 +288,39 @@ struct Heads {
   std::int64_t head_dim, group;
 };
 
-/// Attention of `tokens` tokens from `position`.
+struct Seen {
+  std::int64_t shared, window;
+};
+
+/// Attention of tokens at `positions`, [token][group][head_dim]. `pages`: of each token.
 Floats Attend(
     const Kernels& kernels,
     const Cache& cache,
     Heads heads,
     const Floats& queries,
-    std::int64_t position,
-    std::int64_t tokens
+    const std::vector<std::int64_t>& positions,
+    Seen seen
 ) {
   const std::int64_t stride = heads.head_dim * heads.group;
-  Floats output(Size(tokens * stride));
+  Floats output(positions.size() * Size(stride));
+  std::vector<AttentionToken> tokens;
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    tokens.push_back(
+        {.queries = queries.data() + positions[i] * stride,
+         .output = output.data() + i * Size(stride),
+         .position = positions[i],
+         .pages = cache.pages()}
+    );
+  }
   kernels.attend(
-      {.queries = queries.data() + position * stride,
-       .query_stride = stride,
-       .tokens = tokens,
+      {.tokens = tokens.data(),
+       .num_tokens = std::ssize(tokens),
        .group = heads.group,
        .head_dim = heads.head_dim,
-       .position = position,
        .cache = cache.memory(),
        .page_stride = cache.page_bytes(),
-       .pages = cache.pages(),
-       .output = output.data(),
-       .output_stride = stride}
+       .shared = seen.shared,
+       .window = seen.window}
   );
   return output;
 }
@@ -320,16 +331,21 @@ void ExpectAttention(
     Heads heads,
     const Floats& queries,
     std::int64_t position,
+    std::int64_t window,
     const float* row
 ) {
+  // Weights are rounded too, of values up to 2.
+  const double tolerance = kernels.precision == Precision::kF32 ? 5e-6 : 4e-3;
   for (std::int64_t g = 0; g < heads.group; ++g) {
     const float* query = queries.data() + (position * heads.group + g) * heads.head_dim;
     std::vector<double> weights, sums(Size(heads.head_dim), 0.0);
     double total = 0;
-    for (std::int64_t t = 0; t <= position; ++t) {
+    for (std::int64_t t = window > 0 ? std::max<std::int64_t>(0, position + 1 - window) : 0;
+         t <= position;
+         ++t) {
       double score = 0;
       for (std::int64_t d = 0; d < heads.head_dim; ++d) {
-        score += static_cast<double>(query[d]) *
+        score += static_cast<double>(Rounded(kernels.precision, query[d])) *
                  Rounded(kernels.precision, cache.keys[Size(t * heads.head_dim + d)]);
       }
       const double weight = std::exp(score);
@@ -340,7 +356,7 @@ void ExpectAttention(
       }
     }
     for (std::int64_t d = 0; d < heads.head_dim; ++d) {
-      ASSERT_NEAR(row[g * heads.head_dim + d], sums[Size(d)] / total, 5e-6)
+      ASSERT_NEAR(row[g * heads.head_dim + d], sums[Size(d)] / total, tolerance)
           << "position " << position << " head " << g << " dimension " << d;
     }
   }
@@ -351,11 +367,19 @@ TEST_P(KernelsTest, AttentionAgreesWithItsDefinition) {
     constexpr std::int64_t kPositions = 300;
     const Cache cache(kernels_, heads.head_dim, kPositions);
     const Floats queries = RandomFloats(kPositions * heads.head_dim * heads.group, 13, 0.5F);
-    for (const std::int64_t position : {0, 15, 16, 100, 255, 256, 299}) {
-      const Floats row = Attend(kernels_, cache, heads, queries, position, 1);
-      ExpectAttention(kernels_, cache, heads, queries, position, row.data());
+    for (const std::int64_t window : {0, 1, 40, 128, 200}) {
+      for (const std::int64_t position : {0, 15, 16, 100, 127, 128, 255, 256, 298, 299}) {
+        const Floats row = Attend(kernels_, cache, heads, queries, {position}, {0, window});
+        ExpectAttention(kernels_, cache, heads, queries, position, window, row.data());
+      }
     }
   }
+}
+
+std::vector<std::int64_t> Range(std::int64_t begin, std::int64_t end) {
+  std::vector<std::int64_t> range(Size(end - begin));
+  std::iota(range.begin(), range.end(), begin);
+  return range;
 }
 
 TEST_P(KernelsTest, AttentionOfATokenDependsOnNoOtherToken) {
@@ -364,18 +388,24 @@ TEST_P(KernelsTest, AttentionOfATokenDependsOnNoOtherToken) {
   const Cache cache(kernels_, heads.head_dim, kPositions);
   const Floats queries = RandomFloats(kPositions * heads.head_dim * heads.group, 13, 0.5F);
   const std::size_t row = Size(heads.head_dim * heads.group);
-  const Floats together = Attend(kernels_, cache, heads, queries, 0, kPositions);
-  for (const std::int64_t tokens : {1, 3, 16, 50}) {
-    for (std::int64_t position = 0; position + tokens <= kPositions; position += tokens) {
-      const Floats apart = Attend(kernels_, cache, heads, queries, position, tokens);
-      ASSERT_EQ(
-          0,
-          std::memcmp(
-              apart.data(), together.data() + Size(position) * row, apart.size() * sizeof(float)
-          )
-      ) << tokens
-        << " tokens from " << position;
+  const auto expect = [&](const std::vector<std::int64_t>& positions, Seen seen) {
+    const Floats together = Attend(kernels_, cache, heads, queries, positions, seen);
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+      const Floats alone =
+          Attend(kernels_, cache, heads, queries, {positions[i]}, {0, seen.window});
+      ASSERT_EQ(0, std::memcmp(alone.data(), together.data() + i * row, row * sizeof(float)))
+          << positions.size() << " tokens, position " << positions[i];
     }
+  };
+  for (const std::int64_t window : {0, 50, 130}) {
+    for (const std::int64_t tokens : {1, 3, 16, 50, 150}) {
+      for (std::int64_t begin = 0; begin + tokens <= kPositions; begin += tokens) {
+        expect(Range(begin, begin + tokens), {begin + tokens, window});
+      }
+    }
+    expect({299, 256, 270, 257, 256, 299, 280}, {256, window});
+    expect({299, 128, 270, 150, 256, 299, 280}, {128, window});
+    expect({299, 0, 12, 150, 256, 128, 127, 3}, {0, window});
   }
 }
 

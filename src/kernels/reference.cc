@@ -201,27 +201,34 @@ void Store(
   }
 }
 
+// Queries and weights are rounded as the cache is.
+template <Precision kPrecision>
 void AttendRow(
-    const Attention& attention, const float* query, std::int64_t num_positions, float* output
+    const Attention& attention, const AttentionToken& token, std::int64_t first_of_head
 ) {
   const std::int64_t head_dim = attention.head_dim;
   const auto page = [&](std::int64_t position) {
     return reinterpret_cast<const float*>(
-        attention.cache + attention.pages[position / kPageTokens] * attention.page_stride
+        attention.cache + token.pages[position / kPageTokens] * attention.page_stride
     );
   };
-  std::vector<float> scores(static_cast<std::size_t>(num_positions), 0.0F);
+  const std::int64_t end = token.position + 1;
+  const std::int64_t begin =
+      attention.window > 0 ? std::max<std::int64_t>(0, end - attention.window) : 0;
+  std::vector<float> scores(static_cast<std::size_t>(end), 0.0F);
   float largest = -std::numeric_limits<float>::infinity();
-  for (std::int64_t t = 0; t < num_positions; ++t) {
+  for (std::int64_t t = begin; t < end; ++t) {
     const float* key = page(t) + (t % kPageTokens) * head_dim;
+    const float* query = token.queries + first_of_head;
     float& score = scores[static_cast<std::size_t>(t)];
-    for (std::int64_t d = 0; d < head_dim; ++d) score += query[d] * key[d];
+    for (std::int64_t d = 0; d < head_dim; ++d) score += RoundTo(kPrecision, query[d]) * key[d];
     largest = score > largest ? score : largest;
   }
   float total = 0;
   std::vector<float> sums(static_cast<std::size_t>(head_dim), 0.0F);
-  for (std::int64_t t = 0; t < num_positions; ++t) {
-    const float weight = std::exp(scores[static_cast<std::size_t>(t)] - largest);
+  for (std::int64_t t = begin; t < end; ++t) {
+    const float weight =
+        RoundTo(kPrecision, std::exp(scores[static_cast<std::size_t>(t)] - largest));
     const float* value = page(t) + (kPageTokens + t % kPageTokens) * head_dim;
     total += weight;
     for (std::int64_t d = 0; d < head_dim; ++d) {
@@ -229,16 +236,15 @@ void AttendRow(
     }
   }
   for (std::int64_t d = 0; d < head_dim; ++d) {
-    output[d] = sums[static_cast<std::size_t>(d)] / total;
+    token.output[first_of_head + d] = sums[static_cast<std::size_t>(d)] / total;
   }
 }
 
+template <Precision kPrecision>
 void Attend(const Attention& attention) {
-  for (std::int64_t i = 0; i < attention.tokens; ++i) {
+  for (std::int64_t i = 0; i < attention.num_tokens; ++i) {
     for (std::int64_t g = 0; g < attention.group; ++g) {
-      const float* query = attention.queries + i * attention.query_stride + g * attention.head_dim;
-      float* output = attention.output + i * attention.output_stride + g * attention.head_dim;
-      AttendRow(attention, query, attention.position + i + 1, output);
+      AttendRow<kPrecision>(attention, attention.tokens[i], g * attention.head_dim);
     }
   }
 }
@@ -271,7 +277,7 @@ constexpr Kernels kTable = {
     .swiglu = Swiglu,
     .page_bytes = PageBytes,
     .store = Store<kPrecision>,
-    .attend = Attend,
+    .attend = Attend<kPrecision>,
     .exponentials = Exponentials,
     .arg_max = ArgMax,
 };
@@ -288,7 +294,7 @@ constexpr Kernels kInt8Table = {
     .swiglu = Swiglu,
     .page_bytes = PageBytes,
     .store = Store<Precision::kBf16>,
-    .attend = Attend,
+    .attend = Attend<Precision::kBf16>,
     .exponentials = Exponentials,
     .arg_max = ArgMax,
 };

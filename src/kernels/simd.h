@@ -19,10 +19,6 @@
 namespace millstream::kernels {
 namespace {
 
-constexpr float kMasked = -1e30F;         // a score that attention must not see
-constexpr std::int64_t kBlockPages = 16;  // pages whose scores are held at once
-constexpr std::int64_t kBlockTokens = kBlockPages * kPageTokens;
-
 std::int64_t Smaller(std::int64_t a, std::int64_t b) {
   return a < b ? a : b;
 }

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over a paged cache for simd.h. Queries and weights are f32; keys and values f32 or
-// bf16.
+// Attention over a paged cache for simd.h.
+//
+// All rows of a call, a row being one query head of one token, go through the cache together, a
+// block of positions after the other: while a block's keys and values are in the first cache, each
+// row takes what it needs of them. Sums and running maxima are carried from block to block as in
+// FlashAttention; a row's arithmetic does not depend on the rows beside it.
+//
+// A page type P says how keys and values lie, and what multiplies them: `Pair` is two values of a
+// query (of neighbouring dimensions) or two weights (of neighbouring tokens), `Words` what it is
+// multiplied by, for kWidth tokens or dimensions.
 
 #pragma once
 
@@ -9,27 +17,53 @@
 namespace millstream::kernels {
 namespace {
 
-// A page holds keys, then values. In f32: keys [head_dim][16], values [16][padded]. In bf16, as
-// 32-bit words: keys [head_dim / 2][16], a word the pair of dimensions (2i, 2i + 1) of one token;
-// values [16][padded / 2], where a word of each 16 pairs dimensions (i, i + 16) of 32.
+constexpr float kMasked = -1e30F;  // a score that attention must not see
+constexpr std::int64_t kBlockPages = kAttentionBlock / kPageTokens;
+constexpr std::int64_t kRowsTogether = 96;
+
+struct FloatPair {
+  float first, second;
+};
+
+/// Pairs of f32.
 template <class S>
-struct PageF32 {
-  static constexpr std::int64_t kBytes = 4;  // a value
-  /// Dimensions d (even) and d + 1 of tokens [v * kWidth, (v + 1) * kWidth).
-  [[gnu::always_inline]] static void LoadKeys(
-      const std::byte* keys, std::int64_t d, int v, typename S::F* even, typename S::F* odd
-  ) {
-    const float* at = reinterpret_cast<const float*>(keys) + d * kPageTokens + v * S::kWidth;
-    *even = S::Load(at);
-    *odd = S::Load(at + kPageTokens);
+struct FloatPairs {
+  using Pair = FloatPair;
+  struct Words {
+    typename S::F first, second;
+  };
+  [[gnu::always_inline]] static void Add(typename S::F& sum, Pair x, const Words& words) {
+    sum = S::Fma(S::Set(x.first), words.first, sum);
+    sum = S::Fma(S::Set(x.second), words.second, sum);
   }
-  /// 32 dimensions from d of one token.
-  [[gnu::always_inline]] static void LoadValues(
-      const std::byte* token, std::int64_t d, typename S::F* vectors
+  [[gnu::always_inline]] static Words WithoutSecond(const Words& words) {
+    return {words.first, S::Zero()};
+  }
+  /// Puts kWidth values, as pairs hold them, at place `i`; returns what they were rounded to.
+  [[gnu::always_inline]] static typename S::F Put(Pair* pairs, std::int64_t i, typename S::F x) {
+    S::Store(reinterpret_cast<float*>(pairs) + i, x);
+    return x;
+  }
+};
+
+// A page holds keys, then values. In f32: keys [head_dim][16], values [16][padded]. In bf16, as
+// 32-bit words of two, the first in the low half: keys [head_dim / 2][16], of two dimensions;
+// values [8][padded], of two tokens; queries and weights are rounded to bf16 too.
+template <class S>
+struct PageF32 : FloatPairs<S> {
+  using Words = typename FloatPairs<S>::Words;
+  static constexpr std::int64_t kBytes = 4;  // a value
+  /// Dimensions 2d and 2d + 1 of tokens [v * kWidth, (v + 1) * kWidth).
+  [[gnu::always_inline]] static Words LoadKeys(const std::byte* keys, std::int64_t d, int v) {
+    const float* at = reinterpret_cast<const float*>(keys) + 2 * d * kPageTokens + v * S::kWidth;
+    return {S::Load(at), S::Load(at + kPageTokens)};
+  }
+  /// Dimensions [d, d + kWidth) of tokens 2t and 2t + 1.
+  [[gnu::always_inline]] static Words LoadValues(
+      const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
   ) {
-    const float* at = reinterpret_cast<const float*>(token) + d;
-#pragma GCC unroll 4
-    for (int v = 0; v < 32 / S::kWidth; ++v) vectors[v] = S::Load(at + v * S::kWidth);
+    const float* at = reinterpret_cast<const float*>(values) + 2 * t * padded + d;
+    return {S::Load(at), S::Load(at + padded)};
   }
   static void Store(
       const float* key,
@@ -47,28 +81,21 @@ struct PageF32 {
   }
 };
 
+/// Of words of two bf16.
 template <class S>
-struct PageBf16 {
+struct PageHalves {
   static constexpr std::int64_t kBytes = 2;
-  [[gnu::always_inline]] static void LoadKeys(
-      const std::byte* keys, std::int64_t d, int v, typename S::F* even, typename S::F* odd
+  [[gnu::always_inline]] static typename S::I LoadKeyWords(
+      const std::byte* keys, std::int64_t d, int v
   ) {
-    const auto* at =
-        reinterpret_cast<const std::uint32_t*>(keys) + d / 2 * kPageTokens + v * S::kWidth;
-    const typename S::I pairs = S::LoadWords(at);
-    *even = S::LowHalves(pairs);
-    *odd = S::HighHalves(pairs);
+    return S::LoadWords(
+        reinterpret_cast<const std::uint32_t*>(keys) + d * kPageTokens + v * S::kWidth
+    );
   }
-  [[gnu::always_inline]] static void LoadValues(
-      const std::byte* token, std::int64_t d, typename S::F* vectors
+  [[gnu::always_inline]] static typename S::I LoadValueWords(
+      const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
   ) {
-    const auto* at = reinterpret_cast<const std::uint32_t*>(token) + d / 2;
-#pragma GCC unroll 2
-    for (int v = 0; v < 16 / S::kWidth; ++v) {
-      const typename S::I pairs = S::LoadWords(at + v * S::kWidth);
-      vectors[v] = S::LowHalves(pairs);
-      vectors[v + 16 / S::kWidth] = S::HighHalves(pairs);
-    }
+    return S::LoadWords(reinterpret_cast<const std::uint32_t*>(values) + t * padded + d);
   }
   static void Store(
       const float* key,
@@ -79,16 +106,50 @@ struct PageBf16 {
   ) {
     auto* keys = reinterpret_cast<std::uint32_t*>(page);
     const std::int64_t padded = PaddedLength(head_dim);
-    std::uint32_t* values = keys + (padded * kPageTokens + slot * padded) / 2;
+    // Halves of words, since another thread may store the token beside it.
+    auto* values = reinterpret_cast<std::uint16_t*>(keys + padded / 2 * kPageTokens) +
+                   slot / 2 * padded * 2 + slot % 2;
+    alignas(64) std::uint32_t words[kMaxHeadDim];
+    RoundWords(key, head_dim, words);
     for (std::int64_t d = 0; d < head_dim; d += 2) {
-      keys[d / 2 * kPageTokens + slot] = Bf16Bits(key[d]) | (Bf16Bits(key[d + 1]) << 16);
+      keys[d / 2 * kPageTokens + slot] = words[d] >> 16 | words[d + 1];
     }
-    const auto bits = [&](std::int64_t d) { return d < head_dim ? Bf16Bits(value[d]) : 0U; };
-    for (std::int64_t d = 0; d < padded; d += 32) {
-      for (std::int64_t i = 0; i < 16; ++i) {
-        values[d / 2 + i] = bits(d + i) | (bits(d + 16 + i) << 16);
-      }
+    RoundWords(value, head_dim, words);
+    for (std::int64_t d = 0; d < padded; ++d) {
+      values[2 * d] = static_cast<std::uint16_t>(words[d] >> 16);
     }
+  }
+
+ private:
+  /// bf16 in the high halves, zeros in the low ones and up to the padded length.
+  static void RoundWords(const float* values, std::int64_t length, std::uint32_t* words) {
+    alignas(64) float tail[32] = {};
+    const std::int64_t whole = length / 32 * 32;
+    for (std::int64_t i = whole; i < length; ++i) tail[i - whole] = values[i];
+    for (std::int64_t i = 0; i < PaddedLength(length); i += S::kWidth) {
+      const typename S::F x = S::Load(i < whole ? values + i : tail + i - whole);
+      S::Store(reinterpret_cast<float*>(words + i), S::HighHalves(S::RoundToBf16(x)));
+    }
+  }
+};
+
+template <class S>
+struct PageBf16 : FloatPairs<S>, PageHalves<S> {
+  using Words = typename FloatPairs<S>::Words;
+  using Halves = PageHalves<S>;
+  using Pair = FloatPair;
+  [[gnu::always_inline]] static typename S::F Put(Pair* pairs, std::int64_t i, typename S::F x) {
+    return FloatPairs<S>::Put(pairs, i, S::HighHalves(S::RoundToBf16(x)));
+  }
+  [[gnu::always_inline]] static Words LoadKeys(const std::byte* keys, std::int64_t d, int v) {
+    const typename S::I words = Halves::LoadKeyWords(keys, d, v);
+    return {S::LowHalves(words), S::HighHalves(words)};
+  }
+  [[gnu::always_inline]] static Words LoadValues(
+      const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
+  ) {
+    const typename S::I words = Halves::LoadValueWords(values, t, d, padded);
+    return {S::LowHalves(words), S::HighHalves(words)};
   }
 };
 
@@ -97,213 +158,319 @@ std::int64_t PageBytes(std::int64_t head_dim) {
   return 2 * kPageTokens * PaddedLength(head_dim) * Page::kBytes;
 }
 
-/// A few query rows on their way through the cache: what each has seen so far.
-struct RowState {
-  const float* query;
-  std::int64_t limit;  // how many positions it sees
+template <class Page>
+struct AttentionRow {
+  const typename Page::Pair* query;  // [head_dim / 2]
+  std::int64_t begin, end;           // positions that it sees
+  float* sums;                       // [padded], of values by weights
+  float largest, total;              // of the scores; of the weights
   float* output;
 };
 
+/// What a block of positions adds to kRows rows.
 template <class S, class Page, int kRows>
 struct AttentionTile {
   using F = typename S::F;
+  using Pair = typename Page::Pair;
+  using Words = typename Page::Words;
   static constexpr int kPageVectors = static_cast<int>(kPageTokens) / S::kWidth;
-  static constexpr int kUnitVectors = 32 / S::kWidth;  // vectors of 32 dimensions
+  /// Pages whose scores are computed at once: as many as there are registers for.
+  static constexpr int kPages = kRows * kPageVectors * 8 <= S::kAttentionSums   ? 8
+                                : kRows * kPageVectors * 4 <= S::kAttentionSums ? 4
+                                                                                : 2;
 
-  const Attention& attention;
-  const RowState* rows;
-  std::int64_t limit;  // the largest of the rows'
-  std::int64_t padded;
-  float* scores;  // [kRows][kBlockTokens]
-  float* sums;    // [kRows][padded]
-  float largest[kRows];
-  float totals[kRows];
+  AttentionRow<Page>* rows;
+  std::int64_t head_dim, padded;
+  const std::byte* pages[kBlockPages];  // those after the last are the last
+  const std::byte* next[kBlockPages];   // to fetch meanwhile; null: none
+  float scores[kRows][kAttentionBlock];
+  Pair weights[kRows][kAttentionBlock / 2];
   float corrections[kRows];
 
-  const std::byte* PageAt(std::int64_t page) const {
-    return attention.cache + attention.pages[page] * attention.page_stride;
-  }
-
-  /// Scores of kPages pages from `page`, the block's page number `slot` on.
-  template <int kPages>
-  [[gnu::noinline]] void Score(std::int64_t page, std::int64_t slot) {
+  template <bool kFetch>
+  [[gnu::noinline]] void Score(std::int64_t slot) {
     F dots[kPages][kRows][kPageVectors];
-    const std::byte* keys[kPages];
-#pragma GCC unroll 4
+    const std::byte* const* keys = pages + slot;
+#pragma GCC unroll 8
     for (int p = 0; p < kPages; ++p) {
-      keys[p] = PageAt(page + p);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
         for (int v = 0; v < kPageVectors; ++v) dots[p][r][v] = S::Zero();
       }
     }
-    for (std::int64_t d = 0; d < attention.head_dim; d += 2) {
-#pragma GCC unroll 4
+    for (std::int64_t d = 0; d < head_dim / 2; ++d) {
+#pragma GCC unroll 8
       for (int p = 0; p < kPages; ++p) {
+        if constexpr (kFetch) {
+          // 2 * 16 * padded values in head_dim / 2 turns.
+#pragma GCC unroll 4
+          for (std::int64_t line = 0; line < Page::kBytes; ++line) {
+            __builtin_prefetch(next[slot + p] + (d * Page::kBytes + line) * 64, 0, 2);
+          }
+        }
 #pragma GCC unroll 2
         for (int v = 0; v < kPageVectors; ++v) {
-          F even;
-          F odd;
-          Page::LoadKeys(keys[p], d, v, &even, &odd);
+          const Words words = Page::LoadKeys(keys[p], d, v);
 #pragma GCC unroll 8
-          for (int r = 0; r < kRows; ++r) {
-            dots[p][r][v] = S::Fma(S::Set(rows[r].query[d]), even, dots[p][r][v]);
-            dots[p][r][v] = S::Fma(S::Set(rows[r].query[d + 1]), odd, dots[p][r][v]);
-          }
+          for (int r = 0; r < kRows; ++r) Page::Add(dots[p][r][v], rows[r].query[d], words);
         }
       }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int p = 0; p < kPages; ++p) {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
         for (int v = 0; v < kPageVectors; ++v) {
-          float* to = scores + r * kBlockTokens + (slot + p) * kPageTokens + v * S::kWidth;
-          S::Store(to, dots[p][r][v]);
+          S::Store(scores[r] + (slot + p) * kPageTokens + v * S::kWidth, dots[p][r][v]);
         }
       }
     }
   }
 
-  /// Turns the scores of a block into weights, and carries the row's running maximum and total on.
+  /// Turns the scores of a block into weights, and carries the row's maximum and total on.
   void Soften(int r, std::int64_t block, std::int64_t tokens) {
-    float* score = scores + r * kBlockTokens;
-    for (std::int64_t t = rows[r].limit > block ? rows[r].limit - block : 0; t < tokens; ++t) {
+    float* score = scores[r];
+    AttentionRow<Page>& row = rows[r];
+    const std::int64_t begin = Smaller(row.begin > block ? row.begin - block : 0, tokens);
+    for (std::int64_t t = 0; t < begin; ++t) score[t] = kMasked;
+    for (std::int64_t t = row.end > block ? row.end - block : 0; t < tokens; ++t) {
       score[t] = kMasked;
     }
-    F most = S::Set(largest[r]);
+    F most = S::Set(row.largest);
     for (std::int64_t t = 0; t < tokens; t += S::kWidth) most = S::Max(most, S::Load(score + t));
     const float now = S::Largest(most);
-    corrections[r] = S::First(Exp<S>(S::Set(largest[r] - now)));
-    largest[r] = now;
+    corrections[r] = S::First(Exp<S>(S::Set(row.largest - now)));
+    row.largest = now;
     const F shift = S::Set(now);
     F total = S::Zero();
     for (std::int64_t t = 0; t < tokens; t += S::kWidth) {
-      const F weight = Exp<S>(S::Sub(S::Load(score + t), shift));
-      total = S::Add(total, weight);
-      S::Store(score + t, weight);
+      total = S::Add(total, Page::Put(weights[r], t, Exp<S>(S::Sub(S::Load(score + t), shift))));
     }
-    totals[r] = totals[r] * corrections[r] + S::Sum(total);
+    row.total = row.total * corrections[r] + S::Sum(total);
   }
 
-  /// Adds the block's weighted values, kUnits * 32 dimensions from d.
-  template <int kUnits>
-  [[gnu::noinline]] void AddValues(std::int64_t block, std::int64_t d) {
-    constexpr int kVectors = kUnits * kUnitVectors;
+  /// Adds the weighted values of `tokens` tokens, kVectors vectors of dimensions from d.
+  template <int kVectors>
+  [[gnu::noinline]] void AddValues(std::int64_t tokens, std::int64_t d) {
     F sum[kRows][kVectors];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const F correction = S::Set(corrections[r]);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = S::Mul(correction, S::Load(sums + r * padded + d + v * S::kWidth));
+        sum[r][v] = S::Mul(correction, S::Load(rows[r].sums + d + v * S::kWidth));
       }
     }
-    const std::int64_t end = Smaller(limit - block, kBlockTokens);
-    for (std::int64_t t = 0; t < end;) {
-      const std::byte* token =
-          PageAt((block + t) / kPageTokens) + padded * kPageTokens * Page::kBytes;
-      const std::int64_t page_end = Smaller(end, t + kPageTokens);
-      for (; t < page_end; ++t, token += padded * Page::kBytes) {
-        F values[kVectors];
-#pragma GCC unroll 2
-        for (std::int64_t u = 0; u < kUnits; ++u) {
-          Page::LoadValues(token, d + u * 32, values + u * kUnitVectors);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const F weight = S::Set(scores[r * kBlockTokens + t]);
+    const std::int64_t keys_bytes = padded * kPageTokens * Page::kBytes;
+    const std::int64_t pairs = tokens / 2;
+    for (std::int64_t first = 0; first < pairs; first += kPageTokens / 2) {
+      const std::byte* values = pages[first / (kPageTokens / 2)] + keys_bytes;
+      const std::int64_t count = Smaller(pairs - first, kPageTokens / 2);
+      for (std::int64_t t = 0; t < count; ++t) {
 #pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) sum[r][v] = S::Fma(weight, values[v], sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) {
+          const Words words = Page::LoadValues(values, t, d + v * S::kWidth, padded);
+#pragma GCC unroll 8
+          for (int r = 0; r < kRows; ++r) Page::Add(sum[r][v], weights[r][first + t], words);
         }
       }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+    if (tokens % 2 != 0) {
+      // What stands in the cache after the last token may be no number, of which no weight of 0
+      // makes 0.
+      const std::byte* values = pages[tokens / kPageTokens] + keys_bytes;
+      const std::int64_t t = tokens % kPageTokens / 2;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        S::Store(sums + r * padded + d + v * S::kWidth, sum[r][v]);
+        const Words words =
+            Page::WithoutSecond(Page::LoadValues(values, t, d + v * S::kWidth, padded));
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) Page::Add(sum[r][v], weights[r][pairs], words);
       }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) S::Store(rows[r].sums + d + v * S::kWidth, sum[r][v]);
     }
   }
 
-  void Run() {
-    for (int r = 0; r < kRows; ++r) {
-      largest[r] = kMasked;
-      totals[r] = 0;
-      for (std::int64_t d = 0; d < padded; ++d) sums[r * padded + d] = 0;
-    }
-    const std::int64_t num_pages = (limit + kPageTokens - 1) / kPageTokens;
-    for (std::int64_t first = 0; first < num_pages; first += kBlockPages) {
-      const std::int64_t pages = Smaller(kBlockPages, num_pages - first);
-      std::int64_t p = 0;
-      for (; p + S::kScorePages <= pages; p += S::kScorePages) Score<S::kScorePages>(first + p, p);
-      for (; p < pages; ++p) Score<1>(first + p, p);
-      const std::int64_t block = first * kPageTokens;
-      for (int r = 0; r < kRows; ++r) Soften(r, block, pages * kPageTokens);
-      std::int64_t d = 0;
-      for (; d + S::kValueUnits * 32 <= padded; d += S::kValueUnits * 32) {
-        AddValues<S::kValueUnits>(block, d);
+  /// Positions [block, end) of the cache.
+  void Add(std::int64_t block, std::int64_t end) {
+    const std::int64_t tokens = end - block;
+    const std::int64_t num_pages = (tokens + kPageTokens - 1) / kPageTokens;
+    for (std::int64_t p = 0; p < num_pages; p += kPages) {
+      if (next[0] != nullptr) {
+        Score<true>(p);
+      } else {
+        Score<false>(p);
       }
-      for (; d < padded; d += 32) AddValues<1>(block, d);
     }
-    Finish();
-  }
-
-  void Finish() {
-    for (int r = 0; r < kRows; ++r) {
-      float* sum = sums + r * padded;
-      const F total = S::Set(totals[r]);
-      for (std::int64_t d = 0; d < padded; d += S::kWidth) {
-        S::Store(sum + d, S::Div(S::Load(sum + d), total));
-      }
-      for (std::int64_t d = 0; d < attention.head_dim; ++d) rows[r].output[d] = sum[d];
-    }
+    for (int r = 0; r < kRows; ++r) Soften(r, block, num_pages * kPageTokens);
+    std::int64_t d = 0;
+    for (; d + 4 * S::kWidth <= padded; d += 4 * S::kWidth) AddValues<4>(tokens, d);
+    for (; d < padded; d += 32) AddValues<32 / S::kWidth>(tokens, d);
   }
 };
 
-template <class S, class Page, int kRows>
-void AttendRows(const Attention& attention, const RowState* rows, int count) {
-  if constexpr (kRows > 0) {
-    if (count != kRows) return AttendRows<S, Page, kRows - 1>(attention, rows, count);
-    alignas(64) float scores[kRows * kBlockTokens];
-    alignas(64) float sums[kRows * kMaxHeadDim];
-    AttentionTile<S, Page, kRows> tile{
-        attention,
-        rows,
-        rows[kRows - 1].limit,
-        PaddedLength(attention.head_dim),
-        scores,
-        sums,
-        {},
-        {},
-        {}
-    };
-    tile.Run();
+/// A call's rows, up to kRowsTogether of them at once.
+template <class S, class Page>
+class AttentionRows {
+ public:
+  explicit AttentionRows(const Attention& attention)
+      : a_(attention), padded_(PaddedLength(attention.head_dim)) {}
+
+  void Run() {
+    const std::int64_t num_rows = a_.num_tokens * a_.group;
+    for (first_ = 0; first_ < num_rows; first_ += count_) {
+      count_ = Smaller(num_rows - first_, kRowsTogether);
+      Begin();
+      for (std::int64_t block = 0; block < a_.shared; block += kAttentionBlock) {
+        AddBlock(0, count_, block, TokenOf(0).pages);
+      }
+      for (std::int64_t row = 0; row < count_;) {
+        const AttentionToken& token = TokenOf(row);
+        const std::int64_t end = Smaller(count_, row + a_.group - (first_ + row) % a_.group);
+        for (std::int64_t block = unshared(); block <= token.position; block += kAttentionBlock) {
+          AddBlock(row, end, block, token.pages);
+        }
+        row = end;
+      }
+      Finish();
+    }
   }
-}
+
+ private:
+  const AttentionToken& TokenOf(std::int64_t row) const {
+    return a_.tokens[(first_ + row) / a_.group];
+  }
+  /// The first block that each token has for itself.
+  std::int64_t unshared() const {
+    return (a_.shared + kAttentionBlock - 1) / kAttentionBlock * kAttentionBlock;
+  }
+
+  void Begin() {
+    for (std::int64_t i = 0; i < count_; ++i) {
+      const AttentionToken& token = TokenOf(i);
+      const std::int64_t head = (first_ + i) % a_.group * a_.head_dim;
+      typename Page::Pair* query = queries_ + i * padded_ / 2;
+      float* sums = sums_ + i * padded_;
+      PutQuery(token.queries + head, query);
+      for (std::int64_t d = 0; d < padded_; d += S::kWidth) S::Store(sums + d, S::Zero());
+      AttentionRow<Page>& row = rows_[i];
+      row.query = query;
+      row.end = token.position + 1;
+      row.begin = a_.window > 0 && row.end > a_.window ? row.end - a_.window : 0;
+      row.sums = sums;
+      row.largest = kMasked;
+      row.total = 0;
+      row.output = token.output + head;
+    }
+  }
+
+  void PutQuery(const float* values, typename Page::Pair* query) {
+    alignas(64) float tail[S::kWidth] = {};
+    const std::int64_t whole = a_.head_dim / S::kWidth * S::kWidth;
+    for (std::int64_t d = whole; d < a_.head_dim; ++d) tail[d - whole] = values[d];
+    for (std::int64_t d = 0; d < whole; d += S::kWidth) Page::Put(query, d, S::Load(values + d));
+    if (whole < a_.head_dim) Page::Put(query, whole, S::Load(tail));
+  }
+
+  /// Rows [first, end), which all see `pages`, in tiles of about equal numbers.
+  void AddBlock(
+      std::int64_t first, std::int64_t end, std::int64_t block, const std::int32_t* pages
+  ) {
+    const std::int64_t tiles = (end - first + S::kQueryRows - 1) / S::kQueryRows;
+    bool is_fetched = false;
+    for (std::int64_t t = 0, row = first; t < tiles; ++t) {
+      const std::int64_t count = (end - row + tiles - t - 1) / (tiles - t);
+      is_fetched = AddTile<S::kQueryRows>(row, count, block, pages, is_fetched);
+      row += count;
+    }
+  }
+
+  template <int kRows>
+  bool AddTile(
+      std::int64_t row,
+      std::int64_t count,
+      std::int64_t block,
+      const std::int32_t* pages,
+      bool is_fetched
+  ) {
+    if constexpr (kRows > 0) {
+      if (count != kRows) return AddTile<kRows - 1>(row, count, block, pages, is_fetched);
+      AttentionTile<S, Page, kRows> tile;
+      tile.rows = rows_ + row;
+      std::int64_t begin = tile.rows[0].begin, end = 0;
+      for (int r = 0; r < kRows; ++r) {
+        begin = Smaller(begin, tile.rows[r].begin);
+        end = end > tile.rows[r].end ? end : tile.rows[r].end;
+      }
+      end = Smaller(end, block + kAttentionBlock);
+      if (end <= block || begin >= block + kAttentionBlock) return is_fetched;
+      tile.head_dim = a_.head_dim;
+      tile.padded = padded_;
+      SetPages(pages, block, end, tile.pages);
+      tile.next[0] = nullptr;
+      if (!is_fetched) SetNextPages(row, block, pages, tile.next);
+      tile.Add(block, end);
+      return true;
+    }
+    return is_fetched;
+  }
+
+  void SetPages(
+      const std::int32_t* pages, std::int64_t block, std::int64_t end, const std::byte** to
+  ) const {
+    for (std::int64_t p = 0; p < kBlockPages; ++p) {
+      const std::int64_t position = Smaller(block + p * kPageTokens, end - 1);
+      to[p] = a_.cache + pages[position / kPageTokens] * a_.page_stride;
+    }
+  }
+
+  /// Those of the row's next block, or of the next token's first one.
+  void SetNextPages(
+      std::int64_t row, std::int64_t block, const std::int32_t* pages, const std::byte** to
+  ) const {
+    const std::int64_t after = block + kAttentionBlock;
+    if (after < a_.shared) return SetPages(pages, after, a_.shared, to);
+    const AttentionToken* token = &TokenOf(row);
+    if (block >= a_.shared && after <= token->position) {
+      return SetPages(pages, after, token->position + 1, to);
+    }
+    if (block >= a_.shared && ++token == a_.tokens + a_.num_tokens) return;
+    if (unshared() <= token->position) {
+      SetPages(token->pages, unshared(), token->position + 1, to);
+    }
+  }
+
+  void Finish() {
+    for (std::int64_t i = 0; i < count_; ++i) {
+      const AttentionRow<Page>& row = rows_[i];
+      const F total = S::Set(row.total);
+      std::int64_t d = 0;
+      for (; d + S::kWidth <= a_.head_dim; d += S::kWidth) {
+        S::Store(row.output + d, S::Div(S::Load(row.sums + d), total));
+      }
+      for (; d < a_.head_dim; ++d) row.output[d] = row.sums[d] / row.total;
+    }
+  }
+
+  using F = typename S::F;
+
+  const Attention& a_;
+  const std::int64_t padded_;
+  std::int64_t first_ = 0, count_ = 0;  // the rows of this time
+  AttentionRow<Page> rows_[kRowsTogether];
+  alignas(64) typename Page::Pair queries_[kRowsTogether * kMaxHeadDim / 2];
+  alignas(64) float sums_[kRowsTogether * kMaxHeadDim];
+};
 
 template <class S, class Page>
 void Attend(const Attention& attention) {
-  RowState rows[S::kQueryRows];
-  const std::int64_t num_rows = attention.tokens * attention.group;
-  const std::int64_t tiles = (num_rows + S::kQueryRows - 1) / S::kQueryRows;
-  for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
-    const std::int64_t end = row + (num_rows - row + tiles - t - 1) / (tiles - t);
-    int count = 0;
-    for (; row < end; ++row) {
-      const std::int64_t token = row / attention.group;
-      const std::int64_t head = row % attention.group * attention.head_dim;
-      rows[count++] = {
-          attention.queries + token * attention.query_stride + head,
-          attention.position + token + 1,
-          attention.output + token * attention.output_stride + head
-      };
-    }
-    AttendRows<S, Page, S::kQueryRows>(attention, rows, count);
-  }
+  AttentionRows<S, Page>(attention).Run();
 }
 
 template <class S, class Tile, class Panel, class Page, class As>

@@ -61,24 +61,15 @@ class RowQuantizer {
   float* const last_;
 };
 
-/// Calls next(i, to) to write columns [i, i + 32) of each group's to `to`.
-template <class S, class Next>
-[[gnu::always_inline]] inline void QuantizeRow(
-    std::int64_t length, void* activations, const Next& next
-) {
-  const std::int64_t padded = PaddedLength(length);
-  RowQuantizer<S> row(activations, padded);
-  for (std::int64_t i = 0; i < padded; i += kGroupColumns) {
-    alignas(64) float group[kGroupColumns];
-    const std::int64_t count = Smaller(padded - i, kGroupColumns);
-    for (std::int64_t k = 0; k < count; ++k) group[k] = i + k < length ? next(i + k) : 0.0F;
-    row.Add(group, count);
-  }
-}
-
 template <class S>
 void RoundInt8(const float* values, std::int64_t length, void* activations) {
-  QuantizeRow<S>(length, activations, [&](std::int64_t i) { return values[i]; });
+  RowQuantizer<S> row(activations, PaddedLength(length));
+  std::int64_t i = 0;
+  for (; i + kGroupColumns <= length; i += kGroupColumns) row.Add(values + i, kGroupColumns);
+  if (i == length) return;
+  alignas(64) float last[kGroupColumns] = {};
+  for (std::int64_t k = 0; i + k < length; ++k) last[k] = values[i + k];
+  row.Add(last, PaddedLength(length) - i);
 }
 
 template <class S>
@@ -94,9 +85,20 @@ void RmsNormInt8(
   float sum = S::Sum(sums);
   for (std::int64_t i = whole; i < length; ++i) sum += values[i] * values[i];
   const float factor = 1.0F / __builtin_sqrtf(sum / static_cast<float>(length) + epsilon);
-  QuantizeRow<S>(length, activations, [&](std::int64_t i) {
-    return values[i] * factor * weight[i];
-  });
+  const typename S::F factors = S::Set(factor);
+  RowQuantizer<S> row(activations, PaddedLength(length));
+  for (std::int64_t i = 0; i < length; i += kGroupColumns) {
+    alignas(64) float group[kGroupColumns];
+    const std::int64_t count = Smaller(length - i, kGroupColumns);
+    std::int64_t k = 0;
+    for (; k + S::kWidth <= count; k += S::kWidth) {
+      const typename S::F x = S::Mul(S::Load(values + i + k), factors);
+      S::Store(group + k, S::Mul(x, S::Load(weight + i + k)));
+    }
+    for (; k < count; ++k) group[k] = values[i + k] * factor * weight[i + k];
+    for (; k < PaddedLength(count); ++k) group[k] = 0;
+    row.Add(group, PaddedLength(count));
+  }
 }
 
 std::int64_t RowBytesInt8(std::int64_t columns) {
@@ -217,7 +219,7 @@ void MultiplyInt8(const PanelProduct& p) {
                    : Multiply<S, Int8Tile<S, Dot, false>>(p);
 }
 
-template <class S, class Dot>
+template <class S, class Dot, class Page>
 constexpr Kernels MakeInt8Table(Isa isa) {
   return {
       .isa = isa,
@@ -229,9 +231,9 @@ constexpr Kernels MakeInt8Table(Isa isa) {
       .round = RoundInt8<S>,
       .rms_norm = RmsNormInt8<S>,
       .swiglu = Swiglu<S>,
-      .page_bytes = PageBytes<PageBf16<S>>,
-      .store = PageBf16<S>::Store,
-      .attend = Attend<S, PageBf16<S>>,
+      .page_bytes = PageBytes<Page>,
+      .store = Page::Store,
+      .attend = Attend<S, Page>,
       .exponentials = Exponentials<S>,
       .arg_max = ArgMax<S>,
   };

@@ -14,7 +14,7 @@ using kernels::kPageTokens;
 using kernels::kPanelRows;
 using kernels::PaddedLength;
 
-constexpr std::int64_t kAttentionTokens = 16;  // of one piece of attention
+constexpr std::int64_t kAttentionRows = 96;  // query heads of tokens, of one piece of attention
 // Rows of one piece of a product: their activations stay in the second cache while the weights pass
 // by.
 constexpr std::int64_t kRowsAtOnce = 48;
@@ -86,26 +86,77 @@ Result<Workspace> Workspace::Make(const LlamaModel& model, std::int64_t max_rows
   return workspace;
 }
 
-void LlamaModel::Plan(std::span<const Chunk> chunks, Workspace& w) const {
+void LlamaModel::Plan(std::span<const Chunk> chunks, Workspace& w, const kernels::Team& team)
+    const {
   w.rows_.clear();
-  w.tiles_.clear();
   w.final_rows_.clear();
   for (std::size_t c = 0; c < chunks.size(); ++c) {
     const Chunk& chunk = chunks[c];
     const auto count = static_cast<std::int64_t>(chunk.tokens.size());
-    const auto first_row = static_cast<std::int64_t>(w.rows_.size());
     MS_CHECK(count > 0 && chunk.position + count <= context_);
     MS_CHECK(static_cast<std::int64_t>(chunk.pages.size()) * kPageTokens >= chunk.position + count);
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t position = chunk.position + i;
       w.rows_.push_back({chunk.tokens[Size(i)], position, chunk.pages[Size(position / kPageTokens)]}
       );
-      if (i % kAttentionTokens == 0) {
-        const std::int64_t tokens = std::min(kAttentionTokens, count - i);
-        w.tiles_.push_back({static_cast<std::int64_t>(c), first_row + i, i, tokens});
-      }
-      if (i >= count - chunk.num_logits) w.final_rows_.push_back(first_row + i);
+      if (i >= count - chunk.num_logits) w.final_rows_.push_back(std::ssize(w.rows_) - 1);
     }
+  }
+  const std::int64_t kv_heads = config().kv_heads;
+  const std::int64_t most = kAttentionRows * kv_heads / config().heads;
+  const std::int64_t fair = std::ssize(w.rows_) * kv_heads / (8 * team.size());
+  PlanAttention(chunks, std::max<std::int64_t>(1, std::min(most, fair)), w);
+}
+
+/// Tiles of up to `most` tokens: of one chunk, or of chunks of one token each, those together whose
+/// sequences begin on the same pages. A page holds what it holds after the pages before it: so the
+/// last page tells whether all are the same.
+void LlamaModel::PlanAttention(std::span<const Chunk> chunks, std::int64_t most, Workspace& w) {
+  w.seen_.clear();
+  w.tiles_.clear();
+  std::vector<Workspace::Seen> single;
+  std::int64_t row = 0;
+  for (const Chunk& chunk : chunks) {
+    const std::int64_t count = std::ssize(chunk.tokens);
+    if (count == 1) single.push_back({row, chunk.position, chunk.pages.data()});
+    for (std::int64_t i = 0; count > 1 && i < count; ++i) {
+      const std::int64_t position = chunk.position + i;
+      if (i % most == 0) w.tiles_.push_back({std::ssize(w.seen_), 0, 0});
+      w.tiles_.back().count += 1;
+      w.tiles_.back().shared = position + 1;
+      w.seen_.push_back({row + i, position, chunk.pages.data()});
+    }
+    row += count;
+  }
+  constexpr std::int64_t kBlockPages = kernels::kAttentionBlock / kPageTokens;
+  const auto whole_blocks = [](const Workspace::Seen& one) {
+    return one.position / kernels::kAttentionBlock;
+  };
+  std::stable_sort(single.begin(), single.end(), [&](const auto& a, const auto& b) {
+    return std::lexicographical_compare(
+        a.pages,
+        a.pages + whole_blocks(a) * kBlockPages,
+        b.pages,
+        b.pages + whole_blocks(b) * kBlockPages
+    );
+  });
+  const auto shared = [&](const Workspace::Seen& a, const Workspace::Seen& b) {
+    std::int64_t blocks = std::min(whole_blocks(a), whole_blocks(b));
+    while (blocks > 0 && a.pages[blocks * kBlockPages - 1] != b.pages[blocks * kBlockPages - 1]) {
+      --blocks;
+    }
+    return blocks * kernels::kAttentionBlock;
+  };
+  for (std::size_t i = 0; i < single.size(); ++i) {
+    const std::int64_t common = i > 0 ? shared(single[i - 1], single[i]) : 0;
+    Workspace::Tile* tile = i > 0 && w.tiles_.back().count < most ? &w.tiles_.back() : nullptr;
+    if (i == 0 || tile == nullptr || (tile->count > 1 && tile->shared != common)) {
+      tile = &w.tiles_.emplace_back(Workspace::Tile{std::ssize(w.seen_), 0, 0});
+    } else {
+      tile->shared = common;
+    }
+    tile->count += 1;
+    w.seen_.push_back(single[i]);
   }
 }
 
@@ -277,37 +328,37 @@ void LlamaModel::RotateAndStore(
   );
 }
 
-void LlamaModel::Attend(
-    std::int64_t layer,
-    std::span<const Chunk> chunks,
-    Workspace& w,
-    KvCache& cache,
-    kernels::Team& team
-) const {
+void LlamaModel::Attend(std::int64_t layer, Workspace& w, KvCache& cache, kernels::Team& team)
+    const {
   const std::int64_t head_dim = config().head_dim;
-  const std::int64_t kv_heads = config().kv_heads;
-  const std::int64_t group = config().heads / kv_heads;
+  const std::int64_t group = config().heads / config().kv_heads;
   const std::int64_t stride = PaddedLength(QkvLength(config()));
   const std::int64_t output_stride = PaddedLength(config().heads * head_dim);
-  const auto pieces = static_cast<std::int64_t>(w.tiles_.size()) * kv_heads;
-  team.For(pieces, team.Grain(pieces, 16), [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t tiles = std::ssize(w.tiles_);
+  // A head's tiles one after the other, as they may see the same pages.
+  team.For(tiles * config().kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const Workspace::Tile& tile = w.tiles_[Size(i / kv_heads)];
-      const std::int64_t head = i % kv_heads;
+      const Workspace::Tile& tile = w.tiles_[Size(i % tiles)];
+      const std::int64_t head = i / tiles;
       const std::int64_t column = head * group * head_dim;
-      const Chunk& chunk = chunks[Size(tile.chunk)];
+      kernels::AttentionToken tokens[kAttentionRows];
+      for (std::int64_t t = 0; t < tile.count; ++t) {
+        const Workspace::Seen& seen = w.seen_[Size(tile.first + t)];
+        tokens[t] = {
+            .queries = w.qkv_ + seen.row * stride + column,
+            .output = w.attended_ + seen.row * output_stride + column,
+            .position = seen.position,
+            .pages = seen.pages
+        };
+      }
       kernels_.attend(
-          {.queries = w.qkv_ + tile.first_row * stride + column,
-           .query_stride = stride,
-           .tokens = tile.tokens,
+          {.tokens = tokens,
+           .num_tokens = tile.count,
            .group = group,
            .head_dim = head_dim,
-           .position = chunk.position + tile.first_token,
            .cache = cache.Head(layer, head),
            .page_stride = cache.page_bytes(),
-           .pages = chunk.pages.data(),
-           .output = w.attended_ + tile.first_row * output_stride + column,
-           .output_stride = output_stride}
+           .shared = tile.shared}
       );
     }
   });
@@ -316,7 +367,7 @@ void LlamaModel::Attend(
 void LlamaModel::Forward(
     std::span<const Chunk> chunks, KvCache& cache, Workspace& w, kernels::Team& team
 ) const {
-  Plan(chunks, w);
+  Plan(chunks, w, team);
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
   Embed(w, team);
   for (std::int64_t i = 0; i < config().layers; ++i) {
@@ -324,7 +375,7 @@ void LlamaModel::Forward(
     Norm(w, layer.attention_norm, team);
     Multiply(layer.qkv, w.normed_, rows, w.qkv_, false, team);
     RotateAndStore(i, w, cache, team);
-    Attend(i, chunks, w, cache, team);
+    Attend(i, w, cache, team);
     Round(w.attended_, config().heads * config().head_dim, w, team);
     Multiply(layer.output, w.rounded_, rows, w.hidden_, true, team);
     Norm(w, layer.feed_forward_norm, team);

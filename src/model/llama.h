@@ -83,10 +83,16 @@ class Workspace {
     std::int64_t position;
     std::int32_t page;
   };
-  struct Tile {  // some tokens of one chunk, for attention
-    std::int64_t chunk, first_row, first_token, tokens;
+  struct Seen {  // a token and where it finds what it sees
+    std::int64_t row, position;
+    const std::int32_t* pages;
+  };
+  struct Tile {                 // tokens whose attention is one piece of work
+    std::int64_t first, count;  // of seen_
+    std::int64_t shared;        // as in kernels::Attention
   };
   std::vector<Row> rows_;
+  std::vector<Seen> seen_;  // as tiles_ have them
   std::vector<Tile> tiles_;
   std::vector<std::int64_t> final_rows_;
 };
@@ -146,7 +152,8 @@ class LlamaModel {
 
   LlamaModel(std::shared_ptr<const Checkpoint> checkpoint, const kernels::Kernels& kernels);
 
-  void Plan(std::span<const Chunk> chunks, Workspace& workspace) const;
+  void Plan(std::span<const Chunk> chunks, Workspace& workspace, const kernels::Team& team) const;
+  static void PlanAttention(std::span<const Chunk> chunks, std::int64_t most, Workspace& workspace);
   static const std::byte* NextPanel(
       const Matrix& matrix,
       std::int64_t piece,
@@ -168,13 +175,7 @@ class LlamaModel {
   void Round(const float* values, std::int64_t length, Workspace& w, kernels::Team& team) const;
   void GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team) const;
   void RotateAndStore(std::int64_t layer, Workspace& w, KvCache& cache, kernels::Team& team) const;
-  void Attend(
-      std::int64_t layer,
-      std::span<const Chunk> chunks,
-      Workspace& w,
-      KvCache& cache,
-      kernels::Team& team
-  ) const;
+  void Attend(std::int64_t layer, Workspace& w, KvCache& cache, kernels::Team& team) const;
 
   const std::shared_ptr<const Checkpoint> checkpoint_;
   const kernels::Kernels& kernels_;
