@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The native engine alone, as fast as it takes requests: seconds and tokens a second.
 //
-//   engine_bench MODEL.gguf ROWS.jsonl [--compute C] [--tokens N | --mixed] [--threads N] [--rows N]
+//   engine_bench MODEL.gguf ROWS.jsonl [--compute C] [--tokens N | --mixed] [--threads N] [--rows
+//   N]
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -92,6 +93,20 @@ Status Run(const Arguments& arguments) {
       static_cast<long long>(stats.completion_tokens),
       static_cast<double>(stats.prompt_tokens + stats.completion_tokens) / seconds,
       static_cast<long long>(stats.steps)
+  );
+  const auto share = [&](std::int64_t time) { return static_cast<double>(time) / 1e7 / seconds; };
+  std::printf(
+      "products %.1f %%, attention %.1f %%, head %.1f %%, sampling %.1f %%, rest %.1f %%, idle "
+      "%.1f "
+      "%%; %.0f tokens a step, %lld of the prompts' cached\n",
+      share(stats.products_time),
+      share(stats.attention_time),
+      share(stats.head_time),
+      share(stats.sampling_time),
+      share(stats.rest_time),
+      share(stats.idle_time),
+      static_cast<double>(stats.computed_tokens) / static_cast<double>(stats.steps),
+      static_cast<long long>(stats.cached_tokens)
   );
   return Status::OK();
 }

@@ -64,6 +64,32 @@ std::string Cell(const arrow::Array& array, std::int64_t row, bool one_line) {
   return text;
 }
 
+// Where the native engine's time went.
+void PrintEngine(const EngineStats& engine) {
+  const std::int64_t time = engine.products_time + engine.attention_time + engine.head_time +
+                            engine.sampling_time + engine.rest_time + engine.idle_time;
+  if (time == 0) return;
+  const auto share = [&](std::int64_t part) {
+    return 100 * static_cast<double>(part) / static_cast<double>(time);
+  };
+  fmt::print(
+      stderr,
+      "engine: {:.0f} tokens a step, {} prompt tokens taken from its cache; time: {:.1f} % "
+      "products, "
+      "{:.1f} % attention, {:.1f} % output head, {:.1f} % sampling, {:.1f} % rest, {:.1f} % "
+      "without "
+      "rows\n",
+      static_cast<double>(engine.computed_tokens) / static_cast<double>(engine.steps),
+      Grouped(engine.cached_tokens),
+      share(engine.products_time),
+      share(engine.attention_time),
+      share(engine.head_time),
+      share(engine.sampling_time),
+      share(engine.rest_time),
+      share(engine.idle_time)
+  );
+}
+
 }  // namespace
 
 std::size_t TerminalWidth(int descriptor) {
@@ -133,6 +159,7 @@ void PrintSummary(const JobReport& report) {
     );
   }
   const EngineStats& engine = report.tokens;
+  PrintEngine(engine);
   if (engine.cost > 0) {
     fmt::print(stderr, "cost: {:.{}f}, by `price`\n", engine.cost, engine.cost < 1 ? 5 : 2);
   }

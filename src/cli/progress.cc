@@ -82,6 +82,22 @@ void PrintEvent(const Json& event) {
   fmt::print(stderr, "{}\n", CompactJson(event));
 }
 
+Json EngineJson(const EngineStats& engine) {
+  const auto seconds = [](std::int64_t time) { return static_cast<double>(time) / 1e9; };
+  return {
+      {"steps", engine.steps},
+      {"computed_tokens", engine.computed_tokens},
+      {"cached_tokens", engine.cached_tokens},
+      {"preemptions", engine.preemptions},
+      {"products_seconds", seconds(engine.products_time)},
+      {"attention_seconds", seconds(engine.attention_time)},
+      {"head_seconds", seconds(engine.head_time)},
+      {"sampling_seconds", seconds(engine.sampling_time)},
+      {"rest_seconds", seconds(engine.rest_time)},
+      {"idle_seconds", seconds(engine.idle_time)}
+  };
+}
+
 void PrintJson(const JobMonitor::Progress& progress, const Rates& rates, double seconds) {
   PrintEvent(
       {{"event", "progress"},
@@ -93,7 +109,8 @@ void PrintJson(const JobMonitor::Progress& progress, const Rates& rates, double 
        {"in_hand", progress.rows_in_hand},
        {"rows_per_second", rates.rows},
        {"prompt_tokens", progress.tokens.prompt_tokens},
-       {"completion_tokens", progress.tokens.completion_tokens}}
+       {"completion_tokens", progress.tokens.completion_tokens},
+       {"engine", EngineJson(progress.tokens)}}
   );
 }
 
@@ -123,6 +140,7 @@ void PrintSummaryEvent(const JobReport& report) {
        {"skipped", report.rows.skipped},
        {"prompt_tokens", report.tokens.prompt_tokens},
        {"completion_tokens", report.tokens.completion_tokens},
+       {"engine", EngineJson(report.tokens)},
        {"cost", report.tokens.cost},
        {"cut_answers", report.cut_answers},
        {"engine_restarts", report.tokens.restarts},

@@ -31,17 +31,8 @@ std::string_view FinishReasonName(FinishReason reason) {
 }
 
 EngineStats& EngineStats::operator+=(const EngineStats& other) {
-  prompt_tokens += other.prompt_tokens;
-  completion_tokens += other.completion_tokens;
-  steps += other.steps;
-  requests_finished += other.requests_finished;
-  preemptions += other.preemptions;
+  for (const auto count : kEngineCounts) this->*count += other.*count;
   cost += other.cost;
-  restarts += other.restarts;
-  workers_lost += other.workers_lost;
-  requests_crashed += other.requests_crashed;
-  requests_hung += other.requests_hung;
-  requests_out_of_memory += other.requests_out_of_memory;
   return *this;
 }
 

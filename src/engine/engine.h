@@ -85,15 +85,47 @@ struct EngineStats {
   std::int64_t steps = 0;
   std::int64_t requests_finished = 0;
   std::int64_t preemptions = 0;
-  double cost = 0;  // of these tokens, where they have a price
+  // Of the native engine:
+  std::int64_t cached_tokens = 0;    // of the prompts', computed for other requests already
+  std::int64_t computed_tokens = 0;  // of all steps
+  // Where its time went, in nanoseconds.
+  std::int64_t products_time = 0;  // of the layers' matrices
+  std::int64_t attention_time = 0;
+  std::int64_t head_time = 0;      // products of the output head
+  std::int64_t sampling_time = 0;  // from logits to tokens and texts
+  std::int64_t rest_time = 0;      // of steps
+  std::int64_t idle_time = 0;      // with no request, between the first and the last
   // Of an engine in a child process (hosted_engine.h):
   std::int64_t restarts = 0;
   std::int64_t workers_lost = 0;  // restarts that no request is to blame for: killed from outside
   std::int64_t requests_crashed = 0;  // completed with the codes crash, hang, oom
   std::int64_t requests_hung = 0;
   std::int64_t requests_out_of_memory = 0;
+  double cost = 0;  // of these tokens, where they have a price
 
   EngineStats& operator+=(const EngineStats& other);
+};
+
+/// All of EngineStats that is a count.
+inline constexpr std::int64_t EngineStats::* kEngineCounts[] = {
+    &EngineStats::prompt_tokens,
+    &EngineStats::completion_tokens,
+    &EngineStats::steps,
+    &EngineStats::requests_finished,
+    &EngineStats::preemptions,
+    &EngineStats::cached_tokens,
+    &EngineStats::computed_tokens,
+    &EngineStats::products_time,
+    &EngineStats::attention_time,
+    &EngineStats::head_time,
+    &EngineStats::sampling_time,
+    &EngineStats::rest_time,
+    &EngineStats::idle_time,
+    &EngineStats::restarts,
+    &EngineStats::workers_lost,
+    &EngineStats::requests_crashed,
+    &EngineStats::requests_hung,
+    &EngineStats::requests_out_of_memory
 };
 
 /// Turns requests into completions, as many at a time as it can. Owns its compute threads.

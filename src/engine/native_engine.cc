@@ -2,6 +2,7 @@
 #include "engine/native_engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
@@ -26,6 +27,7 @@ namespace {
 using kernels::Isa;
 using kernels::kPageTokens;
 using kernels::Precision;
+using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kLogitRows = 64;  // rows whose logits are held at once
 
@@ -65,6 +67,11 @@ struct Sequence {
   std::vector<std::int32_t> pages = {};
 
   std::int64_t known() const { return std::ssize(generation.tokens()); }
+  /// How many tokens it may yet generate.
+  std::int64_t expected() const {
+    const Request& request = generation.request();
+    return request.sampling.max_tokens - known() + std::ssize(request.prompt_tokens);
+  }
   /// Whole pages of the prompt, which others may begin with. One token at least is left to compute.
   std::int64_t prompt_pages() const {
     return (std::ssize(generation.request().prompt_tokens) - 1) / kPageTokens;
@@ -130,6 +137,8 @@ class Batch {
 
   /// Computes one step of what runs and waits.
   void Step() {
+    const auto start = Clock::now();
+    OrderWaiting();
     const StepPlan plan = Plan();
     Apply(plan);
     if (plan.work.empty()) {
@@ -140,21 +149,46 @@ class Batch {
     Compute(plan.work);
     ++stats_.steps;
     Retire();
+    CountTime(Clock::now() - start);
   }
 
   /// What ended since the last call.
   std::vector<Completion> TakeCompletions() { return std::exchange(completions_, {}); }
   const EngineStats& stats() const { return stats_; }
+  void CountIdle(std::chrono::nanoseconds time) { stats_.idle_time += time.count(); }
 
  private:
+  void CountTime(std::chrono::nanoseconds step) {
+    step_time_ += step;
+    const PassTimes& pass = parts_.workspace.times();
+    stats_.products_time = pass.products.count();
+    stats_.attention_time = pass.attention.count();
+    stats_.head_time = pass.head.count();
+    stats_.sampling_time = sampling_time_.count();
+    stats_.rest_time =
+        (step_time_ - pass.products - pass.attention - pass.head - sampling_time_).count();
+  }
+
+  SchedulerLimits Limits() const {
+    return {parts_.options.step_tokens, parts_.options.max_sequences, pool_.num_free()};
+  }
+
+  void OrderWaiting() {
+    std::vector<std::int64_t> expected;
+    for (const SequencePtr& sequence : waiting_) expected.push_back(sequence->expected());
+    std::deque<SequencePtr> ordered;
+    for (const std::size_t i : AdmissionOrder(Limits(), running_.size(), expected)) {
+      ordered.push_back(std::move(waiting_[i]));
+    }
+    waiting_ = std::move(ordered);
+  }
+
   StepPlan Plan() const {
     std::vector<SequenceState> running, waiting;
     for (const SequencePtr& sequence : running_) {
       running.push_back(StateOf(*sequence, sequence->pages));
     }
-    const SchedulerLimits limits{
-        parts_.options.step_tokens, parts_.options.max_sequences, pool_.num_free()
-    };
+    const SchedulerLimits limits = Limits();
     // No more than may be admitted: each takes a token of the budget at least.
     const std::int64_t most =
         std::min(limits.step_tokens, limits.max_sequences - std::ssize(running_));
@@ -204,6 +238,7 @@ class Batch {
       Begin(*running_.back());
       if (!std::exchange(running_.back()->was_admitted, true)) {
         stats_.prompt_tokens += std::ssize(running_.back()->generation.request().prompt_tokens);
+        stats_.cached_tokens += running_.back()->computed;
       }
     }
     for (const StepPlan::Work& work : plan.work) TakePages(*running_[work.sequence]);
@@ -252,6 +287,7 @@ class Batch {
           std::exchange(sequence.computed, sequence.computed + one.tokens);
       const bool is_last = sequence.computed == sequence.known();
       chunks.push_back({tokens, position, sequence.pages, is_last ? 1 : 0});
+      stats_.computed_tokens += one.tokens;
       if (is_last) sampled.push_back(&sequence);
     }
     parts_.model->Forward(chunks, parts_.cache, parts_.workspace, *parts_.team);
@@ -268,6 +304,7 @@ class Batch {
     for (std::int64_t first = 0; first < total; first += kLogitRows) {
       const std::int64_t count = std::min(kLogitRows, total - first);
       parts_.model->Logits(parts_.workspace, first, count, logits_.data(), *parts_.team);
+      const auto start = Clock::now();
       parts_.team->For(count, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
           const std::span<float> row(logits_.data() + i * stride, vocabulary);
@@ -276,6 +313,7 @@ class Batch {
           );
         }
       });
+      sampling_time_ += Clock::now() - start;
     }
     stats_.completion_tokens += total;
   }
@@ -303,6 +341,7 @@ class Batch {
   std::vector<float> logits_;
   std::vector<GenerationScratch> scratch_;  // one a row of logits
   std::vector<Completion> completions_;
+  std::chrono::nanoseconds step_time_{}, sampling_time_{};
   EngineStats stats_;
 };
 
@@ -374,6 +413,8 @@ class NativeEngine final : public Engine {
   bool TakeWork(const std::stop_token& stop) {
     std::vector<Request> submitted;
     std::vector<RequestId> cancelled;
+    const bool was_idle = batch_->IsIdle();
+    const auto start = Clock::now();
     {
       MutexLock lock(mutex_);
       work_.wait(lock, stop, [this]() MS_REQUIRES(mutex_) {
@@ -383,6 +424,7 @@ class NativeEngine final : public Engine {
       submitted.swap(submitted_);
       cancelled.swap(cancelled_);
     }
+    if (was_idle && batch_->stats().steps > 0) batch_->CountIdle(Clock::now() - start);
     for (Request& request : submitted) batch_->Add(std::move(request));
     for (const RequestId id : cancelled) batch_->Cancel(id);
     return true;
@@ -443,6 +485,15 @@ Precision PrecisionOf(Compute compute) {
   }
 }
 
+// As the first layer tells.
+bool HasQuantizedLayers(const Checkpoint& checkpoint) {
+  const auto is_quantized = [&](const char* name) {
+    const TensorView* tensor = checkpoint.Find(std::string("blk.0.") + name + ".weight");
+    return tensor != nullptr && IsQuantized(tensor->type);
+  };
+  return is_quantized("attn_q") || is_quantized("ffn_gate") || is_quantized("ffn_down");
+}
+
 Status CheckOptions(const NativeEngineOptions& options, const LanguageModel& model) {
   if (options.context < 0 || options.context > model.context) {
     return Status::Invalid("context is ", options.context, ", and the model's is ", model.context);
@@ -458,8 +509,9 @@ Status CheckOptions(const NativeEngineOptions& options, const LanguageModel& mod
 
 }  // namespace
 
-Compute ResolveCompute(Compute compute, std::string_view isa) {
+Compute ResolveCompute(Compute compute, std::string_view isa, const Checkpoint& checkpoint) {
   if (compute != Compute::kAuto) return compute;
+  if (HasQuantizedLayers(checkpoint)) return Compute::kInt8;
   const bool has_bf16 =
       isa == kAutoIsa ? kernels::HasBf16() : isa == kernels::IsaName(Isa::kAvx512Bf16);
   return has_bf16 ? Compute::kBF16 : Compute::kF32;
@@ -505,8 +557,8 @@ Result<std::unique_ptr<Engine>> MakeNativeEngine(
 ) {
   MS_RETURN_NOT_OK(CheckOptions(options, *model));
   MS_ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
-  const kernels::Kernels& table =
-      kernels::GetKernels(isa, PrecisionOf(ResolveCompute(options.compute, options.isa)));
+  const Compute compute = ResolveCompute(options.compute, options.isa, *model->checkpoint);
+  const kernels::Kernels& table = kernels::GetKernels(isa, PrecisionOf(compute));
   const std::int64_t context = options.context > 0 ? options.context : model->context;
   auto team =
       std::make_unique<kernels::Team>(options.threads > 0 ? options.threads : UsableCores());

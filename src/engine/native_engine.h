@@ -27,9 +27,9 @@ struct NativeEngineOptions {
   std::int64_t max_sequences = 256;  // running at once
 };
 
-/// The compute that kAuto means for the plan: with the instruction set avx512_bf16 bf16, with
-/// others f32; if the set is "auto", bf16 where the CPU has AVX512_BF16, else f32.
-Compute ResolveCompute(Compute compute, std::string_view isa);
+/// The compute that kAuto means for the plan: int8 if the weights are quantised; else bf16 with the
+/// instruction set avx512_bf16 (which "auto" is where the CPU has it), and f32 with others.
+Compute ResolveCompute(Compute compute, std::string_view isa, const Checkpoint& checkpoint);
 std::string_view ComputeName(Compute compute);   // "auto", "f32", "bf16", "int8"
 Compute ComputeFromName(std::string_view name);  // kAuto, if it is none
 /// The instruction set that the kernels use: "avx512_bf16", "avx512", "avx2", "reference"

@@ -127,7 +127,7 @@ TEST_F(NativeEngineTest, AnswersDependOnNeitherBatchNorChunksNorPreemptionNorThr
          {Variant{1, 256, 256, 1000},
           Variant{2, 7, 3, 1000},
           Variant{3, 64, 256, 30},
-          Variant{2, 5, 256, 17}}) {
+          Variant{2, 5, 9, 17}}) {
       options.threads = variant.threads;
       options.step_tokens = variant.step_tokens;
       options.max_sequences = variant.max_sequences;
@@ -248,7 +248,7 @@ TEST_F(NativeEngineTest, SaysWhatIsWrongWithItsOptions) {
   EXPECT_EQ(InstructionSet("avx2"), "reference");
   EXPECT_TRUE(MakeNativeEngine(tiny, Options()).ok());
   unsetenv("MILLSTREAM_ISA");
-  EXPECT_NE(ResolveCompute(Compute::kAuto, "auto"), Compute::kAuto);
+  EXPECT_NE(ResolveCompute(Compute::kAuto, "auto", *tiny->checkpoint), Compute::kAuto);
 }
 
 TEST_F(NativeEngineTest, ComputesWithTheInstructionSetThatItIsTold) {
@@ -257,9 +257,9 @@ TEST_F(NativeEngineTest, ComputesWithTheInstructionSetThatItIsTold) {
   EXPECT_TRUE(MakeNativeEngine(tiny, options).ok());
   EXPECT_EQ(InstructionSet("reference"), "reference");
   EXPECT_EQ(InstructionSet("auto"), kernels::IsaName(kernels::FastestIsa()));
-  EXPECT_EQ(ResolveCompute(Compute::kAuto, "avx512"), Compute::kF32);
-  EXPECT_EQ(ResolveCompute(Compute::kAuto, "avx512_bf16"), Compute::kBF16);
-  EXPECT_EQ(ResolveCompute(Compute::kBF16, "avx2"), Compute::kBF16);
+  EXPECT_EQ(ResolveCompute(Compute::kAuto, "avx512", *tiny->checkpoint), Compute::kF32);
+  EXPECT_EQ(ResolveCompute(Compute::kAuto, "avx512_bf16", *tiny->checkpoint), Compute::kBF16);
+  EXPECT_EQ(ResolveCompute(Compute::kBF16, "avx2", *tiny->checkpoint), Compute::kBF16);
   options.isa = "mmx";
   EXPECT_EQ(
       MakeNativeEngine(tiny, options).status().message(),
@@ -268,6 +268,15 @@ TEST_F(NativeEngineTest, ComputesWithTheInstructionSetThatItIsTold) {
   EXPECT_EQ(CommonInstructionSet("avx512_bf16", "avx2"), "avx2");
   EXPECT_EQ(CommonInstructionSet("avx512", "avx512_bf16"), "avx512");
   EXPECT_EQ(CommonInstructionSet("avx512", "reference"), "reference");
+}
+
+TEST(ResolveComputeTest, IsInt8ForQuantizedWeights) {
+  const auto path = LocateModel("smollm2-135m-instruct", DefaultModelSearch("/")).ValueOrDie();
+  const auto model = OpenLanguageModel(path, "").ValueOrDie();
+  for (const char* isa : {"reference", "avx2", "avx512_bf16"}) {
+    EXPECT_EQ(ResolveCompute(Compute::kAuto, isa, *model->checkpoint), Compute::kInt8);
+    EXPECT_EQ(ResolveCompute(Compute::kF32, isa, *model->checkpoint), Compute::kF32);
+  }
 }
 
 /// Mean negative log-likelihood per token over smollm2-nll.jsonl, by our model, and as expected.

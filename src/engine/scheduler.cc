@@ -2,6 +2,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/kernels.h"
 
@@ -86,6 +87,18 @@ class Planner {
 };
 
 }  // namespace
+
+std::vector<std::size_t> AdmissionOrder(
+    const SchedulerLimits& limits, std::size_t num_running, std::span<const std::int64_t> expected
+) {
+  std::vector<std::size_t> order(expected.size());
+  std::iota(order.begin(), order.end(), 0U);
+  if (static_cast<std::int64_t>(num_running + order.size()) > limits.max_sequences) return order;
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return expected[a] > expected[b];
+  });
+  return order;
+}
 
 std::int64_t PagesFor(std::int64_t tokens) {
   return (tokens + kernels::kPageTokens - 1) / kernels::kPageTokens;

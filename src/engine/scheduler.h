@@ -46,6 +46,13 @@ struct StepPlan {
   std::vector<Work> work;
 };
 
+/// The order to begin what waits in, by how many tokens each may yet generate: as they came, as
+/// long as more may come. Once all may run together the end is near, and what may take longest
+/// begins first, so that no step at the end has few sequences to compute.
+std::vector<std::size_t> AdmissionOrder(
+    const SchedulerLimits& limits, std::size_t num_running, std::span<const std::int64_t> expected
+);
+
 /// Pages that hold so many tokens.
 std::int64_t PagesFor(std::int64_t tokens);
 

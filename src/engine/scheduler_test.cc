@@ -181,5 +181,14 @@ TEST(SchedulerTest, EverySequenceEndsOnceAndNoPageIsLost) {
   }
 }
 
+TEST(AdmissionOrderTest, IsThatOfArrivalUntilAllMayRunAndThenTheLongestFirst) {
+  const SchedulerLimits limits{.step_tokens = 8, .max_sequences = 5, .free_pages = 9};
+  const std::vector<std::int64_t> expected = {3, 9, 9, 12};
+  using Order = std::vector<std::size_t>;
+  EXPECT_EQ(AdmissionOrder(limits, 2, expected), (Order{0, 1, 2, 3}));
+  EXPECT_EQ(AdmissionOrder(limits, 1, expected), (Order{3, 1, 2, 0}));
+  EXPECT_EQ(AdmissionOrder(limits, 0, {}), Order());
+}
+
 }  // namespace
 }  // namespace millstream

@@ -218,37 +218,13 @@ Room ReadRoom(WireReader& in) {
 }
 
 void WriteStats(const EngineStats& stats, WireWriter& out) {
-  for (const std::int64_t count :
-       {stats.prompt_tokens,
-        stats.completion_tokens,
-        stats.steps,
-        stats.requests_finished,
-        stats.preemptions,
-        stats.restarts,
-        stats.workers_lost,
-        stats.requests_crashed,
-        stats.requests_hung,
-        stats.requests_out_of_memory}) {
-    out.I64(count);
-  }
+  for (const auto count : kEngineCounts) out.I64(stats.*count);
   out.F64(stats.cost);
 }
 
 EngineStats ReadStats(WireReader& in) {
   EngineStats stats;
-  for (std::int64_t* count :
-       {&stats.prompt_tokens,
-        &stats.completion_tokens,
-        &stats.steps,
-        &stats.requests_finished,
-        &stats.preemptions,
-        &stats.restarts,
-        &stats.workers_lost,
-        &stats.requests_crashed,
-        &stats.requests_hung,
-        &stats.requests_out_of_memory}) {
-    *count = in.I64();
-  }
+  for (const auto count : kEngineCounts) stats.*count = in.I64();
   stats.cost = in.F64();
   return stats;
 }

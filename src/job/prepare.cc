@@ -69,7 +69,8 @@ Result<BoundModel> BindNative(
     );
   }
   MS_ASSIGN_OR_RETURN(bound.grammars, GrammarCompiler::Make(model->tokenizer, model->stop_tokens));
-  planned.compute = ComputeName(ResolveCompute(ComputeFromName(spec.compute), job.isa));
+  planned.compute =
+      ComputeName(ResolveCompute(ComputeFromName(spec.compute), job.isa, *model->checkpoint));
   planned.hash = model->checkpoint->hash;
   // What another machine answered counts as well, if the job does not mind.
   bound.identity =

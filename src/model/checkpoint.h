@@ -20,6 +20,8 @@ namespace millstream {
 
 enum class TensorType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
 std::string_view TensorTypeName(TensorType type);
+/// Whether values share scales.
+bool IsQuantized(TensorType type);
 
 /// A weight as it lies in the mapped file. `shape` is row-major: {rows, columns} for a matrix whose
 /// rows are output features, {n} for a vector. Valid as long as its Checkpoint.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/check.h"
 #include "base/checked.h"
@@ -22,6 +23,18 @@ constexpr std::int64_t kRowsAtOnce = 48;
 std::size_t Size(std::int64_t count) {
   return static_cast<std::size_t>(count);
 }
+
+/// Adds the time since it was made, or since the last call.
+class Stopwatch {
+ public:
+  void Lap(std::chrono::nanoseconds& to) {
+    const auto now = std::chrono::steady_clock::now();
+    to += now - std::exchange(last_, now);
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
 
 std::int64_t RowParts(std::int64_t rows) {
   return (rows + kRowsAtOnce - 1) / kRowsAtOnce;
@@ -367,21 +380,33 @@ void LlamaModel::Attend(std::int64_t layer, Workspace& w, KvCache& cache, kernel
 void LlamaModel::Forward(
     std::span<const Chunk> chunks, KvCache& cache, Workspace& w, kernels::Team& team
 ) const {
+  Stopwatch watch;
+  PassTimes& times = w.times_;
   Plan(chunks, w, team);
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
   Embed(w, team);
   for (std::int64_t i = 0; i < config().layers; ++i) {
     const Layer& layer = layers_[Size(i)];
     Norm(w, layer.attention_norm, team);
+    watch.Lap(times.rest);
     Multiply(layer.qkv, w.normed_, rows, w.qkv_, false, team);
+    watch.Lap(times.products);
     RotateAndStore(i, w, cache, team);
+    watch.Lap(times.rest);
     Attend(i, w, cache, team);
+    watch.Lap(times.attention);
     Round(w.attended_, config().heads * config().head_dim, w, team);
+    watch.Lap(times.rest);
     Multiply(layer.output, w.rounded_, rows, w.hidden_, true, team);
+    watch.Lap(times.products);
     Norm(w, layer.feed_forward_norm, team);
+    watch.Lap(times.rest);
     GateUp(layer.gate_up, w, team);
+    watch.Lap(times.products);
     Round(w.feed_forward_, config().feed_forward, w, team);
+    watch.Lap(times.rest);
     Multiply(layer.down, w.rounded_, rows, w.hidden_, true, team);
+    watch.Lap(times.products);
   }
   const std::int64_t hidden = config().hidden;
   const std::int64_t stride = PaddedLength(hidden);
@@ -390,13 +415,16 @@ void LlamaModel::Forward(
     const float* row = w.hidden_ + w.final_rows_[i] * stride;
     kernels_.rms_norm(row, final_norm_, hidden, config().norm_epsilon, normed);
   }
+  watch.Lap(times.rest);
 }
 
 void LlamaModel::Logits(
-    const Workspace& w, std::int64_t first, std::int64_t count, float* logits, kernels::Team& team
+    Workspace& w, std::int64_t first, std::int64_t count, float* logits, kernels::Team& team
 ) const {
+  Stopwatch watch;
   const std::byte* rows = w.final_ + first * kernels_.row_bytes(head_.columns);
   Multiply(head_, rows, count, logits, false, team);
+  watch.Lap(w.times_.head);
 }
 
 }  // namespace millstream

@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -60,10 +61,17 @@ void ReadTensorRow(const TensorView& tensor, std::int64_t row, float* values);
 
 class LlamaModel;
 
+/// Where the time of passes went.
+struct PassTimes {
+  std::chrono::nanoseconds products{}, attention{}, head{}, rest{};
+};
+
 /// Buffers of a forward pass, for up to `max_rows` tokens at once.
 class Workspace {
  public:
   static Result<Workspace> Make(const LlamaModel& model, std::int64_t max_rows);
+  /// Of all passes so far.
+  const PassTimes& times() const { return times_; }
 
  private:
   friend class LlamaModel;
@@ -95,6 +103,7 @@ class Workspace {
   std::vector<Seen> seen_;  // as tiles_ have them
   std::vector<Tile> tiles_;
   std::vector<std::int64_t> final_rows_;
+  PassTimes times_;
 };
 
 class LlamaModel {
@@ -120,7 +129,7 @@ class LlamaModel {
   /// Logits of wanted rows [first, first + count) of the last Forward(), in the order of its
   /// chunks, to [count][logit_stride()].
   void Logits(
-      const Workspace& workspace,
+      Workspace& workspace,
       std::int64_t first,
       std::int64_t count,
       float* logits,

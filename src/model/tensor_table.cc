@@ -126,6 +126,10 @@ Status CheckRange(const char* name, std::int64_t value, std::int64_t max) {
 
 }  // namespace
 
+bool IsQuantized(TensorType type) {
+  return type != TensorType::kF32 && type != TensorType::kF16 && type != TensorType::kBF16;
+}
+
 std::string_view TensorTypeName(TensorType type) {
   switch (type) {
     case TensorType::kF32:

@@ -197,9 +197,9 @@ constexpr SpecKey kModelKeys[] = {
     {.name = "compute",
      .shape = {.scalar = kWord, .words = kComputes},
      .default_value = "auto",
-     .doc = "Arithmetic: `auto` is the fastest that keeps the weights' precision. `int8` takes "
-            "quantised "
-            "weights as they are, rounds what they are multiplied by to 8 bits, and is faster.",
+     .doc = "Arithmetic. `int8` takes quantised weights as they are and rounds what they are "
+            "multiplied by to 8 bits; `auto` is that for quantised weights, and for others `bf16` "
+            "where the machine multiplies it, else `f32`.",
      .example = "f32"},
     {.name = "isolate",
      .shape = kBoolValue,
