@@ -41,6 +41,8 @@ Arguments Parse(int argc, char** argv) {
     if (flag == "--compute") arguments.engine.compute = ComputeFromName(value);
     if (flag == "--tokens") arguments.tokens = std::atoll(value.c_str());
     if (flag == "--rows") arguments.num_rows = std::atoll(value.c_str());
+    if (flag == "--sequences") arguments.engine.max_sequences = std::atoll(value.c_str());
+    if (flag == "--step-tokens") arguments.engine.step_tokens = std::atoll(value.c_str());
     if (flag == "--threads") arguments.engine.threads = std::atoi(value.c_str());
   }
   return arguments;

@@ -58,12 +58,24 @@ struct PageF32 : FloatPairs<S> {
     const float* at = reinterpret_cast<const float*>(keys) + 2 * d * kPageTokens + v * S::kWidth;
     return {S::Load(at), S::Load(at + kPageTokens)};
   }
+  [[gnu::always_inline]] static void FetchKeys(const std::byte* keys, std::int64_t d, int v) {
+    const float* at = reinterpret_cast<const float*>(keys) + 2 * d * kPageTokens + v * S::kWidth;
+    __builtin_prefetch(at, 0, 2);
+    __builtin_prefetch(at + kPageTokens, 0, 2);
+  }
   /// Dimensions [d, d + kWidth) of tokens 2t and 2t + 1.
   [[gnu::always_inline]] static Words LoadValues(
       const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
   ) {
     const float* at = reinterpret_cast<const float*>(values) + 2 * t * padded + d;
     return {S::Load(at), S::Load(at + padded)};
+  }
+  [[gnu::always_inline]] static void FetchValues(
+      const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
+  ) {
+    const float* at = reinterpret_cast<const float*>(values) + 2 * t * padded + d;
+    __builtin_prefetch(at, 0, 2);
+    __builtin_prefetch(at + padded, 0, 2);
   }
   static void Store(
       const float* key,
@@ -96,6 +108,14 @@ struct PageHalves {
       const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
   ) {
     return S::LoadWords(reinterpret_cast<const std::uint32_t*>(values) + t * padded + d);
+  }
+  [[gnu::always_inline]] static void FetchKeys(const std::byte* keys, std::int64_t d, int v) {
+    __builtin_prefetch(keys + (d * kPageTokens + v * S::kWidth) * 4, 0, 2);
+  }
+  [[gnu::always_inline]] static void FetchValues(
+      const std::byte* values, std::int64_t t, std::int64_t d, std::int64_t padded
+  ) {
+    __builtin_prefetch(values + (t * padded + d) * 4, 0, 2);
   }
   static void Store(
       const float* key,
@@ -182,7 +202,7 @@ struct AttentionTile {
   AttentionRow<Page>* rows;
   std::int64_t head_dim, padded;
   const std::byte* pages[kBlockPages];  // those after the last are the last
-  const std::byte* next[kBlockPages];   // to fetch meanwhile; null: none
+  const std::byte* next[kBlockPages];   // to fetch place by place meanwhile; null: none
   float scores[kRows][kAttentionBlock];
   Pair weights[kRows][kAttentionBlock / 2];
   float corrections[kRows];
@@ -202,16 +222,10 @@ struct AttentionTile {
     for (std::int64_t d = 0; d < head_dim / 2; ++d) {
 #pragma GCC unroll 8
       for (int p = 0; p < kPages; ++p) {
-        if constexpr (kFetch) {
-          // 2 * 16 * padded values in head_dim / 2 turns.
-#pragma GCC unroll 4
-          for (std::int64_t line = 0; line < Page::kBytes; ++line) {
-            __builtin_prefetch(next[slot + p] + (d * Page::kBytes + line) * 64, 0, 2);
-          }
-        }
 #pragma GCC unroll 2
         for (int v = 0; v < kPageVectors; ++v) {
           const Words words = Page::LoadKeys(keys[p], d, v);
+          if constexpr (kFetch) Page::FetchKeys(next[slot + p], d, v);
 #pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) Page::Add(dots[p][r][v], rows[r].query[d], words);
         }
@@ -252,7 +266,7 @@ struct AttentionTile {
   }
 
   /// Adds the weighted values of `tokens` tokens, kVectors vectors of dimensions from d.
-  template <int kVectors>
+  template <int kVectors, bool kFetch>
   [[gnu::noinline]] void AddValues(std::int64_t tokens, std::int64_t d) {
     F sum[kRows][kVectors];
 #pragma GCC unroll 8
@@ -266,12 +280,15 @@ struct AttentionTile {
     const std::int64_t keys_bytes = padded * kPageTokens * Page::kBytes;
     const std::int64_t pairs = tokens / 2;
     for (std::int64_t first = 0; first < pairs; first += kPageTokens / 2) {
-      const std::byte* values = pages[first / (kPageTokens / 2)] + keys_bytes;
+      const std::int64_t page = first / (kPageTokens / 2);
+      const std::byte* values = pages[page] + keys_bytes;
+      const std::byte* next_values = kFetch ? next[page] + keys_bytes : nullptr;
       const std::int64_t count = Smaller(pairs - first, kPageTokens / 2);
       for (std::int64_t t = 0; t < count; ++t) {
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
           const Words words = Page::LoadValues(values, t, d + v * S::kWidth, padded);
+          if constexpr (kFetch) Page::FetchValues(next_values, t, d + v * S::kWidth, padded);
 #pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) Page::Add(sum[r][v], weights[r][first + t], words);
         }
@@ -309,9 +326,18 @@ struct AttentionTile {
       }
     }
     for (int r = 0; r < kRows; ++r) Soften(r, block, num_pages * kPageTokens);
+    if (next[0] != nullptr) {
+      AddAllValues<true>(tokens);
+    } else {
+      AddAllValues<false>(tokens);
+    }
+  }
+
+  template <bool kFetch>
+  void AddAllValues(std::int64_t tokens) {
     std::int64_t d = 0;
-    for (; d + 4 * S::kWidth <= padded; d += 4 * S::kWidth) AddValues<4>(tokens, d);
-    for (; d < padded; d += 32) AddValues<32 / S::kWidth>(tokens, d);
+    for (; d + 4 * S::kWidth <= padded; d += 4 * S::kWidth) AddValues<4, kFetch>(tokens, d);
+    for (; d < padded; d += 32) AddValues<32 / S::kWidth, kFetch>(tokens, d);
   }
 };
 

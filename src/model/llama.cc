@@ -16,9 +16,12 @@ using kernels::kPanelRows;
 using kernels::PaddedLength;
 
 constexpr std::int64_t kAttentionRows = 96;  // query heads of tokens, of one piece of attention
-// Rows of one piece of a product: their activations stay in the second cache while the weights pass
-// by.
+// About how many rows one piece of a product has: their activations stay in the second cache while
+// the weights pass by. A multiple of kRowStep, of which kernels make whole tiles, and less than
+// kMostRows.
 constexpr std::int64_t kRowsAtOnce = 48;
+constexpr std::int64_t kRowStep = 12;
+constexpr std::int64_t kMostRows = kRowsAtOnce + kRowsAtOnce / 2;
 
 std::size_t Size(std::int64_t count) {
   return static_cast<std::size_t>(count);
@@ -37,7 +40,12 @@ class Stopwatch {
 };
 
 std::int64_t RowParts(std::int64_t rows) {
-  return (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  return std::max<std::int64_t>(1, (rows + kRowsAtOnce / 2) / kRowsAtOnce);
+}
+
+/// Of each part but the last.
+std::int64_t RowsOfPart(std::int64_t rows, std::int64_t parts) {
+  return (rows + parts * kRowStep - 1) / (parts * kRowStep) * kRowStep;
 }
 
 std::int64_t QkvLength(const ModelConfig& config) {
@@ -240,7 +248,7 @@ void LlamaModel::Multiply(
 ) const {
   const std::int64_t panels = matrix.num_panels;
   const std::int64_t parts = RowParts(rows);
-  const std::int64_t part_rows = (rows + parts - 1) / parts;
+  const std::int64_t part_rows = RowsOfPart(rows, parts);
   // Few rows make a panel a short piece of work: take several.
   const std::int64_t grain = rows >= 16 ? 1 : team.Grain(panels, 6);
   team.For(panels * parts, grain, [&](std::int64_t begin, std::int64_t end) {
@@ -270,10 +278,10 @@ void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team)
   const std::int64_t pairs = matrix.num_panels / 2;
   const std::int64_t stride = pairs * kPanelRows;
   const std::int64_t parts = RowParts(rows);
-  const std::int64_t part_rows = (rows + parts - 1) / parts;
+  const std::int64_t part_rows = RowsOfPart(rows, parts);
   const std::int64_t grain = rows >= 16 ? 1 : team.Grain(pairs, 6);
   team.For(pairs * parts, grain, [&](std::int64_t begin, std::int64_t end) {
-    alignas(64) float outputs[2][kRowsAtOnce * kPanelRows];
+    alignas(64) float outputs[2][kMostRows * kPanelRows];
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t pair = i % pairs;
       const std::int64_t first = i / pairs * part_rows;
