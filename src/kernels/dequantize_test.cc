@@ -4,7 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <fstream>
 #include <limits>
+#include <map>
+#include <set>
+#include <string>
 #include <vector>
 
 namespace millstream::kernels {
@@ -61,6 +66,47 @@ TEST(DequantizeTest, BlocksFollowTheirFormats) {
   EXPECT_EQ(Values(WeightType::kF16, {0x00, 0x3c, 0x00, 0xbc}, 2), (std::vector<float>{1, -1}));
   EXPECT_EQ(Values(WeightType::kBf16, {0x80, 0x3f}, 1), (std::vector<float>{1}));
   EXPECT_EQ(Values(WeightType::kF32, {0, 0, 0x80, 0x3f}, 1), (std::vector<float>{1}));
+}
+
+std::string FromHex(const std::string& text) {
+  std::string bytes;
+  for (std::size_t i = 0; i < text.size(); i += 2) {
+    bytes.push_back(static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+TEST(DequantizeTest, BlocksHaveTheValuesThatTheGgufPackageReads) {
+  const std::map<std::string, WeightType> types = {
+      {"Q8_0", WeightType::kQ8_0},
+      {"Q4_0", WeightType::kQ4_0},
+      {"Q4_1", WeightType::kQ4_1},
+      {"Q5_0", WeightType::kQ5_0},
+      {"Q5_1", WeightType::kQ5_1},
+      {"Q4_K", WeightType::kQ4_K},
+      {"Q5_K", WeightType::kQ5_K},
+      {"Q6_K", WeightType::kQ6_K}
+  };
+  std::ifstream file(MS_TEST_DATA "/weight-blocks.tsv");
+  std::set<WeightType> seen;
+  for (std::string name, block, expected; file >> name >> block >> expected;) {
+    const WeightType type = types.at(name);
+    seen.insert(type);
+    const std::string bytes = FromHex(block);
+    ASSERT_EQ(static_cast<std::int64_t>(bytes.size()), BlockBytes(type)) << name;
+    std::vector<float> values(static_cast<std::size_t>(BlockValues(type)));
+    std::vector<float> package(values.size());
+    ASSERT_EQ(expected.size(), values.size() * 8) << name;
+    std::memcpy(package.data(), FromHex(expected).data(), package.size() * sizeof(float));
+    Dequantize(
+        type,
+        reinterpret_cast<const std::byte*>(bytes.data()),
+        static_cast<std::int64_t>(values.size()),
+        values.data()
+    );
+    EXPECT_EQ(values, package) << name;
+  }
+  EXPECT_EQ(seen.size(), types.size());
 }
 
 }  // namespace

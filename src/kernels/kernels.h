@@ -34,6 +34,9 @@ constexpr std::int64_t PaddedLength(std::int64_t length) {
   return (length + 31) / 32 * 32;
 }
 
+/// How a panel of kInt8 holds weights (quantized.h): those before a kind fit into it too.
+enum class PanelKind { kNibbles, kBytes, kBytes16 };
+
 /// Up to 32 rows of a matrix, as a file holds them.
 struct PanelSource {
   struct Row {
@@ -43,7 +46,7 @@ struct PanelSource {
   Row rows[kPanelRows];
   std::int64_t num_rows;  // the others are zeros
   std::int64_t columns;   // of each
-  bool nibbles;           // of kInt8: all of the matrix is of types with no more than 4 bits
+  PanelKind kind;         // the widest of what the matrix's rows need
   float* scratch;         // [32][columns]
 };
 
@@ -55,7 +58,7 @@ struct PanelProduct {
   const void* panel;
   const void* next_panel;  // to fetch meanwhile; any address will do
   std::int64_t columns;    // padded
-  bool nibbles;            // as it was packed
+  PanelKind kind;          // as it was packed
   const float* bias;       // [32], or null
   float* output;           // [rows][output_stride]
   std::int64_t output_stride;
@@ -94,7 +97,7 @@ struct Kernels {
   /// Bytes of a row of activations.
   std::int64_t (*row_bytes)(std::int64_t columns);
   /// Bytes of a packed panel of `columns` (unpadded).
-  std::int64_t (*panel_bytes)(std::int64_t columns, bool nibbles);
+  std::int64_t (*panel_bytes)(std::int64_t columns, PanelKind kind);
   void (*pack)(const PanelSource& source, void* panel);
   void (*multiply)(const PanelProduct& product);
 

@@ -102,9 +102,9 @@ class Product {
         shape_(shape),
         weights(RandomFloats(shape.outputs * shape.columns, 1)),
         bias(RandomFloats(kPanelRows, 3)),
-        panel_(Size(kernels.panel_bytes(shape.columns, false))) {
+        panel_(Size(kernels.panel_bytes(shape.columns, PanelKind::kBytes))) {
     Floats scratch(Size(kPanelRows * shape.columns));
-    PanelSource source{{}, shape.outputs, shape.columns, false, scratch.data()};
+    PanelSource source{{}, shape.outputs, shape.columns, PanelKind::kBytes, scratch.data()};
     for (std::int64_t n = 0; n < shape.outputs; ++n) {
       source.rows[n] = {
           WeightType::kF32, reinterpret_cast<const std::byte*>(weights.data() + n * shape.columns)
@@ -121,7 +121,7 @@ class Product {
          .panel = panel_.data(),
          .next_panel = panel_.data(),
          .columns = PaddedLength(shape_.columns),
-         .nibbles = false,
+         .kind = PanelKind::kBytes,
          .bias = shape_.bias ? bias.data() : nullptr,
          .output = output.data(),
          .output_stride = kPanelRows,

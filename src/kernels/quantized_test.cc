@@ -29,8 +29,13 @@ Floats RandomFloats(std::int64_t count, std::uint32_t seed) {
   return floats;
 }
 
-/// Rows of a type, of random bits with scales of sense.
-Bytes RandomWeights(WeightType type, std::int64_t rows, std::int64_t columns) {
+bool IsSuper(WeightType type) {
+  return BlockValues(type) == 256;
+}
+
+/// Rows of a type, of random bits with scales of sense. `exact`: those of super-blocks are powers
+/// of two, so that no rounding changes their products.
+Bytes RandomWeights(WeightType type, std::int64_t rows, std::int64_t columns, bool exact = true) {
   if (type == WeightType::kF32) {
     const Floats values = RandomFloats(rows * columns, 1);
     Bytes bytes(values.size() * 4);
@@ -40,11 +45,25 @@ Bytes RandomWeights(WeightType type, std::int64_t rows, std::int64_t columns) {
   std::mt19937 random(1);
   Bytes bytes(Size(rows * columns / BlockValues(type) * BlockBytes(type)));
   for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
-  for (std::size_t at = 0; at < bytes.size(); at += Size(BlockBytes(type))) {
-    const std::uint16_t scale = F32ToF16(0.01F + static_cast<float>(random() % 100) / 1000);
-    const std::uint16_t minimum = F32ToF16(-static_cast<float>(random() % 100) / 100);
-    std::memcpy(bytes.data() + at, &scale, 2);
-    if (type == WeightType::kQ4_1) std::memcpy(bytes.data() + at + 2, &minimum, 2);
+  const auto draw = [&](float least) { return least + static_cast<float>(random() % 100) / 1000; };
+  for (std::byte* at = bytes.data(); at < bytes.data() + bytes.size(); at += BlockBytes(type)) {
+    float scale = draw(0.01F), minimum = -10 * draw(0);
+    if (IsSuper(type)) scale /= 64, minimum = draw(0.1F) / 16;
+    if (IsSuper(type) && exact) {
+      scale = std::ldexp(1.0F, -static_cast<int>(random() % 4) - 6);
+      minimum = std::ldexp(1.0F, -static_cast<int>(random() % 4) - 6);
+    }
+    const std::uint16_t halves[] = {F32ToF16(scale), F32ToF16(minimum)};
+    switch (type) {
+      case WeightType::kQ4_1:
+      case WeightType::kQ5_1:
+      case WeightType::kQ4_K:
+      case WeightType::kQ5_K:
+        std::memcpy(at, halves, 4);
+        break;
+      default:
+        std::memcpy(at + (type == WeightType::kQ6_K ? 208 : 0), halves, 2);
+    }
   }
   return bytes;
 }
@@ -74,16 +93,29 @@ class QuantizedTest : public testing::TestWithParam<std::tuple<Isa, WeightType>>
     if (!IsSupported(std::get<0>(GetParam()))) GTEST_SKIP() << "not on this machine";
   }
 
-  Bytes Pack(const Bytes& weights, std::int64_t rows, std::int64_t columns, bool nibbles) const {
-    Bytes panel(Size(kernels_.panel_bytes(columns, nibbles)));
-    PanelSource source{{}, rows, columns, nibbles, nullptr};
+  std::vector<PanelKind> Kinds() const {
+    std::vector<PanelKind> kinds;
+    for (const PanelKind kind : {PanelKind::kNibbles, PanelKind::kBytes, PanelKind::kBytes16}) {
+      if (kind >= PanelKindOf(type_)) kinds.push_back(kind);
+    }
+    return kinds;
+  }
+  Bytes Pack(const Bytes& weights, std::int64_t rows, std::int64_t columns, PanelKind kind) const {
+    Bytes panel(Size(kernels_.panel_bytes(columns, kind)));
+    PanelSource source{{}, rows, columns, kind, nullptr};
     for (std::int64_t n = 0; n < rows; ++n) {
-      source.rows[n] = {
-          type_, weights.data() + n * Size(columns / BlockValues(type_) * BlockBytes(type_))
-      };
+      source.rows[n] = {type_, RowAt(weights, n, columns)};
     }
     kernels_.pack(source, panel.data());
     return panel;
+  }
+  const std::byte* RowAt(const Bytes& weights, std::int64_t row, std::int64_t columns) const {
+    return weights.data() + row * (columns / BlockValues(type_) * BlockBytes(type_));
+  }
+  Floats Row(const Bytes& weights, std::int64_t row, std::int64_t columns) const {
+    Floats values(Size(columns));
+    Dequantize(type_, RowAt(weights, row, columns), columns, values.data());
+    return values;
   }
   Bytes Round(const Floats& values, std::int64_t rows, std::int64_t columns) const {
     Bytes activations(Size(rows * kernels_.row_bytes(columns)));
@@ -99,7 +131,7 @@ class QuantizedTest : public testing::TestWithParam<std::tuple<Isa, WeightType>>
       std::int64_t rows,
       std::int64_t columns,
       const Bytes& panel,
-      bool nibbles
+      PanelKind kind
   ) const {
     const Floats bias(Size(kPanelRows), 0.25F);
     Floats output(Size(rows * kPanelRows), 0.5F);
@@ -109,7 +141,7 @@ class QuantizedTest : public testing::TestWithParam<std::tuple<Isa, WeightType>>
          .panel = panel.data(),
          .next_panel = panel.data(),
          .columns = PaddedLength(columns),
-         .nibbles = nibbles,
+         .kind = kind,
          .bias = bias.data(),
          .output = output.data(),
          .output_stride = kPanelRows,
@@ -126,7 +158,9 @@ class QuantizedTest : public testing::TestWithParam<std::tuple<Isa, WeightType>>
 };
 
 std::string Name(const testing::TestParamInfo<std::tuple<Isa, WeightType>>& info) {
-  static constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"};
+  static constexpr const char* kNames[] = {
+      "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"
+  };
   const auto& [isa, type] = info.param;
   return std::string(IsaName(isa)) + "_" + kNames[static_cast<int>(type)];
 }
@@ -136,7 +170,17 @@ INSTANTIATE_TEST_SUITE_P(
     QuantizedTest,
     testing::Combine(
         testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16),
-        testing::Values(WeightType::kF32, WeightType::kQ8_0, WeightType::kQ4_0, WeightType::kQ4_1)
+        testing::Values(
+            WeightType::kF32,
+            WeightType::kQ8_0,
+            WeightType::kQ4_0,
+            WeightType::kQ4_1,
+            WeightType::kQ5_0,
+            WeightType::kQ5_1,
+            WeightType::kQ4_K,
+            WeightType::kQ5_K,
+            WeightType::kQ6_K
+        )
     ),
     Name
 );
@@ -144,23 +188,17 @@ INSTANTIATE_TEST_SUITE_P(
 // Against the weights as their file has them; those without blocks are rounded to 1/127 of the
 // largest of 32.
 TEST_P(QuantizedTest, ProductsAgreeWithSumsInDoublePrecision) {
-  for (const std::int64_t columns : {32, 96, 128, 160, 576}) {
+  constexpr std::int64_t kRows = 13;
+  for (std::int64_t columns : {32, 96, 128, 160, 576}) {
+    if (IsSuper(type_)) columns = (columns + 255) / 256 * 256;
     for (const std::int64_t outputs : {32, 7}) {
-      for (const bool nibbles : {false, true}) {
-        if (nibbles && !HasNibbles(type_)) continue;
-        constexpr std::int64_t kRows = 13;
-        const Bytes weights = RandomWeights(type_, outputs, columns);
-        const Bytes panel = Pack(weights, outputs, columns, nibbles);
-        const Bytes activations = Round(RandomFloats(kRows * columns, 2), kRows, columns);
-        const Floats output = Multiply(activations.data(), kRows, columns, panel, nibbles);
-        Floats row(Size(columns));
+      const Bytes weights = RandomWeights(type_, outputs, columns);
+      const Bytes activations = Round(RandomFloats(kRows * columns, 2), kRows, columns);
+      for (const PanelKind kind : Kinds()) {
+        const Bytes panel = Pack(weights, outputs, columns, kind);
+        const Floats output = Multiply(activations.data(), kRows, columns, panel, kind);
         for (std::int64_t n = 0; n < outputs; ++n) {
-          Dequantize(
-              type_,
-              weights.data() + n * (columns / BlockValues(type_) * BlockBytes(type_)),
-              columns,
-              row.data()
-          );
+          const Floats row = Row(weights, n, columns);
           for (std::int64_t r = 0; r < kRows; ++r) {
             const auto values =
                 Decode(activations.data() + r * kernels_.row_bytes(columns), columns);
@@ -178,22 +216,48 @@ TEST_P(QuantizedTest, ProductsAgreeWithSumsInDoublePrecision) {
   }
 }
 
-TEST_P(QuantizedTest, ARowsProductDependsOnNoOtherRowAndNotOnHowWeightsArePacked) {
-  constexpr std::int64_t kRows = 25, kColumns = 160;
-  const Bytes weights = RandomWeights(type_, kPanelRows, kColumns);
-  const Bytes activations = Round(RandomFloats(kRows * kColumns, 2), kRows, kColumns);
-  const Bytes panel = Pack(weights, kPanelRows, kColumns, false);
-  const Floats together = Multiply(activations.data(), kRows, kColumns, panel, false);
-  if (HasNibbles(type_)) {
-    const Bytes halves = Pack(weights, kPanelRows, kColumns, true);
-    EXPECT_EQ(Multiply(activations.data(), kRows, kColumns, halves, true), together);
+TEST_P(QuantizedTest, WeightsOfSuperBlocksAreWithinTheRoundingOfTheirScales) {
+  if (!IsSuper(type_)) return;
+  constexpr std::int64_t kColumns = 256;
+  const Bytes weights = RandomWeights(type_, kPanelRows, kColumns, false);
+  Floats ones(Size(kColumns * kColumns));  // each row picks out a column
+  for (std::int64_t k = 0; k < kColumns; ++k) ones[Size(k * kColumns + k)] = 1;
+  const Bytes activations = Round(ones, kColumns, kColumns);
+  for (const PanelKind kind : Kinds()) {
+    const Bytes panel = Pack(weights, kPanelRows, kColumns, kind);
+    const Floats output = Multiply(activations.data(), kColumns, kColumns, panel, kind);
+    for (std::int64_t n = 0; n < kPanelRows; ++n) {
+      const Floats row = Row(weights, n, kColumns);
+      for (std::int64_t k = 0; k < kColumns; ++k) {
+        const WeightBlock block = ReadBlock(type_, RowAt(weights, n, kColumns), k / 32 * 32);
+        const float minimum = block.minima[k % 32 / 16];
+        const float size = std::abs(row[Size(k)] - minimum) + std::abs(minimum);
+        ASSERT_NEAR(output[Size(k * kPanelRows + n)], 0.75F + row[Size(k)], 0x1p-11F * size + 1e-6F)
+            << n << " " << k;
+      }
+    }
   }
-  for (std::int64_t rows = 1; rows <= 13; ++rows) {
-    for (std::int64_t first = 0; first + rows <= kRows; first += rows) {
-      const std::byte* from = activations.data() + first * kernels_.row_bytes(kColumns);
-      const Floats apart = Multiply(from, rows, kColumns, panel, false);
-      const auto expected = together.begin() + first * kPanelRows;
-      ASSERT_TRUE(std::equal(apart.begin(), apart.end(), expected)) << rows << " from " << first;
+}
+
+TEST_P(QuantizedTest, ARowsProductDependsOnNoOtherRowAndNotOnHowNibblesArePacked) {
+  constexpr std::int64_t kRows = 25;
+  const std::int64_t columns = IsSuper(type_) ? 256 : 160;
+  const Bytes weights = RandomWeights(type_, kPanelRows, columns);
+  const Bytes activations = Round(RandomFloats(kRows * columns, 2), kRows, columns);
+  for (const PanelKind kind : Kinds()) {
+    const Bytes panel = Pack(weights, kPanelRows, columns, kind);
+    const Floats together = Multiply(activations.data(), kRows, columns, panel, kind);
+    if (kind == PanelKind::kNibbles) {
+      const Bytes bytes = Pack(weights, kPanelRows, columns, PanelKind::kBytes);
+      EXPECT_EQ(Multiply(activations.data(), kRows, columns, bytes, PanelKind::kBytes), together);
+    }
+    for (std::int64_t rows = 1; rows <= 13; ++rows) {
+      for (std::int64_t first = 0; first + rows <= kRows; first += rows) {
+        const std::byte* from = activations.data() + first * kernels_.row_bytes(columns);
+        const Floats apart = Multiply(from, rows, columns, panel, kind);
+        const auto expected = together.begin() + first * kPanelRows;
+        ASSERT_TRUE(std::equal(apart.begin(), apart.end(), expected)) << rows << " from " << first;
+      }
     }
   }
 }
@@ -214,29 +278,33 @@ TEST_P(QuantizedTest, ActivationsAreWithinHalfAStepOfTheLargestOf128) {
       }
       ASSERT_NEAR(decoded[Size(k)], value, largest / 127 * 0.5001 + 1e-9) << k;
     }
-    for (std::int64_t block = 0; block < padded; block += kBlockColumns) {
-      float sum = 0;
-      std::memcpy(&sum, row.data() + SumsOffset(padded) + block / kBlockColumns * 4, sizeof sum);
-      int expected = 0;
-      for (std::int64_t k = block; k < block + kBlockColumns; ++k) {
-        expected += static_cast<std::int8_t>(row[Size(k)]);
+    for (const std::int64_t width : {32, 16}) {
+      for (std::int64_t block = 0; block < padded; block += width) {
+        float sum = 0;
+        std::memcpy(&sum, row.data() + SumsOffset(padded, width) + block / width * 4, sizeof sum);
+        int expected = 0;
+        for (std::int64_t k = block; k < block + width; ++k) {
+          expected += static_cast<std::int8_t>(row[Size(k)]);
+        }
+        ASSERT_EQ(sum, static_cast<float>(expected));
       }
-      ASSERT_EQ(sum, static_cast<float>(expected));
     }
   }
 }
 
 TEST_P(QuantizedTest, WhatIsNoNumberStaysNone) {
-  constexpr std::int64_t kColumns = 288;
-  const Bytes weights = RandomWeights(type_, kPanelRows, kColumns);
-  const Bytes panel = Pack(weights, kPanelRows, kColumns, false);
-  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
-    for (const std::int64_t place : {0, 130, 287}) {
-      Floats values(Size(kColumns), 0.0F);
-      values[Size(place)] = bad;
-      const Bytes row = Round(values, 1, kColumns);
-      for (const float output : Multiply(row.data(), 1, kColumns, panel, false)) {
-        ASSERT_TRUE(std::isnan(output)) << bad << " at " << place;
+  const std::int64_t columns = IsSuper(type_) ? 512 : 288;
+  const Bytes weights = RandomWeights(type_, kPanelRows, columns);
+  for (const PanelKind kind : Kinds()) {
+    const Bytes panel = Pack(weights, kPanelRows, columns, kind);
+    for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+      for (const std::int64_t place : {std::int64_t{0}, std::int64_t{130}, columns - 1}) {
+        Floats values(Size(columns), 0.0F);
+        values[Size(place)] = bad;
+        const Bytes row = Round(values, 1, columns);
+        for (const float output : Multiply(row.data(), 1, columns, panel, kind)) {
+          ASSERT_TRUE(std::isnan(output)) << bad << " at " << place;
+        }
       }
     }
   }
@@ -254,6 +322,66 @@ TEST_P(QuantizedTest, RmsNormIsThatOfItsDefinitionRounded) {
     for (std::int64_t k = 0; k < columns; ++k) {
       ASSERT_NEAR(decoded[Size(k)], values[Size(k)] * scale * weight[Size(k)], 0.05) << k;
     }
+  }
+}
+
+/// One row by `source`, packed.
+Floats Product(const PanelSource& source, const Floats& values) {
+  const Kernels& kernels = GetKernels(FastestIsa(), Precision::kInt8);
+  Bytes panel(Size(kernels.panel_bytes(source.columns, source.kind)));
+  kernels.pack(source, panel.data());
+  Bytes row(Size(kernels.row_bytes(source.columns)));
+  kernels.round(values.data(), source.columns, row.data());
+  Floats output(Size(kPanelRows));
+  kernels.multiply(
+      {.activations = row.data(),
+       .rows = 1,
+       .panel = panel.data(),
+       .next_panel = panel.data(),
+       .columns = PaddedLength(source.columns),
+       .kind = source.kind,
+       .bias = nullptr,
+       .output = output.data(),
+       .output_stride = kPanelRows,
+       .accumulate = false}
+  );
+  return output;
+}
+
+TEST(PackQuantizedTest, RowsOfSeveralTypesShareAPanel) {
+  constexpr std::int64_t kColumns = 256;
+  constexpr WeightType kTypes[] = {
+      WeightType::kQ4_K, WeightType::kQ6_K, WeightType::kQ8_0, WeightType::kF32, WeightType::kQ4_0
+  };
+  const Floats values = RandomFloats(kColumns, 2);
+  PanelSource mixed{{}, 5, kColumns, PanelKind::kBytes16, nullptr};
+  std::vector<Bytes> weights;
+  Floats expected(Size(kPanelRows));
+  for (std::size_t n = 0; n < std::size(kTypes); ++n) {
+    weights.push_back(RandomWeights(kTypes[n], 1, kColumns));
+    mixed.rows[n] = {kTypes[n], weights[n].data()};
+    PanelSource alone{{mixed.rows[n]}, 1, kColumns, PanelKind::kBytes16, nullptr};
+    expected[n] = Product(alone, values)[0];
+  }
+  EXPECT_EQ(Product(mixed, values), expected);
+}
+
+TEST(PackQuantizedTest, AWeightThatIsNoNumberMakesNoneOfItsOutputs) {
+  const Floats values = RandomFloats(64, 2);
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    Floats weights = RandomFloats(2 * 64, 3);
+    weights[40] = bad;
+    const auto* rows = reinterpret_cast<const std::byte*>(weights.data());
+    const Floats output = Product(
+        {{{WeightType::kF32, rows}, {WeightType::kF32, rows + 64 * 4}},
+         2,
+         64,
+         PanelKind::kBytes,
+         nullptr},
+        values
+    );
+    EXPECT_FALSE(std::isfinite(output[0]));
+    EXPECT_TRUE(std::isfinite(output[1]));
   }
 }
 

@@ -23,7 +23,7 @@ std::int64_t RowBytes(std::int64_t columns) {
 }
 
 // A panel is [32][columns] f32, its padding not stored.
-std::int64_t PanelBytes(std::int64_t columns, bool /*nibbles*/) {
+std::int64_t PanelBytes(std::int64_t columns, PanelKind /*kind*/) {
   return kPanelRows * PaddedLength(columns) * static_cast<std::int64_t>(sizeof(float));
 }
 
@@ -63,37 +63,37 @@ float FloatAt(const std::byte* at) {
 }
 
 // One weight's q, and the f16 beside it: 0 the scale, 1 the minimum.
-int QuantizedAt(const std::byte* block, bool nibbles, std::int64_t output, std::int64_t k) {
+int QuantizedAt(const std::byte* block, PanelKind kind, std::int64_t output, std::int64_t k) {
   const std::int64_t within = output * 4 + k % 4;
-  if (!nibbles) return std::to_integer<int>(block[k / 4 * kPanelRows * 4 + within]);
+  if (kind != PanelKind::kNibbles)
+    return std::to_integer<int>(block[k / 4 * kPanelRows * 4 + within]);
   const int both = std::to_integer<int>(block[k / 8 * kPanelRows * 4 + within]);
   return k / 4 % 2 == 0 ? both & 15 : both >> 4;
 }
-float HalfAt(const std::byte* block, bool nibbles, std::int64_t output, std::int64_t which) {
+float HalfAt(const std::byte* block, PanelKind kind, std::int64_t output, std::int64_t which) {
   std::uint16_t half;
-  std::memcpy(
-      &half, block + QuantizedBytes(nibbles) + 2 * (which * kPanelRows + output), sizeof half
-  );
+  std::memcpy(&half, block + QuantizedBytes(kind) + 2 * (which * kPanelRows + output), sizeof half);
   return F16ToF32(half);
 }
 
 float DotInt8(const PanelProduct& product, const std::byte* row, std::int64_t output) {
   const auto* block = static_cast<const std::byte*>(product.panel);
-  const bool nibbles = product.nibbles;
+  const PanelKind kind = product.kind;
+  const std::int64_t columns = BlockColumns(kind);
+  const std::byte* sums = row + SumsOffset(product.columns, columns);
   float sum = 0;
-  for (std::int64_t b = 0; b < product.columns / kBlockColumns; ++b) {
-    if (b * kBlockColumns % kGroupColumns == 0 && b > 0) {
-      const std::int64_t group = b * kBlockColumns / kGroupColumns;
+  for (std::int64_t b = 0; b < product.columns / columns; ++b) {
+    if (b * columns % kGroupColumns == 0 && b > 0) {
+      const std::int64_t group = b * columns / kGroupColumns;
       sum *= FloatAt(row + RatiosOffset(product.columns) + group * 4);
     }
     int dot = 0;
-    for (std::int64_t k = 0; k < kBlockColumns; ++k) {
-      dot += QuantizedAt(block, nibbles, output, k) *
-             static_cast<std::int8_t>(row[b * kBlockColumns + k]);
+    for (std::int64_t k = 0; k < columns; ++k) {
+      dot += QuantizedAt(block, kind, output, k) * static_cast<std::int8_t>(row[b * columns + k]);
     }
-    sum += static_cast<float>(dot) * HalfAt(block, nibbles, output, 0);
-    sum += FloatAt(row + SumsOffset(product.columns) + b * 4) * HalfAt(block, nibbles, output, 1);
-    block += PanelBlockBytes(nibbles);
+    sum += static_cast<float>(dot) * HalfAt(block, kind, output, 0);
+    sum += FloatAt(sums + b * 4) * HalfAt(block, kind, output, 1);
+    block += PanelBlockBytes(kind);
   }
   return sum * FloatAt(row + ScaleOffset(product.columns));
 }
@@ -132,15 +132,18 @@ void RoundInt8(const float* values, std::int64_t length, void* activations) {
     }
     put(RatiosOffset(columns) + first / kGroupColumns * 4, before / scale);
     const float inverse = largest > 1e-30F && largest <= 1e30F ? 127 / largest : 0.0F;
-    for (std::int64_t block = first; block < end; block += kBlockColumns) {
-      float sum = 0;
-      for (std::int64_t k = block; k < block + kBlockColumns; ++k) {
-        const bool is_finite = k < length && std::isfinite(values[k]);
-        const float q = is_finite ? std::nearbyint(values[k] * inverse) : 0.0F;
-        row[k] = static_cast<std::byte>(static_cast<std::int8_t>(q));
-        sum += q;
+    for (std::int64_t k = first; k < end; ++k) {
+      const bool is_finite = k < length && std::isfinite(values[k]);
+      const float q = is_finite ? std::nearbyint(values[k] * inverse) : 0.0F;
+      row[k] = static_cast<std::byte>(static_cast<std::int8_t>(q));
+    }
+    for (const std::int64_t width : {32, 16}) {
+      for (std::int64_t block = first; block < end; block += width) {
+        float sum = 0;
+        for (std::int64_t k = block; k < block + width; ++k)
+          sum += static_cast<std::int8_t>(row[k]);
+        put(SumsOffset(columns, width) + block / width * 4, sum);
       }
-      put(SumsOffset(columns) + block / kBlockColumns * 4, sum);
     }
   }
   put(ScaleOffset(columns), scale);

@@ -239,7 +239,7 @@ class Prefetcher {
 };
 
 template <class Panel>
-std::int64_t PanelBytes(std::int64_t columns, bool /*nibbles*/) {
+std::int64_t PanelBytes(std::int64_t columns, PanelKind /*kind*/) {
   return PaddedLength(columns) * Panel::kBytes;
 }
 

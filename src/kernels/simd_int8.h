@@ -16,7 +16,8 @@ class RowQuantizer {
  public:
   RowQuantizer(void* row, std::int64_t columns)
       : values_(static_cast<std::int8_t*>(row)),
-        sums_(reinterpret_cast<float*>(values_ + SumsOffset(columns))),
+        sums_(reinterpret_cast<float*>(values_ + SumsOffset(columns, 32))),
+        half_sums_(reinterpret_cast<float*>(values_ + SumsOffset(columns, 16))),
         ratios_(reinterpret_cast<float*>(values_ + RatiosOffset(columns))),
         last_(reinterpret_cast<float*>(values_ + ScaleOffset(columns))) {
     *last_ = 1;
@@ -42,21 +43,30 @@ class RowQuantizer {
     }
     *ratios_++ = *last_ / scale;
     *last_ = scale;
-    for (std::int64_t i = 0; i < count; i += kBlockColumns) {
-      typename S::F sum = S::Zero();
-      for (std::int64_t k = i; k < i + kBlockColumns; k += S::kWidth) {
-        const typename S::F q = S::RoundToInteger(S::Mul(S::Load(values + k), S::Set(inverse)));
-        S::StoreBytes(values_ + k, q);
-        sum = S::Add(sum, q);
-      }
-      *sums_++ = S::Sum(sum);
+    for (std::int64_t i = 0; i < count; i += 32) {
+      const float first = Quantize(values + i, inverse);
+      const float second = Quantize(values + i + 16, inverse);
+      *half_sums_++ = first;
+      *half_sums_++ = second;
+      *sums_++ = first + second;
     }
-    values_ += count;
   }
 
  private:
+  /// Of 16 columns; their sum.
+  [[gnu::always_inline]] float Quantize(const float* values, float inverse) {
+    typename S::F sum = S::Zero();
+    for (std::int64_t k = 0; k < 16; k += S::kWidth, values_ += S::kWidth) {
+      const typename S::F q = S::RoundToInteger(S::Mul(S::Load(values + k), S::Set(inverse)));
+      S::StoreBytes(values_, q);
+      sum = S::Add(sum, q);
+    }
+    return S::Sum(sum);
+  }
+
   std::int8_t* values_;
-  float* sums_;
+  float* sums_;       // of 32
+  float* half_sums_;  // of 16
   float* ratios_;
   float* const last_;
 };
@@ -106,7 +116,7 @@ std::int64_t RowBytesInt8(std::int64_t columns) {
 }
 
 /// Two vectors of outputs, from vector `first` of the panel, for kRows rows.
-template <class S, class Dot, bool kNibbles>
+template <class S, class Dot, PanelKind kKind>
 struct Int8Tile {
   static constexpr int kMaxRows = S::kInt8Rows;
   using I = typename S::I;
@@ -126,6 +136,7 @@ struct Int8Tile {
 
   template <int kRows>
   [[gnu::noinline]] static void Multiply(const PanelProduct& p, std::int64_t row, int first) {
+    constexpr std::int64_t kColumns = BlockColumns(kKind);
     constexpr std::int64_t kFours = kPanelRows * 4;  // bytes
     constexpr std::int64_t kVector = S::kWidth * 4;
     typename S::F sums[kRows][2];
@@ -134,13 +145,13 @@ struct Int8Tile {
     const std::int64_t row_bytes = QuantizedRowBytes(p.columns);
     const char* a = static_cast<const char*>(p.activations) + row * row_bytes;
     const char* ratios = a + RatiosOffset(p.columns);
-    const char* block_sums = a + SumsOffset(p.columns);
+    const char* block_sums = a + SumsOffset(p.columns, kColumns);
     const char* block = static_cast<const char*>(p.panel);
-    const char* end = block + p.columns / kBlockColumns * PanelBlockBytes(kNibbles);
+    const char* end = block + p.columns / kColumns * PanelBlockBytes(kKind);
     const char* next = static_cast<const char*>(p.next_panel) + (end - block) * row / p.rows;
-    const std::int64_t next_step = PanelBlockBytes(kNibbles) * kRows / p.rows;
-    for (std::int64_t b = 0; block < end; ++b, block += PanelBlockBytes(kNibbles)) {
-      if (b % (kGroupColumns / kBlockColumns) == 0 && b > 0) {
+    const std::int64_t next_step = PanelBlockBytes(kKind) * kRows / p.rows;
+    for (std::int64_t b = 0; block < end; ++b, block += PanelBlockBytes(kKind)) {
+      if (b % (kGroupColumns / kColumns) == 0 && b > 0) {
         ratios += 4;
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
@@ -154,10 +165,10 @@ struct Int8Tile {
       for (int r = 0; r < kRows; ++r) dots[r][0] = dots[r][1] = S::ZeroWords();
       const char* weights = block + first * kVector;
 #pragma GCC unroll 4
-      for (int pair = 0; pair < 4; ++pair, a += 8) {
+      for (int pair = 0; pair < kColumns / 8; ++pair, a += 8) {
         __builtin_prefetch(weights + 4096, 0, 3);
         __builtin_prefetch(weights + 4096 + 64, 0, 3);
-        if constexpr (kNibbles) {
+        if constexpr (kKind == PanelKind::kNibbles) {
           const I n0 = S::LoadBytes(weights), n1 = S::LoadBytes(weights + kVector);
           AddDots<kRows>(a, row_bytes, S::LowNibbles(n0), S::LowNibbles(n1), dots);
           AddDots<kRows>(a + 4, row_bytes, S::HighNibbles(n0), S::HighNibbles(n1), dots);
@@ -177,7 +188,7 @@ struct Int8Tile {
         __builtin_prefetch(next + line, 0, 2);
       }
       next += next_step;
-      const char* halves = block + QuantizedBytes(kNibbles) + first * S::kWidth * 2;
+      const char* halves = block + QuantizedBytes(kKind) + first * S::kWidth * 2;
 #pragma GCC unroll 2
       for (int v = 0; v < 2; ++v) {
         const typename S::F scale = S::LoadHalves(halves + v * S::kWidth * 2);
@@ -215,8 +226,14 @@ struct Int8Tile {
 
 template <class S, class Dot>
 void MultiplyInt8(const PanelProduct& p) {
-  return p.nibbles ? Multiply<S, Int8Tile<S, Dot, true>>(p)
-                   : Multiply<S, Int8Tile<S, Dot, false>>(p);
+  switch (p.kind) {
+    case PanelKind::kNibbles:
+      return Multiply<S, Int8Tile<S, Dot, PanelKind::kNibbles>>(p);
+    case PanelKind::kBytes:
+      return Multiply<S, Int8Tile<S, Dot, PanelKind::kBytes>>(p);
+    case PanelKind::kBytes16:
+      return Multiply<S, Int8Tile<S, Dot, PanelKind::kBytes16>>(p);
+  }
 }
 
 template <class S, class Dot, class Page>

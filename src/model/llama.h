@@ -148,7 +148,7 @@ class LlamaModel {
     std::int64_t num_panels = 0;
     std::int64_t columns = 0;  // padded
     std::int64_t panel_bytes = 0;
-    bool nibbles = false;
+    kernels::PanelKind kind = kernels::PanelKind::kBytes;
   };
   struct Layer {
     const float* attention_norm = nullptr;

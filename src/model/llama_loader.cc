@@ -147,10 +147,11 @@ class LlamaLoader {
     }
     const std::int64_t columns = parts[0].weight->shape[1];
     matrix->columns = kernels::PaddedLength(columns);
-    matrix->nibbles = std::all_of(parts.begin(), parts.end(), [](const Part& part) {
-      return kernels::HasNibbles(ToWeightType(part.weight->type));
-    });
-    matrix->panel_bytes = model_.kernels_.panel_bytes(columns, matrix->nibbles);
+    matrix->kind = kernels::PanelKind::kNibbles;
+    for (const Part& part : parts) {
+      matrix->kind = std::max(matrix->kind, kernels::PanelKindOf(ToWeightType(part.weight->type)));
+    }
+    matrix->panel_bytes = model_.kernels_.panel_bytes(columns, matrix->kind);
     sources_.push_back({matrix, std::move(parts), interleaved, total_panels_});
     total_panels_ += matrix->num_panels;
   }
@@ -221,7 +222,7 @@ class LlamaLoader {
     const std::int64_t panel = index - source.first_panel;
     const std::int64_t columns = source.parts[0].weight->shape[1];
     scratch.resize(Size(kPanelRows * columns));
-    kernels::PanelSource rows{{}, 0, columns, source.matrix->nibbles, scratch.data()};
+    kernels::PanelSource rows{{}, 0, columns, source.matrix->kind, scratch.data()};
     for (; rows.num_rows < kPanelRows; ++rows.num_rows) {
       const Place place = PlaceOf(source, panel, rows.num_rows);
       if (place.part == nullptr) break;  // padding stands at the end
