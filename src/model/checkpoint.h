@@ -18,7 +18,7 @@
 
 namespace millstream {
 
-enum class TensorType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
+enum class TensorType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K };
 std::string_view TensorTypeName(TensorType type);
 /// Whether values share scales.
 bool IsQuantized(TensorType type);

@@ -153,8 +153,18 @@ std::optional<TensorType> SupportedType(std::uint32_t type) {
       return TensorType::kQ4_0;
     case 3:
       return TensorType::kQ4_1;
+    case 6:
+      return TensorType::kQ5_0;
+    case 7:
+      return TensorType::kQ5_1;
     case 8:
       return TensorType::kQ8_0;
+    case 12:
+      return TensorType::kQ4_K;
+    case 13:
+      return TensorType::kQ5_K;
+    case 14:
+      return TensorType::kQ6_K;
     case 30:
       return TensorType::kBF16;
     default:

@@ -141,10 +141,11 @@ TEST_F(GgufTest, SaysWhatIsSupported) {
   );
   std::string type = TinyGguf(Small()).Build().first;
   const std::size_t name = type.find("token_embd.weight");
-  type[name + 17 + 4 + 16] = 12;
+  type[name + 17 + 4 + 16] = 10;
   EXPECT_NE(
       Open(type).find(
-          "type Q4_K, which is not supported; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1"
+          "type Q2_K, which is not supported; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
+          "Q5_1, Q4_K, Q5_K, Q6_K"
       ),
       std::string::npos
   );

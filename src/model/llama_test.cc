@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 
 #include "model/testing.h"
@@ -102,6 +104,29 @@ std::shared_ptr<const Checkpoint> OpenTiny(const TinyModel& tiny, bool folder = 
   return Checkpoint::Open(path + ".gguf").ValueOrDie();
 }
 
+/// One of each weight type, and one of types mixed as in files named Q4_K_M.
+std::vector<TinyModel> ModelsOfEveryType() {
+  std::vector<TinyModel> models;
+  for (const TensorType type :
+       {TensorType::kF32,
+        TensorType::kF16,
+        TensorType::kBF16,
+        TensorType::kQ8_0,
+        TensorType::kQ4_0,
+        TensorType::kQ4_1,
+        TensorType::kQ5_0,
+        TensorType::kQ5_1,
+        TensorType::kQ4_K,
+        TensorType::kQ5_K,
+        TensorType::kQ6_K}) {
+    models.push_back({.layers = 1, .hidden = 256, .feed_forward = 256, .heads = 8, .type = type});
+  }
+  models.push_back(models.back());
+  models.back().type = TensorType::kQ4_K;
+  models.back().other_type = TensorType::kQ6_K;
+  return models;
+}
+
 Tokens SomeTokens(std::int64_t count, std::int32_t seed) {
   Tokens tokens;
   for (std::int32_t i = 0; i < count; ++i) tokens.push_back((seed + i * i * 7 + i * 13) % 256);
@@ -139,16 +164,16 @@ std::string SettingName(const testing::TestParamInfo<Setting>& info) {
 
 INSTANTIATE_TEST_SUITE_P(All, LlamaTest, testing::ValuesIn(SupportedSettings()), SettingName);
 
-TEST_P(LlamaTest, LogitsDependOnNeitherChunksNorBatchNorThreads) {
-  const auto checkpoint = OpenTiny({.hidden = 48, .feed_forward = 80, .heads = 6, .kv_heads = 2});
+void ExpectSameLogitsHoweverComputed(const TinyModel& tiny, const Setting& setting) {
+  const auto checkpoint = OpenTiny(tiny);
   const Tokens tokens = SomeTokens(70, 5);
   std::vector<Floats> expected;
   {
-    Runner alone(checkpoint, GetParam().isa, GetParam().precision, 1);
+    Runner alone(checkpoint, setting.isa, setting.precision, 1);
     expected = alone.Run({{0, tokens, 0, 70}});
   }
   for (const int threads : {1, 2, 3}) {
-    Runner runner(checkpoint, GetParam().isa, GetParam().precision, threads);
+    Runner runner(checkpoint, setting.isa, setting.precision, threads);
     for (const std::size_t chunk : {1U, 7U, 16U, 33U}) {
       std::vector<Floats> logits;
       for (std::size_t at = 0; at < tokens.size(); at += chunk) {
@@ -172,6 +197,15 @@ TEST_P(LlamaTest, LogitsDependOnNeitherChunksNorBatchNorThreads) {
   }
 }
 
+TEST_P(LlamaTest, LogitsDependOnNeitherChunksNorBatchNorThreads) {
+  ExpectSameLogitsHoweverComputed(
+      {.hidden = 48, .feed_forward = 80, .heads = 6, .kv_heads = 2}, GetParam()
+  );
+  if (GetParam().precision == Precision::kInt8) {
+    ExpectSameLogitsHoweverComputed(ModelsOfEveryType().back(), GetParam());
+  }
+}
+
 TEST_P(LlamaTest, AgreesWithTheReference) {
   for (const char* architecture : {"llama", "qwen2"}) {
     const auto checkpoint = OpenTiny({.architecture = architecture});
@@ -185,15 +219,63 @@ TEST_P(LlamaTest, AgreesWithTheReference) {
   }
 }
 
+TEST_P(LlamaTest, EveryWeightTypeAnswersAsTheReferenceInF32) {
+  for (const TinyModel& tiny : ModelsOfEveryType()) {
+    const auto checkpoint = OpenTiny(tiny);
+    const Tokens tokens = SomeTokens(20, 5);
+    Runner reference(checkpoint, Isa::kReference, Precision::kF32, 1);
+    Runner runner(checkpoint, GetParam().isa, GetParam().precision, 2);
+    const auto expected = reference.Run({{0, tokens, 0, 1}});
+    const auto logits = runner.Run({{0, tokens, 0, 1}});
+    // Random weights make much of roundings; what is read wrongly is off by tens.
+    const float tolerance = GetParam().precision == Precision::kF32 ? 1e-4F : 2.0F;
+    EXPECT_LT(FarthestApart(logits[0], expected[0]), tolerance)
+        << TensorTypeName(tiny.type) << (tiny.other_type ? " mixed" : "");
+  }
+}
+
+std::string FromHex(const std::string& text) {
+  std::string bytes;
+  for (std::size_t i = 0; i < text.size(); i += 2) {
+    bytes.push_back(static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+TEST(LlamaFormatsTest, EachTypeIsReadAsTheGgufPackageReadsIt) {
+  std::map<std::string_view, TensorType> types;
+  for (const TinyModel& tiny : ModelsOfEveryType()) types[TensorTypeName(tiny.type)] = tiny.type;
+  std::ifstream file(MS_TEST_DATA "/weight-blocks.tsv");
+  int blocks = 0;
+  for (std::string name, block, expected; file >> name >> block >> expected; ++blocks) {
+    const std::string bytes = FromHex(block);
+    Floats values(expected.size() / 8), package(values.size());
+    std::memcpy(package.data(), FromHex(expected).data(), values.size() * sizeof(float));
+    const TensorView view = {
+        types.at(name),
+        {1, static_cast<std::int64_t>(values.size())},
+        reinterpret_cast<const std::byte*>(bytes.data()),
+        bytes.size()
+    };
+    ReadTensorRow(view, 0, values.data());
+    EXPECT_EQ(values, package) << name;
+  }
+  EXPECT_EQ(blocks, 13);
+}
+
 TEST(LlamaFormatsTest, TheSameModelAsFileAndFolderAnswersTheSame) {
-  for (const TinyModel& tiny :
-       {TinyModel{}, TinyModel{.tied_embeddings = false}, TinyModel{.architecture = "qwen2"}}) {
+  std::vector<TinyModel> models = ModelsOfEveryType();
+  models.push_back({});
+  models.push_back({.tied_embeddings = false});
+  models.push_back({.architecture = "qwen2"});
+  for (const TinyModel& tiny : models) {
     const Tokens tokens = SomeTokens(40, 5);
     Runner file(OpenTiny(tiny), Isa::kReference, Precision::kF32, 1);
     Runner folder(OpenTiny(tiny, true), Isa::kReference, Precision::kF32, 1);
     const auto a = file.Run({{0, tokens, 0, 1}});
     const auto b = folder.Run({{0, tokens, 0, 1}});
-    EXPECT_LT(FarthestApart(a[0], b[0]), 1e-5F) << tiny.architecture;
+    EXPECT_LT(FarthestApart(a[0], b[0]), 1e-5F)
+        << tiny.architecture << " " << TensorTypeName(tiny.type);
   }
 }
 

@@ -19,7 +19,8 @@
 namespace millstream {
 
 /// Names the supported types, for messages.
-inline constexpr std::string_view kSupportedTensorTypes = "F32, F16, BF16, Q8_0, Q4_0, Q4_1";
+inline constexpr std::string_view kSupportedTensorTypes =
+    "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K";
 
 /// Bytes that a tensor takes, or nullopt if its row is not whole blocks, a dimension is below 1 or
 /// the arithmetic overflows.

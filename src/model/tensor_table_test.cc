@@ -61,7 +61,12 @@ TEST(TensorBytesTest, AgreesWith128Bits) {
       {TensorType::kBF16, 1, 2},
       {TensorType::kQ8_0, 32, 34},
       {TensorType::kQ4_0, 32, 18},
-      {TensorType::kQ4_1, 32, 20}
+      {TensorType::kQ4_1, 32, 20},
+      {TensorType::kQ5_0, 32, 22},
+      {TensorType::kQ5_1, 32, 24},
+      {TensorType::kQ4_K, 256, 144},
+      {TensorType::kQ5_K, 256, 176},
+      {TensorType::kQ6_K, 256, 210}
   };
   std::uint64_t draw = 0;
   for (int i = 0; i < 20'000; ++i) {
@@ -71,7 +76,7 @@ TEST(TensorBytesTest, AgreesWith128Bits) {
       for (int d = 0; d < 1 + i % 3; ++d) {
         shape.push_back(static_cast<std::int64_t>(Interesting(draw++) >> (i % 48 + 1)));
       }
-      if (i % 2 == 0) shape.back() = shape.back() / 32 * 32;
+      if (i % 2 == 0) shape.back() = shape.back() / 256 * 256;
       Wide values = 1;
       bool possible = shape.back() % layout.values == 0;
       for (const std::int64_t n : shape) {

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/testing.h"
 
-#include <cstring>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
 #include <utility>
 
 #include "base/random.h"
+#include "kernels/dequantize.h"
 #include "model/gguf.h"
+#include "model/llama.h"
+#include "model/tensor_table.h"
 #include "nlohmann/json.hpp"
 
 namespace millstream {
@@ -45,8 +48,18 @@ std::uint32_t GgmlCode(TensorType type) {
       return 2;
     case TensorType::kQ4_1:
       return 3;
+    case TensorType::kQ5_0:
+      return 6;
+    case TensorType::kQ5_1:
+      return 7;
     case TensorType::kQ8_0:
       return 8;
+    case TensorType::kQ4_K:
+      return 12;
+    case TensorType::kQ5_K:
+      return 13;
+    case TensorType::kQ6_K:
+      return 14;
     case TensorType::kBF16:
       return 30;
   }
@@ -76,7 +89,43 @@ struct Weight {
   std::vector<std::int64_t> shape;
   std::vector<float> values;
   std::int64_t rotated_heads = 0;  // queries and keys: how many heads its rows make
+  TensorType type = TensorType::kF32;
+  std::string bytes;  // the values in the type
 };
+
+std::string RawFloats(const std::vector<float>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+}
+
+/// Where a block has its f16 scale, and what it and the minimum after it must be for values of
+/// about -0.5 to 0.5, whatever the other bits.
+struct BlockScales {
+  std::size_t place;
+  float scale, minimum;  // 0: there is none
+};
+
+BlockScales ScalesOf(TensorType type) {
+  switch (type) {
+    case TensorType::kQ8_0:
+      return {0, 1.0F / 256, 0};
+    case TensorType::kQ4_0:
+      return {0, 1.0F / 16, 0};
+    case TensorType::kQ4_1:
+      return {0, 1.0F / 16, -0.5F};
+    case TensorType::kQ5_0:
+      return {0, 1.0F / 32, 0};
+    case TensorType::kQ5_1:
+      return {0, 1.0F / 32, -0.5F};
+    case TensorType::kQ4_K:
+      return {0, 1.0F / 1000, 1.0F / 130};
+    case TensorType::kQ5_K:
+      return {0, 1.0F / 2000, 1.0F / 130};
+    case TensorType::kQ6_K:
+      return {208, 1.0F / 8000, 0};
+    default:
+      return {0, 0, 0};
+  }
+}
 
 /// Makes the weights in one order, so that both formats get the same numbers.
 class WeightMaker {
@@ -138,7 +187,8 @@ class WeightMaker {
       std::vector<std::int64_t> shape,
       std::int64_t rotated_heads = 0
   ) {
-    Weight weight{std::move(gguf), std::move(hf), std::move(shape), {}, rotated_heads};
+    const TensorType type = TypeOf(gguf, shape.size());
+    Weight weight{std::move(gguf), std::move(hf), std::move(shape), {}, rotated_heads, type, {}};
     std::int64_t count = 1;
     for (const std::int64_t n : weight.shape) count *= n;
     const bool is_norm = weight.gguf_name.find("norm") != std::string::npos;
@@ -146,7 +196,53 @@ class WeightMaker {
       const double unit = RandomUnit({model_.seed, 0}, drawn_++) - 0.5;
       weight.values.push_back(static_cast<float>(is_norm ? 1 + unit / 5 : unit));
     }
+    SetBytes(weight);
     weights_.push_back(std::move(weight));
+  }
+
+  TensorType TypeOf(const std::string& name, std::size_t dimensions) const {
+    if (dimensions == 1) return TensorType::kF32;
+    const bool is_other =
+        name.find("attn_v") != std::string::npos || name.find("ffn_down") != std::string::npos;
+    return is_other ? model_.other_type.value_or(model_.type) : model_.type;
+  }
+
+  /// In types but F32, the values become those of the bytes.
+  void SetBytes(Weight& weight) {
+    if (weight.type == TensorType::kF32) {
+      weight.bytes = RawFloats(weight.values);
+      return;
+    }
+    if (weight.type == TensorType::kF16 || weight.type == TensorType::kBF16) {
+      const bool is_f16 = weight.type == TensorType::kF16;
+      for (const float value : weight.values) {
+        weight.bytes += Raw(is_f16 ? kernels::F32ToF16(value) : kernels::F32ToBf16(value));
+      }
+    } else {
+      weight.bytes = RandomBlocks(weight.type, weight.shape);
+    }
+    const TensorView view = {
+        weight.type,
+        weight.shape,
+        reinterpret_cast<const std::byte*>(weight.bytes.data()),
+        weight.bytes.size()
+    };
+    for (std::int64_t row = 0; row < weight.shape[0]; ++row) {
+      ReadTensorRow(view, row, &weight.values[static_cast<std::size_t>(row * weight.shape[1])]);
+    }
+  }
+
+  std::string RandomBlocks(TensorType type, const std::vector<std::int64_t>& shape) {
+    const auto [place, scale, minimum] = ScalesOf(type);
+    const std::int64_t width = type >= TensorType::kQ4_K ? 256 : 32;
+    const std::size_t size = TensorBytes(type, std::array{width}).value();
+    std::string bytes(TensorBytes(type, shape).value(), '\0');
+    for (char& byte : bytes) byte = static_cast<char>(RandomBits({model_.seed, 0}, drawn_++));
+    for (std::size_t at = place; at < bytes.size(); at += size) {
+      bytes.replace(at, 2, Raw(kernels::F32ToF16(scale)));
+      if (minimum != 0) bytes.replace(at + 2, 2, Raw(kernels::F32ToF16(minimum)));
+    }
+    return bytes;
   }
 
   const TinyModel& model_;
@@ -154,22 +250,18 @@ class WeightMaker {
   std::uint64_t drawn_ = 0;
 };
 
-std::string RawFloats(const std::vector<float>& values) {
-  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
-}
-
 /// Rows of each head from halves (i, i + n/2) to neighbours (2i, 2i+1).
-std::vector<float> Interleaved(const Weight& weight) {
+std::string Interleaved(const Weight& weight) {
   const auto rows = static_cast<std::size_t>(weight.shape[0]);
-  const std::size_t columns = weight.values.size() / rows;
+  const std::size_t row_bytes = weight.bytes.size() / rows;
   const std::size_t head = rows / static_cast<std::size_t>(weight.rotated_heads);
-  std::vector<float> values(weight.values.size());
+  std::string bytes;
   for (std::size_t row = 0; row < rows; ++row) {
     const std::size_t in_head = row % head;
     const std::size_t from = row - in_head + in_head / 2 + in_head % 2 * (head / 2);
-    std::memcpy(&values[row * columns], &weight.values[from * columns], columns * sizeof(float));
+    bytes.append(weight.bytes, from * row_bytes, row_bytes);
   }
-  return values;
+  return bytes;
 }
 
 json TokenizerJson(const TinyModel& model) {
@@ -350,8 +442,13 @@ GgufBuilder TinyGguf(const TinyModel& model) {
   gguf.Add("tokenizer.chat_template", kChatTemplate);
   const bool permuted = model.architecture == "llama";
   for (const Weight& weight : WeightMaker(model).Make()) {
-    const auto values = permuted && weight.rotated_heads > 0 ? Interleaved(weight) : weight.values;
-    gguf.AddTensor(weight.gguf_name, TensorType::kF32, weight.shape, RawFloats(values));
+    const bool is_permuted = permuted && weight.rotated_heads > 0;
+    gguf.AddTensor(
+        weight.gguf_name,
+        weight.type,
+        weight.shape,
+        is_permuted ? Interleaved(weight) : weight.bytes
+    );
   }
   return gguf;
 }

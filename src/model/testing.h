@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -61,17 +62,19 @@ struct TinyModel {
   bool tied_embeddings = true;
   bool byte_tokens = true;
   std::uint64_t seed = 1;
+  // Of matrices in GGUF. Blocks need widths that they fit into: 256 for the K types.
+  TensorType type = TensorType::kF32;
+  std::optional<TensorType> other_type = std::nullopt;  // of attn_v and ffn_down, if not the same
 
   std::int64_t head_dim() const { return hidden / heads; }
   std::vector<std::string> Tokens() const;
   std::vector<std::string> Merges() const;
 };
 
-/// The model as GGUF with F32 weights (rows of llama's queries and keys in the order that GGUF asks
-/// for).
+/// The model as GGUF (rows of llama's queries and keys in the order that GGUF asks for).
 GgufBuilder TinyGguf(const TinyModel& model);
 /// Writes config.json, generation_config.json, the tokenizer's files and `shards` safetensors
-/// files.
+/// files. Its weights are F32, of the same values as in GGUF.
 Status WriteTinyFolder(const TinyModel& model, const std::string& folder, int shards = 1);
 
 Status WriteFile(const std::string& path, const std::string& bytes);

@@ -239,8 +239,8 @@ def gguf(keys=(), tensors=b"", num_tensors=0, version=3, num_keys=None):
     return b"GGUF" + counts + body + tensors
 
 
-def q4_k_tensor():
-    return text("token_embd.weight") + struct.pack("<IQQIQ", 2, 256, 4, 12, 0)
+def q2_k_tensor():
+    return text("token_embd.weight") + struct.pack("<IQQIQ", 2, 256, 4, 10, 0)
 
 
 GGUFS = {
@@ -259,8 +259,9 @@ GGUFS = {
     "type": (gguf([("a", struct.pack("<I", 99))]), 'metadata key "a" has an unknown type'),
     "twice": (gguf([("a", "b"), ("a", "b")]), 'metadata key "a" appears twice'),
     "tensor-type": (
-        gguf([("general.architecture", "llama")], q4_k_tensor(), 1),
-        'tensor "token_embd.weight" has type Q4_K, which is not supported; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1',
+        gguf([("general.architecture", "llama")], q2_k_tensor(), 1),
+        'tensor "token_embd.weight" has type Q2_K, which is not supported; supported: F32, F16, BF16, Q8_0, Q4_0, '
+        "Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K",
     ),
     "architecture": (
         gguf([("general.architecture", "gemma3")]),
