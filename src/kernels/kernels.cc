@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/kernels.h"
 
+#include <cmath>
+
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -44,6 +46,24 @@ void Rotate(
       first[i] = (a * cosines[i] - b * sines[i]) * scale;
       second[i] = (b * cosines[i] + a * sines[i]) * scale;
     }
+  }
+}
+
+void NormInPlace(
+    float* rows, std::int64_t count, std::int64_t length, const float* weight, float epsilon
+) {
+  constexpr std::int64_t kSums = 16;  // apart, so that they can be added side by side
+  for (float* __restrict row = rows; count > 0; --count, row += length) {
+    float sums[kSums] = {};
+    const std::int64_t whole = length / kSums * kSums;
+    for (std::int64_t i = 0; i < whole; i += kSums) {
+      for (std::int64_t s = 0; s < kSums; ++s) sums[s] += row[i + s] * row[i + s];
+    }
+    float sum = 0;
+    for (const float part : sums) sum += part;
+    for (std::int64_t i = whole; i < length; ++i) sum += row[i] * row[i];
+    const float scale = 1 / std::sqrt(sum / static_cast<float>(length) + epsilon);
+    for (std::int64_t i = 0; i < length; ++i) row[i] = row[i] * scale * weight[i];
   }
 }
 

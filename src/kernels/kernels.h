@@ -113,6 +113,8 @@ struct Kernels {
   );
   /// outputs = silu(gate) * up. The length is a multiple of 32.
   void (*swiglu)(const float* gate, const float* up, std::int64_t length, float* outputs);
+  /// The same with gelu, as tanh approximates it, in place of silu.
+  void (*geglu)(const float* gate, const float* up, std::int64_t length, float* outputs);
 
   /// Bytes of one cache page of one head: the keys and values of 16 tokens.
   std::int64_t (*page_bytes)(std::int64_t head_dim);
@@ -146,6 +148,11 @@ void Rotate(
     const float* cosines,
     const float* sines,
     float scale
+);
+
+/// Each of `count` rows of `length` = row * weight / sqrt(mean(row^2) + epsilon), in f32.
+void NormInPlace(
+    float* rows, std::int64_t count, std::int64_t length, const float* weight, float epsilon
 );
 
 }  // namespace millstream::kernels

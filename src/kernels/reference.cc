@@ -187,6 +187,14 @@ void Swiglu(const float* gate, const float* up, std::int64_t length, float* outp
   for (std::int64_t i = 0; i < length; ++i) outputs[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
 }
 
+void Geglu(const float* gate, const float* up, std::int64_t length, float* outputs) {
+  for (std::int64_t i = 0; i < length; ++i) {
+    const float cube = gate[i] * gate[i] * gate[i];
+    const float inner = kGeluSlope * (gate[i] + kGeluCubic * cube);
+    outputs[i] = 0.5F * gate[i] * (1 + std::tanh(inner)) * up[i];
+  }
+}
+
 // A page is [2][16][head_dim] f32: keys, then values.
 std::int64_t PageBytes(std::int64_t head_dim) {
   return 2 * kPageTokens * head_dim * static_cast<std::int64_t>(sizeof(float));
@@ -278,6 +286,7 @@ constexpr Kernels kTable = {
     .round = Round<kPrecision>,
     .rms_norm = RmsNorm<kPrecision>,
     .swiglu = Swiglu,
+    .geglu = Geglu,
     .page_bytes = PageBytes,
     .store = Store<kPrecision>,
     .attend = Attend<kPrecision>,
@@ -295,6 +304,7 @@ constexpr Kernels kInt8Table = {
     .round = RoundInt8,
     .rms_norm = RmsNormInt8,
     .swiglu = Swiglu,
+    .geglu = Geglu,
     .page_bytes = PageBytes,
     .store = Store<Precision::kBf16>,
     .attend = Attend<Precision::kBf16>,

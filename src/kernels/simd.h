@@ -125,6 +125,17 @@ void Swiglu(const float* gate, const float* up, std::int64_t length, float* outp
   }
 }
 
+/// 0.5 x (1 + tanh(y)) is x / (1 + e^-2y).
+template <class S>
+void Geglu(const float* gate, const float* up, std::int64_t length, float* outputs) {
+  for (std::int64_t i = 0; i < length; i += S::kWidth) {
+    const typename S::F g = S::Load(gate + i);
+    const typename S::F bent = S::Fma(S::Mul(S::Set(kGeluCubic), S::Mul(g, g)), g, g);
+    const typename S::F e = Exp<S>(S::Mul(S::Set(-2 * kGeluSlope), bent));
+    S::Store(outputs + i, S::Mul(S::Div(g, S::Add(S::Set(1.0F), e)), S::Load(up + i)));
+  }
+}
+
 template <class S>
 void Exponentials(
     const float* values, std::int64_t length, float shift, float scale, float* outputs

@@ -511,6 +511,7 @@ constexpr Kernels MakeTable(Isa isa) {
       .round = Round<S, As>,
       .rms_norm = RmsNorm<S, As>,
       .swiglu = Swiglu<S>,
+      .geglu = Geglu<S>,
       .page_bytes = PageBytes<Page>,
       .store = Page::Store,
       .attend = Attend<S, Page>,

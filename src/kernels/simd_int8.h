@@ -248,6 +248,7 @@ constexpr Kernels MakeInt8Table(Isa isa) {
       .round = RoundInt8<S>,
       .rms_norm = RmsNormInt8<S>,
       .swiglu = Swiglu<S>,
+      .geglu = Geglu<S>,
       .page_bytes = PageBytes<Page>,
       .store = Page::Store,
       .attend = Attend<S, Page>,

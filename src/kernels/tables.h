@@ -7,6 +7,10 @@
 
 namespace millstream::kernels {
 
+// gelu(x) is about x / 2 * (1 + tanh(kGeluSlope * (x + kGeluCubic * x^3))).
+constexpr float kGeluSlope = 0.7978845608F;  // sqrt(2 / pi)
+constexpr float kGeluCubic = 0.044715F;
+
 /// To source.scratch.
 void DequantizeRows(const PanelSource& source);
 
