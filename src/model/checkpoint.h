@@ -48,9 +48,9 @@ struct RopeScaling {
   float attention_factor = 1;
 };
 
-/// What a model of the llama family needs to know of itself.
+/// What the forward pass needs to know of a model.
 struct ModelConfig {
-  std::string architecture;  // "llama", "qwen2"
+  std::string architecture;  // as GGUF names it: "llama", "qwen2" (architecture.h)
   std::int64_t context = 0;  // tokens
   std::int64_t vocabulary = 0;
   std::int64_t layers = 0;
@@ -65,6 +65,9 @@ struct ModelConfig {
       false;  // GGUF llama: rotated pairs are neighbours (2i, 2i+1), not halves (i, i + head_dim/2)
   RopeScaling rope_scaling;
   bool tied_embeddings = false;
+  bool qkv_bias = false;  // which biases must be there; others may
+  bool output_bias = false;
+  bool mlp_bias = false;
 };
 
 /// A model's own wishes: generation_config.json.

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "model/architecture.h"
 #include "model/hf_config.h"
 #include "model/json_file.h"
 #include "model/mapped_checkpoint.h"
@@ -25,14 +26,9 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr std::uint64_t kConfigBytesMax = std::uint64_t{16} << 20;
 constexpr std::uint64_t kTokenizerBytesMax = std::uint64_t{512} << 20;
 
-/// The GGUF naming's word for a tensor of the llama family, or empty if it is none of ours.
-std::string TranslateName(std::string_view name) {
-  static const std::map<std::string_view, std::string_view> kOuter = {
-      {"embed_tokens.weight", "token_embd.weight"},
-      {"norm.weight", "output_norm.weight"},
-      {"lm_head.weight", "output.weight"},
-  };
-  static const std::map<std::string_view, std::string_view> kInLayer = {
+/// The GGUF naming's word for a layer's module, or empty if it is none of ours.
+std::string_view TranslateModule(std::string_view name, const Architecture& architecture) {
+  static constexpr Architecture::ModuleName kLlamaNames[] = {
       {"input_layernorm", "attn_norm"},
       {"post_attention_layernorm", "ffn_norm"},
       {"self_attn.q_proj", "attn_q"},
@@ -42,6 +38,22 @@ std::string TranslateName(std::string_view name) {
       {"mlp.gate_proj", "ffn_gate"},
       {"mlp.up_proj", "ffn_up"},
       {"mlp.down_proj", "ffn_down"},
+  };
+  for (const auto& [hf, gguf] : architecture.module_names) {
+    if (name == hf) return gguf;
+  }
+  for (const auto& [hf, gguf] : kLlamaNames) {
+    if (name == hf) return gguf;
+  }
+  return {};
+}
+
+/// The GGUF naming's word for a tensor, or empty if it is none of ours.
+std::string TranslateName(std::string_view name, const Architecture& architecture) {
+  static const std::map<std::string_view, std::string_view> kOuter = {
+      {"embed_tokens.weight", "token_embd.weight"},
+      {"norm.weight", "output_norm.weight"},
+      {"lm_head.weight", "output.weight"},
   };
   constexpr std::string_view kModel = "model.";
   constexpr std::string_view kLayers = "layers.";
@@ -54,20 +66,20 @@ std::string TranslateName(std::string_view name) {
   const std::size_t dot = name.find('.');
   const std::size_t last_dot = name.rfind('.');
   if (dot == std::string_view::npos || dot == last_dot) return {};
-  const auto part = kInLayer.find(name.substr(dot + 1, last_dot - dot - 1));
   const std::string_view kind = name.substr(last_dot);
-  if (part == kInLayer.end() || (kind != ".weight" && kind != ".bias")) return {};
-  return "blk." + std::string(name.substr(0, dot)) + "." + std::string(part->second) +
-         std::string(kind);
+  if (kind != ".weight" && kind != ".bias") return {};
+  const auto module = TranslateModule(name.substr(dot + 1, last_dot - dot - 1), architecture);
+  if (module.empty()) return {};
+  return "blk." + std::string(name.substr(0, dot)) + "." + std::string(module) + std::string(kind);
 }
 
 /// Whether the configuration gives a tensor of ours a use.
-bool IsUsed(const std::string& name, const HfConfig& config) {
-  if (name == "output.weight") return !config.model.tied_embeddings;
+bool IsUsed(const std::string& name, const ModelConfig& config) {
+  if (name == "output.weight") return !config.tied_embeddings;
   if (!name.ends_with(".bias")) return true;
-  if (name.find(".ffn_") != std::string::npos) return config.requirements.mlp_bias;
-  if (name.ends_with(".attn_output.bias")) return config.requirements.output_bias;
-  return config.requirements.qkv_bias;
+  if (name.find(".ffn_") != std::string::npos) return config.mlp_bias;
+  if (name.ends_with(".attn_output.bias")) return config.output_bias;
+  return config.qkv_bias;
 }
 
 /// A folder being opened.
@@ -102,7 +114,8 @@ class FolderReader {
   Result<std::string> SpecialText(const JsonObject& json, const char* key) const;
 
   const std::string folder_;
-  HfConfig config_;
+  ModelConfig config_;
+  const Architecture* architecture_ = nullptr;
   std::map<std::string, std::int32_t> added_tokens_;
   std::shared_ptr<MappedCheckpoint> checkpoint_ = std::make_shared<MappedCheckpoint>();
 };
@@ -191,7 +204,7 @@ Status FolderReader::ReadShard(const std::string& name, const std::vector<std::s
 }
 
 Status FolderReader::AddTensor(const TensorEntry& entry, std::span<const std::byte> file) {
-  const std::string name = TranslateName(entry.name);
+  const std::string name = TranslateName(entry.name, *architecture_);
   if (name.empty() || !IsUsed(name, config_)) return Status::OK();
   if (!entry.unsupported.empty()) {
     return Status::NotImplemented(
@@ -250,7 +263,7 @@ Status FolderReader::ReadTokenizer() {
     MS_ASSIGN_OR_RETURN(const bool special, token.Bool("special", false));
     if (!special) continue;
     // Ids past the embeddings are never sampled; a prompt that has one is an error of its row.
-    if (id < 0 || id >= config_.model.vocabulary) continue;
+    if (id < 0 || id >= config_.vocabulary) continue;
     added_tokens_[content] = static_cast<std::int32_t>(id);
   }
   return Status::OK();
@@ -293,7 +306,7 @@ Status FolderReader::AddStopTokens(const JsonObject& object) {
     if (!id.is_number_integer()) return object.WrongType("eos_token_id", "an id or a list of ids");
     if (!id.is_number_unsigned()) continue;
     const auto value = id.get<std::uint64_t>();
-    if (value >= static_cast<std::uint64_t>(config_.model.vocabulary)) {
+    if (value >= static_cast<std::uint64_t>(config_.vocabulary)) {
       return Status::Invalid(
           object.name(), ": eos_token_id ", value, " is outside of the vocabulary"
       );
@@ -343,9 +356,10 @@ Result<std::shared_ptr<MappedCheckpoint>> FolderReader::Read() {
   }
   MS_ASSIGN_OR_RETURN(const JsonObject config, ReadJson("config.json"));
   MS_ASSIGN_OR_RETURN(config_, ReadHfConfig(config));
-  checkpoint_->model = config_.model;
+  architecture_ = FindGgufArchitecture(config_.architecture);
+  checkpoint_->model = config_;
   MS_RETURN_NOT_OK(ReadWeights());
-  MS_RETURN_NOT_OK(CheckTensors(config_.model, config_.requirements, checkpoint_->tensors));
+  MS_RETURN_NOT_OK(CheckTensors(config_, checkpoint_->tensors));
   MS_RETURN_NOT_OK(ReadTokenizer());
   MS_RETURN_NOT_OK(ReadGeneration());
   MS_RETURN_NOT_OK(AddStopTokens(config));

@@ -6,93 +6,16 @@
 #include <limits>
 #include <utility>
 
+#include "model/architecture.h"
 #include "model/gguf.h"
+#include "model/gguf_metadata.h"
 #include "model/mapped_checkpoint.h"
 
 namespace millstream {
 namespace {
 
-/// Metadata by key, with the checks on a value's type. A missing key yields nullopt.
-class Metadata {
- public:
-  explicit Metadata(const GgufHeader& header) : header_(header) {}
-
-  Result<std::optional<std::int64_t>> Integer(const std::string& key) const {
-    const GgufValue* value = Find(key);
-    if (value == nullptr) return std::nullopt;
-    const auto integer = value->is_array ? std::nullopt : value->Integer();
-    if (!integer) return Status::Invalid("metadata key ", key, " is not one integer");
-    return integer;
-  }
-
-  Result<std::int64_t> RequiredInteger(const std::string& key) const {
-    MS_ASSIGN_OR_RETURN(const auto value, Integer(key));
-    if (!value) return Status::Invalid("metadata key ", key, " is missing");
-    return *value;
-  }
-
-  Result<std::optional<float>> Float(const std::string& key) const {
-    const GgufValue* value = Find(key);
-    if (value == nullptr) return std::nullopt;
-    const auto number = value->is_array ? std::nullopt : value->Number();
-    if (!number) return Status::Invalid("metadata key ", key, " is not one number");
-    return static_cast<float>(*number);
-  }
-
-  Result<bool> Bool(const std::string& key, bool missing) const {
-    MS_ASSIGN_OR_RETURN(const auto value, Integer(key));
-    return value ? *value != 0 : missing;
-  }
-
-  Result<std::string_view> Text(const std::string& key) const {
-    const GgufValue* value = Find(key);
-    if (value == nullptr) return std::string_view();
-    if (value->is_array || value->type != GgufType::kString) {
-      return Status::Invalid("metadata key ", key, " is not a text");
-    }
-    return value->texts[0];
-  }
-
-  Result<std::vector<std::string_view>> Texts(const std::string& key) const {
-    const GgufValue* value = Find(key);
-    if (value == nullptr) return std::vector<std::string_view>();
-    if (!value->is_array || value->type != GgufType::kString) {
-      return Status::Invalid("metadata key ", key, " is not a list of texts");
-    }
-    return value->texts;
-  }
-
-  /// A list of numbers, one a token.
-  template <typename T>
-  Result<std::vector<T>> Numbers(const std::string& key, std::size_t count) const {
-    const GgufValue* value = Find(key);
-    if (value == nullptr) return std::vector<T>();
-    if (!value->is_array || value->type == GgufType::kString || value->count != count) {
-      return Status::Invalid("metadata key ", key, " is not a list of ", count, " numbers");
-    }
-    std::vector<T> numbers(count);
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto number = value->Number(i);
-      if (!number || !(*number >= std::numeric_limits<T>::lowest()) ||
-          !(*number <= std::numeric_limits<T>::max())) {
-        return Status::Invalid("metadata key ", key, " has a number out of range");
-      }
-      numbers[i] = static_cast<T>(*number);
-    }
-    return numbers;
-  }
-
-  const GgufValue* Find(const std::string& key) const {
-    const auto found = header_.metadata.find(key);
-    return found == header_.metadata.end() ? nullptr : &found->second;
-  }
-
- private:
-  const GgufHeader& header_;
-};
-
 Result<RopeScaling> ReadRopeScaling(
-    const Metadata& metadata, const std::string& rope, std::int64_t context
+    const GgufMetadata& metadata, const std::string& rope, std::int64_t context
 ) {
   RopeScaling scaling;
   MS_ASSIGN_OR_RETURN(const auto type, metadata.Text(rope + "scaling.type"));
@@ -124,19 +47,16 @@ Result<RopeScaling> ReadRopeScaling(
   return scaling;
 }
 
-Result<ModelConfig> ReadConfig(const Metadata& metadata) {
+Result<ModelConfig> ReadConfig(const GgufMetadata& metadata) {
   ModelConfig config;
-  MS_ASSIGN_OR_RETURN(const auto architecture, metadata.Text("general.architecture"));
-  if (architecture != "llama" && architecture != "qwen2") {
+  MS_ASSIGN_OR_RETURN(const auto name, metadata.Text("general.architecture"));
+  const Architecture* architecture = FindGgufArchitecture(name);
+  if (architecture == nullptr) {
     return Status::NotImplemented(
-        "architecture ",
-        Quoted(architecture),
-        " is not supported; supported: ",
-        kSupportedArchitectures
+        "architecture ", Quoted(name), " is not supported; supported: ", SupportedArchitectures()
     );
   }
-  config.architecture = architecture;
-  config.rope_interleaved = architecture == "llama";
+  config.architecture = name;
   const std::string prefix = config.architecture + ".";
   const auto integer = [&](const char* key) { return metadata.RequiredInteger(prefix + key); };
   MS_ASSIGN_OR_RETURN(config.context, integer("context_length"));
@@ -169,11 +89,12 @@ Result<ModelConfig> ReadConfig(const Metadata& metadata) {
   MS_ASSIGN_OR_RETURN(
       config.rope_scaling, ReadRopeScaling(metadata, prefix + "rope.", config.context)
   );
+  MS_RETURN_NOT_OK(architecture->read_gguf(metadata, config));
   return config;
 }
 
 /// Refuses what would be computed wrongly.
-Status CheckVariant(const Metadata& metadata, ModelConfig& config) {
+Status CheckVariant(const GgufMetadata& metadata, ModelConfig& config) {
   MS_ASSIGN_OR_RETURN(const auto parts, metadata.Integer("split.count"));
   if (parts && *parts > 1) {
     return Status::NotImplemented(
@@ -194,7 +115,7 @@ Status CheckVariant(const Metadata& metadata, ModelConfig& config) {
 }
 
 Result<std::optional<std::int32_t>> TokenId(
-    const Metadata& metadata, const char* name, std::size_t vocabulary
+    const GgufMetadata& metadata, const char* name, std::size_t vocabulary
 ) {
   const std::string key = std::string("tokenizer.ggml.") + name + "_token_id";
   MS_ASSIGN_OR_RETURN(const auto id, metadata.Integer(key));
@@ -205,7 +126,7 @@ Result<std::optional<std::int32_t>> TokenId(
   return static_cast<std::int32_t>(*id);
 }
 
-Result<CheckpointVocabulary> ReadVocabulary(const Metadata& metadata) {
+Result<CheckpointVocabulary> ReadVocabulary(const GgufMetadata& metadata) {
   CheckpointVocabulary vocabulary;
   MS_ASSIGN_OR_RETURN(vocabulary.model, metadata.Text("tokenizer.ggml.model"));
   MS_ASSIGN_OR_RETURN(vocabulary.pre, metadata.Text("tokenizer.ggml.pre"));
@@ -214,9 +135,9 @@ Result<CheckpointVocabulary> ReadVocabulary(const Metadata& metadata) {
   const std::size_t count = vocabulary.tokens.size();
   if (count == 0) return Status::Invalid("metadata key tokenizer.ggml.tokens is missing or empty");
   MS_ASSIGN_OR_RETURN(
-      vocabulary.token_types, metadata.Numbers<std::int32_t>("tokenizer.ggml.token_type", count)
+      vocabulary.token_types, metadata.Integers("tokenizer.ggml.token_type", count)
   );
-  MS_ASSIGN_OR_RETURN(vocabulary.scores, metadata.Numbers<float>("tokenizer.ggml.scores", count));
+  MS_ASSIGN_OR_RETURN(vocabulary.scores, metadata.Floats("tokenizer.ggml.scores", count));
   MS_ASSIGN_OR_RETURN(vocabulary.bos_token, TokenId(metadata, "bos", count));
   MS_ASSIGN_OR_RETURN(vocabulary.eos_token, TokenId(metadata, "eos", count));
   MS_ASSIGN_OR_RETURN(vocabulary.unknown_token, TokenId(metadata, "unknown", count));
@@ -233,7 +154,7 @@ Result<CheckpointVocabulary> ReadVocabulary(const Metadata& metadata) {
   return vocabulary;
 }
 
-Status ReadStopTokens(const Metadata& metadata, MappedCheckpoint& checkpoint) {
+Status ReadStopTokens(const GgufMetadata& metadata, MappedCheckpoint& checkpoint) {
   constexpr std::int32_t kControl = 3;
   const CheckpointVocabulary& vocabulary = checkpoint.vocabulary;
   for (const char* name : {"eos", "eot", "eom"}) {
@@ -248,7 +169,7 @@ Status ReadStopTokens(const Metadata& metadata, MappedCheckpoint& checkpoint) {
   return Status::OK();
 }
 
-Status ReadTokens(const Metadata& metadata, MappedCheckpoint& checkpoint) {
+Status ReadTokens(const GgufMetadata& metadata, MappedCheckpoint& checkpoint) {
   MS_ASSIGN_OR_RETURN(checkpoint.vocabulary, ReadVocabulary(metadata));
   const CheckpointVocabulary& vocabulary = checkpoint.vocabulary;
   MS_ASSIGN_OR_RETURN(checkpoint.chat_template, metadata.Text("tokenizer.chat_template"));
@@ -266,7 +187,7 @@ Result<std::shared_ptr<MappedCheckpoint>> OpenGguf(const std::string& path) {
   MS_ASSIGN_OR_RETURN(auto file, MappedFile::Open(path));
   const auto bytes = file->bytes();
   MS_ASSIGN_OR_RETURN(const GgufHeader header, GgufHeader::Parse(bytes));
-  const Metadata metadata(header);
+  const GgufMetadata metadata(header);
   auto checkpoint = std::make_shared<MappedCheckpoint>();
   checkpoint->files.push_back(std::move(file));
   MS_ASSIGN_OR_RETURN(checkpoint->model, ReadConfig(metadata));
@@ -281,8 +202,7 @@ Result<std::shared_ptr<MappedCheckpoint>> OpenGguf(const std::string& path) {
   config.vocabulary = static_cast<std::int64_t>(checkpoint->vocabulary.tokens.size());
   config.tied_embeddings = checkpoint->Find("output.weight") == nullptr;
   MS_RETURN_NOT_OK(CheckConfig(config));
-  const TensorRequirements requirements = {.qkv_bias = config.architecture == "qwen2"};
-  MS_RETURN_NOT_OK(CheckTensors(config, requirements, checkpoint->tensors));
+  MS_RETURN_NOT_OK(CheckTensors(config, checkpoint->tensors));
   checkpoint->Identify({reinterpret_cast<const char*>(bytes.data()), header.data_begin});
   return checkpoint;
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 
+#include "model/architecture.h"
 #include "model/mapped_checkpoint.h"
 
 namespace millstream {
@@ -12,8 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-/// Our name of the architecture that "architectures" or, without it, "model_type" states.
-Result<std::string> Architecture(const JsonObject& config) {
+/// The architecture that "architectures" or, without it, "model_type" states.
+Result<const Architecture*> StatedArchitecture(const JsonObject& config) {
   MS_ASSIGN_OR_RETURN(std::string stated, config.Text("model_type"));
   if (const json* list = config.Find("architectures")) {
     if (!list->is_array() || list->empty() || !(*list)[0].is_string()) {
@@ -21,15 +22,14 @@ Result<std::string> Architecture(const JsonObject& config) {
     }
     stated = (*list)[0].get<std::string>();
   }
-  if (stated == "LlamaForCausalLM" || stated == "llama") return "llama";
-  if (stated == "MistralForCausalLM" || stated == "mistral") return "llama";
-  if (stated == "Qwen2ForCausalLM" || stated == "qwen2") return "qwen2";
+  const Architecture* architecture = FindHfArchitecture(stated);
+  if (architecture != nullptr) return architecture;
   return Status::NotImplemented(
       config.name(),
       ": architecture ",
       Quoted(stated),
       " is not supported; supported: ",
-      kSupportedArchitectures
+      SupportedArchitectures()
   );
 }
 
@@ -106,28 +106,11 @@ Status ReadRope(const JsonObject& config, ModelConfig& model) {
   return Status::OK();
 }
 
-/// Attention that sees only so many tokens back is plain attention in a context no longer than
-/// that.
-Status LimitToWindow(const JsonObject& config, ModelConfig& model) {
-  MS_ASSIGN_OR_RETURN(const auto window, config.Integer("sliding_window"));
-  MS_ASSIGN_OR_RETURN(const bool uses_window, config.Bool("use_sliding_window", true));
-  const bool qwen_default =
-      model.architecture == "qwen2" && config.Find("use_sliding_window") == nullptr;
-  if (window && uses_window && !qwen_default) model.context = std::min(model.context, *window);
-  return Status::OK();
-}
-
 Status RefuseVariants(const JsonObject& config) {
   if (config.Find("quantization_config") != nullptr) {
     return Status::NotImplemented(
         config.name(),
         ": quantised safetensors are not supported; supported: F32, F16 and BF16, or a GGUF file"
-    );
-  }
-  MS_ASSIGN_OR_RETURN(const std::string activation, config.Text("hidden_act"));
-  if (!activation.empty() && activation != "silu" && activation != "swish") {
-    return Status::NotImplemented(
-        config.name(), ": hidden_act ", Quoted(activation), " is not supported; supported: silu"
     );
   }
   MS_ASSIGN_OR_RETURN(const auto rotated, config.Number("partial_rotary_factor"));
@@ -137,21 +120,34 @@ Status RefuseVariants(const JsonObject& config) {
   return Status::OK();
 }
 
-Result<TensorRequirements> ReadBiases(const JsonObject& config, const ModelConfig& model) {
-  if (model.architecture == "qwen2") return TensorRequirements{.qkv_bias = true};
-  TensorRequirements requirements;
-  MS_ASSIGN_OR_RETURN(requirements.qkv_bias, config.Bool("attention_bias", false));
-  requirements.output_bias = requirements.qkv_bias;
-  MS_ASSIGN_OR_RETURN(requirements.mlp_bias, config.Bool("mlp_bias", false));
-  return requirements;
-}
-
 }  // namespace
 
-Result<HfConfig> ReadHfConfig(const JsonObject& config) {
-  HfConfig read;
-  ModelConfig& model = read.model;
-  MS_ASSIGN_OR_RETURN(model.architecture, Architecture(config));
+Status RequireSilu(const JsonObject& json) {
+  MS_ASSIGN_OR_RETURN(const std::string activation, json.Text("hidden_act"));
+  if (activation.empty() || activation == "silu" || activation == "swish") return Status::OK();
+  return Status::NotImplemented(
+      json.name(), ": hidden_act ", Quoted(activation), " is not supported; supported: silu"
+  );
+}
+
+Status ReadBiases(const JsonObject& json, ModelConfig& config) {
+  MS_ASSIGN_OR_RETURN(config.qkv_bias, json.Bool("attention_bias", false));
+  config.output_bias = config.qkv_bias;
+  MS_ASSIGN_OR_RETURN(config.mlp_bias, json.Bool("mlp_bias", false));
+  return Status::OK();
+}
+
+Status LimitToWindow(const JsonObject& json, bool used, ModelConfig& config) {
+  MS_ASSIGN_OR_RETURN(const auto window, json.Integer("sliding_window"));
+  MS_ASSIGN_OR_RETURN(const bool is_used, json.Bool("use_sliding_window", used));
+  if (window && is_used) config.context = std::min(config.context, *window);
+  return Status::OK();
+}
+
+Result<ModelConfig> ReadHfConfig(const JsonObject& config) {
+  ModelConfig model;
+  MS_ASSIGN_OR_RETURN(const Architecture* architecture, StatedArchitecture(config));
+  model.architecture = architecture->name;
   MS_RETURN_NOT_OK(RefuseVariants(config));
   MS_ASSIGN_OR_RETURN(model.context, config.RequiredInteger("max_position_embeddings"));
   MS_ASSIGN_OR_RETURN(model.vocabulary, config.RequiredInteger("vocab_size"));
@@ -168,11 +164,10 @@ Result<HfConfig> ReadHfConfig(const JsonObject& config) {
   model.norm_epsilon = static_cast<float>(epsilon.value_or(1e-6));
   MS_ASSIGN_OR_RETURN(model.tied_embeddings, config.Bool("tie_word_embeddings", false));
   MS_RETURN_NOT_OK(ReadRope(config, model));
-  MS_RETURN_NOT_OK(LimitToWindow(config, model));
-  MS_ASSIGN_OR_RETURN(read.requirements, ReadBiases(config, model));
+  MS_RETURN_NOT_OK(architecture->read_hf(config, model));
   auto checked = CheckConfig(model);
   if (!checked.ok()) return InFile(config.name(), checked);
-  return read;
+  return model;
 }
 
 }  // namespace millstream

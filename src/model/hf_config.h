@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a Hugging Face config.json says of a model of the llama family.
+// What a Hugging Face config.json says of a model.
 
 #pragma once
 
 #include "base/status.h"
+#include "model/checkpoint.h"
 #include "model/json_file.h"
-#include "model/tensor_table.h"
 
 namespace millstream {
 
-struct HfConfig {
-  ModelConfig model;
-  TensorRequirements requirements;
-};
-
 /// Reads a config.json. Code that it names (auto_map) is ignored. What we would compute wrongly is
 /// refused.
-Result<HfConfig> ReadHfConfig(const JsonObject& json);
+Result<ModelConfig> ReadHfConfig(const JsonObject& json);
+
+// What several architectures' read_hf share.
+
+/// Refuses other activations.
+Status RequireSilu(const JsonObject& json);
+/// attention_bias and mlp_bias.
+Status ReadBiases(const JsonObject& json, ModelConfig& config);
+/// Attention that sees only so many tokens back is plain attention in a context no longer than
+/// that. `used`: whether sliding_window counts without use_sliding_window.
+Status LimitToWindow(const JsonObject& json, bool used, ModelConfig& config);
 
 }  // namespace millstream

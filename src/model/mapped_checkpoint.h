@@ -39,10 +39,6 @@ Status InFile(const std::string& path, const Status& status);
 /// Whether a special token of this text ends a text or a turn in well-known models.
 bool EndsTurn(std::string_view token);
 
-inline constexpr std::string_view kSupportedArchitectures =
-    "llama and qwen2 (GGUF); LlamaForCausalLM, MistralForCausalLM and Qwen2ForCausalLM "
-    "(safetensors)";
-
 Result<std::shared_ptr<MappedCheckpoint>> OpenGguf(const std::string& path);
 Result<std::shared_ptr<MappedCheckpoint>> OpenFolder(const std::string& path);
 Result<std::shared_ptr<MappedCheckpoint>> OpenTokenizerFolder(const std::string& path);

@@ -79,12 +79,7 @@ Status CheckTensor(
   return Status::OK();
 }
 
-Status CheckLayer(
-    const ModelConfig& config,
-    const TensorRequirements& requirements,
-    const TensorTable& tensors,
-    const std::string& layer
-) {
+Status CheckLayer(const ModelConfig& config, const TensorTable& tensors, const std::string& layer) {
   const std::int64_t q = config.heads * config.head_dim;
   const std::int64_t kv = config.kv_heads * config.head_dim;
   struct Matrix {
@@ -93,13 +88,13 @@ Status CheckLayer(
     bool needs_bias;
   };
   const std::array<Matrix, 7> matrices = {{
-      {"attn_q", q, config.hidden, requirements.qkv_bias},
-      {"attn_k", kv, config.hidden, requirements.qkv_bias},
-      {"attn_v", kv, config.hidden, requirements.qkv_bias},
-      {"attn_output", config.hidden, q, requirements.output_bias},
-      {"ffn_gate", config.feed_forward, config.hidden, requirements.mlp_bias},
-      {"ffn_up", config.feed_forward, config.hidden, requirements.mlp_bias},
-      {"ffn_down", config.hidden, config.feed_forward, requirements.mlp_bias},
+      {"attn_q", q, config.hidden, config.qkv_bias},
+      {"attn_k", kv, config.hidden, config.qkv_bias},
+      {"attn_v", kv, config.hidden, config.qkv_bias},
+      {"attn_output", config.hidden, q, config.output_bias},
+      {"ffn_gate", config.feed_forward, config.hidden, config.mlp_bias},
+      {"ffn_up", config.feed_forward, config.hidden, config.mlp_bias},
+      {"ffn_down", config.hidden, config.feed_forward, config.mlp_bias},
   }};
   MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "attn_norm.weight", {config.hidden}, true));
   MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "ffn_norm.weight", {config.hidden}, true));
@@ -240,16 +235,14 @@ Status CheckConfig(const ModelConfig& config) {
   return CheckScaling(config.rope_scaling);
 }
 
-Status CheckTensors(
-    const ModelConfig& config, const TensorRequirements& requirements, const TensorTable& tensors
-) {
+Status CheckTensors(const ModelConfig& config, const TensorTable& tensors) {
   const std::vector<std::int64_t> embedding = {config.vocabulary, config.hidden};
   MS_RETURN_NOT_OK(CheckTensor(tensors, "token_embd.weight", embedding, true));
   MS_RETURN_NOT_OK(CheckTensor(tensors, "output.weight", embedding, !config.tied_embeddings));
   MS_RETURN_NOT_OK(CheckTensor(tensors, "output_norm.weight", {config.hidden}, true));
   MS_RETURN_NOT_OK(CheckTensor(tensors, "rope_freqs.weight", {config.head_dim / 2}, false));
   for (std::int64_t i = 0; i < config.layers; ++i) {
-    MS_RETURN_NOT_OK(CheckLayer(config, requirements, tensors, "blk." + std::to_string(i) + "."));
+    MS_RETURN_NOT_OK(CheckLayer(config, tensors, "blk." + std::to_string(i) + "."));
   }
   return Status::OK();
 }

@@ -44,18 +44,8 @@ Status CheckEntries(
 
 using TensorTable = std::map<std::string, TensorView, std::less<>>;
 
-/// What a checkpoint of the llama family must hold beside its weights.
-struct TensorRequirements {
-  bool qkv_bias = false;
-  bool output_bias = false;  // attn_output
-  bool mlp_bias = false;
-};
-
-/// Names the first tensor of the llama family that is missing or misshapen. Biases that are there
-/// must fit, too.
-Status CheckTensors(
-    const ModelConfig& config, const TensorRequirements& requirements, const TensorTable& tensors
-);
+/// Names the first tensor that is missing or misshapen. Biases that are there must fit, too.
+Status CheckTensors(const ModelConfig& config, const TensorTable& tensors);
 
 /// Checks that the numbers of a configuration are in range and agree with one another.
 Status CheckConfig(const ModelConfig& config);

@@ -264,8 +264,8 @@ GGUFS = {
         "Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K",
     ),
     "architecture": (
-        gguf([("general.architecture", "gemma3")]),
-        'architecture "gemma3" is not supported; supported: llama and qwen2',
+        gguf([("general.architecture", "gpt2")]),
+        'architecture "gpt2" is not supported; supported: llama, qwen2',
     ),
     "no-metadata": (gguf(), 'architecture "" is not supported'),
 }
