@@ -38,6 +38,7 @@ struct Architecture {
 
 extern const Architecture kLlama;
 extern const Architecture kQwen2;
+extern const Architecture kQwen3;
 
 /// By the name of a GGUF file, or null.
 const Architecture* FindGgufArchitecture(std::string_view name);

@@ -68,6 +68,9 @@ struct ModelConfig {
   bool qkv_bias = false;  // which biases must be there; others may
   bool output_bias = false;
   bool mlp_bias = false;
+
+  // What llama has not.
+  bool head_norms = false;  // on each head's queries and keys: attn_q_norm, attn_k_norm
 };
 
 /// A model's own wishes: generation_config.json.

@@ -167,6 +167,22 @@ TEST_F(GgufTest, NamesTheTensorThatIsMissingOrMisshapen) {
   );
 }
 
+TEST_F(GgufTest, AsksForTheTensorsThatAnArchitectureHas) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"qwen2", "blk.0.attn_k.bias"},
+      {"qwen3", "blk.0.attn_q_norm.weight"},
+      {"qwen3", "blk.0.attn_k_norm.weight"},
+  };
+  for (const auto& [architecture, tensor] : cases) {
+    TinyModel tiny = Small();
+    tiny.architecture = architecture;
+    std::string file = TinyGguf(tiny).Build().first;
+    EXPECT_EQ(Open(file), "");
+    file[file.find(tensor)] = 'x';
+    EXPECT_EQ(Open(file), Path(file) + ": tensor \"" + tensor + "\" is missing");
+  }
+}
+
 TEST_F(GgufTest, RefusesRangesThatOverlapOrAreNotAligned) {
   const std::string file = TinyGguf(Small()).Build().first;
   const std::size_t offset = file.find("blk.0.attn_norm.weight") + 22 + 4 + 8 + 4;

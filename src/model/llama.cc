@@ -320,6 +320,8 @@ void LlamaModel::RotateAndStore(
   const std::int64_t kv_heads = config().kv_heads;
   const std::int64_t stride = PaddedLength(QkvLength(config()));
   const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  const float* query_norm = layers_[Size(layer)].query_norm;
+  const float* key_norm = layers_[Size(layer)].key_norm;
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
   team.For(
       rows,
@@ -332,6 +334,11 @@ void LlamaModel::RotateAndStore(
           float* queries = w.qkv_ + r * stride;
           float* keys = queries + heads * head_dim;
           const float* values = keys + kv_heads * head_dim;
+          if (config().head_norms) {
+            const float epsilon = config().norm_epsilon;
+            kernels::NormInPlace(queries, heads, head_dim, query_norm, epsilon);
+            kernels::NormInPlace(keys, kv_heads, head_dim, key_norm, epsilon);
+          }
           kernels::Rotate(queries, heads, head_dim, cosines, sines, scale);
           kernels::Rotate(keys, kv_heads, head_dim, cosines, sines, 1);
           for (std::int64_t h = 0; h < kv_heads; ++h) {

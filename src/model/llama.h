@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The llama family (llama, SmolLM2, Mistral, Qwen2): weights rearranged for the kernels, and the
+// Llama and what is built like it (architecture.h): weights rearranged for the kernels, and the
 // forward pass.
 //
 // The model is immutable; the state of a pass lies in the cache and the workspace. Batch-invariant:
@@ -153,6 +153,8 @@ class LlamaModel {
   struct Layer {
     const float* attention_norm = nullptr;
     const float* feed_forward_norm = nullptr;
+    const float* query_norm = nullptr;  // null: none
+    const float* key_norm = nullptr;
     Matrix qkv;
     Matrix output;
     Matrix gate_up;  // panels of the two in turn

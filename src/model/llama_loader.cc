@@ -132,6 +132,10 @@ class LlamaLoader {
     Add(&layer.output, {output}, false);
     Add(&layer.gate_up, {gate, up}, true);
     Add(&layer.down, {down}, false);
+    if (config.head_norms) {
+      MS_RETURN_NOT_OK(AddVector(prefix + "attn_q_norm.weight", &layer.query_norm));
+      MS_RETURN_NOT_OK(AddVector(prefix + "attn_k_norm.weight", &layer.key_norm));
+    }
     MS_RETURN_NOT_OK(AddVector(prefix + "attn_norm.weight", &layer.attention_norm));
     return AddVector(prefix + "ffn_norm.weight", &layer.feed_forward_norm);
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -127,6 +128,16 @@ std::vector<TinyModel> ModelsOfEveryType() {
   return models;
 }
 
+/// A model of each architecture, and of each form that its configuration takes.
+std::map<std::string, TinyModel> OneOfEach() {
+  return {
+      {"llama", {}},
+      {"llama-untied", {.tied_embeddings = false}},
+      {"qwen2", {.architecture = "qwen2"}},
+      {"qwen3", {.architecture = "qwen3"}},
+  };
+}
+
 Tokens SomeTokens(std::int64_t count, std::int32_t seed) {
   Tokens tokens;
   for (std::int32_t i = 0; i < count; ++i) tokens.push_back((seed + i * i * 7 + i * 13) % 256);
@@ -207,15 +218,15 @@ TEST_P(LlamaTest, LogitsDependOnNeitherChunksNorBatchNorThreads) {
 }
 
 TEST_P(LlamaTest, AgreesWithTheReference) {
-  for (const char* architecture : {"llama", "qwen2"}) {
-    const auto checkpoint = OpenTiny({.architecture = architecture});
+  for (const auto& [name, tiny] : OneOfEach()) {
+    const auto checkpoint = OpenTiny(tiny);
     const Tokens tokens = SomeTokens(40, 5);
     Runner reference(checkpoint, Isa::kReference, GetParam().precision, 1);
     Runner runner(checkpoint, GetParam().isa, GetParam().precision, 2);
     const auto expected = reference.Run({{0, tokens, 0, 1}});
     const auto logits = runner.Run({{0, tokens, 0, 1}});
     const float tolerance = GetParam().precision == Precision::kF32 ? 1e-5F : 2e-2F;
-    EXPECT_LT(FarthestApart(logits[0], expected[0]), tolerance) << architecture;
+    EXPECT_LT(FarthestApart(logits[0], expected[0]), tolerance) << name;
   }
 }
 
@@ -276,6 +287,30 @@ TEST(LlamaFormatsTest, TheSameModelAsFileAndFolderAnswersTheSame) {
     const auto b = folder.Run({{0, tokens, 0, 1}});
     EXPECT_LT(FarthestApart(a[0], b[0]), 1e-5F)
         << tiny.architecture << " " << TensorTypeName(tiny.type);
+  }
+}
+
+TEST(ArchitecturesTest, LogitsOfFileAndFolderAreTransformers) {
+  if (const char* wanted = std::getenv("MS_TINY_MODELS")) {
+    for (const auto& [name, tiny] : OneOfEach()) {
+      ASSERT_TRUE(WriteTinyFolder(tiny, std::string(wanted) + "/" + name).ok());
+    }
+    GTEST_SKIP() << "wrote the models for tests/oracles/architectures.py";
+  }
+  std::ifstream file(MS_TEST_DATA "/architectures.json");
+  const json golden = json::parse(file);
+  const auto tokens = golden["tokens"].get<Tokens>();
+  for (const auto& [name, tiny] : OneOfEach()) {
+    for (const bool folder : {false, true}) {
+      Runner runner(OpenTiny(tiny, folder), kernels::FastestIsa(), Precision::kF32, 2);
+      const auto logits = runner.Run({{0, tokens, 0, static_cast<std::int64_t>(tokens.size())}});
+      std::size_t row = 0;
+      for (const std::size_t position : golden["positions"]) {
+        const auto expected = golden["logits"][name][row++].get<Floats>();
+        EXPECT_LT(FarthestApart(logits[position], expected), 5e-5F)
+            << name << (folder ? " folder" : " file") << " at " << position;
+      }
+    }
   }
 }
 

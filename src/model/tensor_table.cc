@@ -98,6 +98,10 @@ Status CheckLayer(const ModelConfig& config, const TensorTable& tensors, const s
   }};
   MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "attn_norm.weight", {config.hidden}, true));
   MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "ffn_norm.weight", {config.hidden}, true));
+  if (config.head_norms) {
+    MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "attn_q_norm.weight", {config.head_dim}, true));
+    MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "attn_k_norm.weight", {config.head_dim}, true));
+  }
   for (const Matrix& matrix : matrices) {
     const std::string name = layer + matrix.name;
     MS_RETURN_NOT_OK(CheckTensor(tensors, name + ".weight", {matrix.rows, matrix.columns}, true));

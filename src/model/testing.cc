@@ -7,8 +7,10 @@
 #include <system_error>
 #include <utility>
 
+#include "base/check.h"
 #include "base/random.h"
 #include "kernels/dequantize.h"
+#include "model/architecture.h"
 #include "model/gguf.h"
 #include "model/llama.h"
 #include "model/tensor_table.h"
@@ -157,6 +159,10 @@ class WeightMaker {
     );
     AddProjection(gguf + "attn_v", hf + "self_attn.v_proj", kv, model_.hidden, bias, 0);
     AddProjection(gguf + "attn_output", hf + "self_attn.o_proj", model_.hidden, q, false, 0);
+    if (model_.HasHeadNorms()) {
+      Add(gguf + "attn_q_norm.weight", hf + "self_attn.q_norm.weight", {model_.head_dim()});
+      Add(gguf + "attn_k_norm.weight", hf + "self_attn.k_norm.weight", {model_.head_dim()});
+    }
     Add(gguf + "ffn_norm.weight", hf + "post_attention_layernorm.weight", {model_.hidden});
     AddProjection(
         gguf + "ffn_gate", hf + "mlp.gate_proj", model_.feed_forward, model_.hidden, false, 0
@@ -312,16 +318,18 @@ json TokenizerJson(const TinyModel& model) {
 }
 
 json ConfigJson(const TinyModel& model) {
-  const bool qwen = model.architecture == "qwen2";
+  const Architecture* architecture = FindGgufArchitecture(model.architecture);
+  MS_CHECK(architecture != nullptr);
   return {
-      {"architectures", {qwen ? "Qwen2ForCausalLM" : "LlamaForCausalLM"}},
-      {"model_type", model.architecture},
+      {"architectures", {architecture->hf_names[0].architecture}},
+      {"model_type", architecture->hf_names[0].model_type},
       {"hidden_act", "silu"},
       {"hidden_size", model.hidden},
       {"intermediate_size", model.feed_forward},
       {"num_hidden_layers", model.layers},
       {"num_attention_heads", model.heads},
       {"num_key_value_heads", model.kv_heads},
+      {"head_dim", model.head_dim()},
       {"max_position_embeddings", model.context},
       {"vocab_size", model.Tokens().size()},
       {"rms_norm_eps", 1e-5},
@@ -426,6 +434,10 @@ GgufBuilder TinyGguf(const TinyModel& model) {
   gguf.Add(prefix + "feed_forward_length", number(model.feed_forward));
   gguf.Add(prefix + "attention.head_count", number(model.heads));
   gguf.Add(prefix + "attention.head_count_kv", number(model.kv_heads));
+  if (model.HasHeadNorms()) {
+    gguf.Add(prefix + "attention.key_length", number(model.head_dim()));
+    gguf.Add(prefix + "attention.value_length", number(model.head_dim()));
+  }
   gguf.Add(prefix + "attention.layer_norm_rms_epsilon", 1e-5F);
   gguf.Add(prefix + "rope.freq_base", 10000.F);
   const std::vector<std::string> tokens = model.Tokens();

@@ -52,7 +52,7 @@ class GgufBuilder {
 /// and a few merges; fewer if `byte_tokens` is false, for tests that walk through every byte of a
 /// header.
 struct TinyModel {
-  std::string architecture = "llama";  // or "qwen2", which has biases
+  std::string architecture = "llama";  // or another of architecture.h
   std::int64_t layers = 2;
   std::int64_t hidden = 32;
   std::int64_t feed_forward = 64;
@@ -66,7 +66,8 @@ struct TinyModel {
   TensorType type = TensorType::kF32;
   std::optional<TensorType> other_type = std::nullopt;  // of attn_v and ffn_down, if not the same
 
-  std::int64_t head_dim() const { return hidden / heads; }
+  std::int64_t head_dim() const { return hidden / heads * (HasHeadNorms() ? 2 : 1); }
+  bool HasHeadNorms() const { return architecture == "qwen3"; }
   std::vector<std::string> Tokens() const;
   std::vector<std::string> Merges() const;
 };
