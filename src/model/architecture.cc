@@ -7,7 +7,7 @@
 namespace millstream {
 namespace {
 
-constexpr std::array kArchitectures = {&kLlama, &kQwen2, &kQwen3};
+constexpr std::array kArchitectures = {&kLlama, &kQwen2, &kQwen3, &kGemma3};
 
 }  // namespace
 

@@ -39,6 +39,7 @@ struct Architecture {
 extern const Architecture kLlama;
 extern const Architecture kQwen2;
 extern const Architecture kQwen3;
+extern const Architecture kGemma3;
 
 /// By the name of a GGUF file, or null.
 const Architecture* FindGgufArchitecture(std::string_view name);

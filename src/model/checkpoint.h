@@ -71,6 +71,20 @@ struct ModelConfig {
 
   // What llama has not.
   bool head_norms = false;  // on each head's queries and keys: attn_q_norm, attn_k_norm
+  bool post_norms = false;  // on what each part of a layer adds: post_attention_norm, post_ffw_norm
+  float norm_offset = 0;    // to be added to the norms' weights as the file has them
+  bool gelu = false;        // in place of silu
+  float embedding_scale = 1;
+  std::optional<float> query_scale;  // in place of 1 / sqrt(head_dim)
+  // In all layers but each window_pattern-th, a token sees `window` positions back, itself
+  // included, and RoPE has a base of its own and no scaling. 0: no such layers.
+  std::int64_t window = 0;
+  std::int64_t window_pattern = 1;
+  float window_rope_theta = 10000;
+
+  bool HasWindow(std::int64_t layer) const {
+    return window > 0 && (layer + 1) % window_pattern != 0;
+  }
 };
 
 /// A model's own wishes: generation_config.json.

@@ -57,6 +57,29 @@ class FolderTest : public testing::Test {
       .kv_heads = 1,
       .tied_embeddings = false
   };
+  /// Puts a model of gemma3 in the folder.
+  void WriteGemma() {
+    fs::remove_all(folder_);
+    TinyModel gemma;
+    gemma.architecture = "gemma3";
+    ASSERT_TRUE(WriteTinyFolder(gemma, folder_.string()).ok());
+  }
+
+  struct Refusal {
+    json patch;
+    std::string message;
+  };
+  /// That config.json, changed so, is refused with that message.
+  void ExpectRefusals(const std::vector<Refusal>& refusals) const {
+    const std::string original = json::parse(std::ifstream(folder_ / "config.json")).dump();
+    for (const auto& [patch, message] : refusals) {
+      Write("config.json", original);
+      Change("config.json", patch);
+      EXPECT_NE(Message().find(message), std::string::npos)
+          << Message() << "\nexpected: " << message;
+    }
+  }
+
   const fs::path folder_ =
       fs::path(testing::TempDir()) /
       (std::string("folder_test_") + testing::UnitTest::GetInstance()->current_test_info()->name());
@@ -197,11 +220,7 @@ TEST_F(FolderTest, ReadsYarnAndNewerRopeParameters) {
 }
 
 TEST_F(FolderTest, RefusesConfigurationsByName) {
-  struct Case {
-    json patch;
-    std::string message;
-  };
-  const Case cases[] = {
+  ExpectRefusals({
       {{{"architectures", {"GemmaForCausalLM"}}},
        "architecture \"GemmaForCausalLM\" is not supported; supported: llama"},
       {{{"architectures", json::array()}}, "architectures is not a list of names"},
@@ -223,14 +242,67 @@ TEST_F(FolderTest, RefusesConfigurationsByName) {
       {{{"eos_token_id", "</s>"}}, "eos_token_id is not an id or a list of ids"},
       {{{"rms_norm_eps", 0}}, "epsilon is not a positive number"},
       {{{"head_dim", 3}}, "the head size 3 is odd"},
-  };
-  const std::string original = json::parse(std::ifstream(folder_ / "config.json")).dump();
-  for (const Case& c : cases) {
-    Write("config.json", original);
-    Change("config.json", c.patch);
-    EXPECT_NE(Message().find(c.message), std::string::npos)
-        << Message() << "\nexpected: " << c.message;
-  }
+  });
+}
+
+TEST_F(FolderTest, ReadsGemma3sOlderConfiguration) {
+  WriteGemma();
+  const auto opened = Checkpoint::Open(folder_.string());
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const ModelConfig& config = (*opened)->config();
+  EXPECT_EQ(config.window, 24);
+  EXPECT_EQ(config.window_pattern, 6);
+  EXPECT_FLOAT_EQ(config.window_rope_theta, 100);
+  EXPECT_FLOAT_EQ(config.rope_theta, 10000);
+  EXPECT_FLOAT_EQ(config.rope_scaling.factor, 8);
+  EXPECT_EQ(config.context, 128);
+}
+
+TEST_F(FolderTest, ReadsGemma3sNewerConfiguration) {
+  WriteGemma();
+  Change(
+      "config.json",
+      {{"rope_theta", nullptr},
+       {"rope_local_base_freq", nullptr},
+       {"rope_scaling", nullptr},
+       {"rope_parameters",
+        {{"full_attention", {{"rope_type", "linear"}, {"factor", 4.0}}},
+         {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 77.0}}}}},
+       {"layer_types", {"sliding_attention", "full_attention"}},
+       {"query_pre_attn_scalar", 25}}
+  );
+  const auto opened = Checkpoint::Open(folder_.string());
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const ModelConfig& config = (*opened)->config();
+  EXPECT_EQ(config.window_pattern, 2);
+  EXPECT_FLOAT_EQ(config.window_rope_theta, 77);
+  EXPECT_FLOAT_EQ(config.rope_theta, 1000000);
+  EXPECT_EQ(config.rope_scaling.kind, RopeScaling::Kind::kLinear);
+  EXPECT_FLOAT_EQ(config.rope_scaling.factor, 4);
+  EXPECT_FLOAT_EQ(config.query_scale.value_or(0), 0.2F);
+}
+
+TEST_F(FolderTest, RefusesVariantsOfGemma3ByName) {
+  WriteGemma();
+  ExpectRefusals({
+      {{{"hidden_activation", "gelu"}}, "hidden_activation \"gelu\" is not supported"},
+      {{{"final_logit_softcapping", 30.0}}, "final_logit_softcapping is not supported"},
+      {{{"attn_logit_softcapping", 50.0}}, "attn_logit_softcapping is not supported"},
+      {{{"use_bidirectional_attention", true}}, "use_bidirectional_attention is not supported"},
+      {{{"query_pre_attn_scalar", 0}}, "the scale of queries is not a positive number"},
+      {{{"query_pre_attn_scalar", -4}}, "the scale of queries is not a positive number"},
+      {{{"sliding_window", -1}}, "the window is -1, not within 1 and"},
+      {{{"sliding_window_pattern", 0}}, "the windows' pattern is 0, not within 1 and"},
+      {{{"layer_types", {"full_attention"}}}, "layer_types is not a list of the layers' types"},
+      {{{"layer_types", {"full_attention", "sliding_attention"}}},
+       "layer_types that repeat no pattern are not supported"},
+      {{{"layer_types", {"sliding_attention", 7}}},
+       "layer_types that repeat no pattern are not supported"},
+      {{{"rope_local_base_freq", 0.5}}, "the windows' RoPE base is not a number above 1"},
+      {{{"rope_parameters", {{"sliding_attention", 3}}}}, "sliding_attention is not an object"},
+      {{{"rope_parameters", {{"sliding_attention", {{"rope_type", "linear"}, {"factor", 2}}}}}},
+       "sliding_attention that is scaled is not supported"},
+  });
 }
 
 TEST_F(FolderTest, RefusesWeightsThatCanRunCode) {

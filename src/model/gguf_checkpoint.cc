@@ -110,7 +110,8 @@ Status CheckVariant(const GgufMetadata& metadata, ModelConfig& config) {
   );
   // Attention that sees only so many tokens back is plain attention in a context no longer than
   // that.
-  if (window && *window > 0) config.context = std::min(config.context, *window);
+  if (window && *window > 0 && config.window == 0)
+    config.context = std::min(config.context, *window);
   return Status::OK();
 }
 

@@ -172,6 +172,10 @@ TEST_F(GgufTest, AsksForTheTensorsThatAnArchitectureHas) {
       {"qwen2", "blk.0.attn_k.bias"},
       {"qwen3", "blk.0.attn_q_norm.weight"},
       {"qwen3", "blk.0.attn_k_norm.weight"},
+      {"gemma3", "blk.0.attn_q_norm.weight"},
+      {"gemma3", "blk.0.attn_k_norm.weight"},
+      {"gemma3", "blk.0.post_attention_norm.weight"},
+      {"gemma3", "blk.0.post_ffw_norm.weight"},
   };
   for (const auto& [architecture, tensor] : cases) {
     TinyModel tiny = Small();
@@ -232,6 +236,34 @@ TEST_F(GgufTest, ASlidingWindowBoundsTheContext) {
   const auto opened = Checkpoint::Open(Path(gguf.Build().first));
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ((*opened)->config().context, 10);
+}
+
+TEST_F(GgufTest, ReadsGemma3sWindows) {
+  TinyModel gemma = Small();
+  gemma.architecture = "gemma3";
+  gemma.window = 10;
+  GgufBuilder gguf = TinyGguf(gemma);
+  gguf.Add("gemma3.attention.sliding_window_pattern", 3U);
+  const auto opened = Checkpoint::Open(Path(gguf.Build().first));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const ModelConfig& config = (*opened)->config();
+  EXPECT_EQ(config.context, 16);
+  EXPECT_EQ(config.window, 10);
+  EXPECT_TRUE(config.HasWindow(0) && config.HasWindow(1) && !config.HasWindow(2));
+  EXPECT_FLOAT_EQ(config.window_rope_theta, 100);
+  EXPECT_EQ(config.query_scale, std::nullopt);
+  GgufBuilder capped = TinyGguf(gemma);
+  capped.Add("gemma3.final_logit_softcapping", 30.F);
+  EXPECT_NE(Open(capped).find("final_logit_softcapping is not supported"), std::string::npos);
+}
+
+TEST_F(GgufTest, TellsTheLargestGemma3sScaleByItsLayers) {
+  TinyModel gemma = Small();
+  gemma.architecture = "gemma3";
+  gemma.layers = 62;
+  const auto opened = Checkpoint::Open(Path(TinyGguf(gemma).Build().first));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ((*opened)->config().query_scale, 0.5F);  // 8 hidden by 2 heads
 }
 
 TEST_F(GgufTest, HandsOutRopeFrequencies) {

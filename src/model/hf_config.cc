@@ -91,17 +91,7 @@ Status ReadRope(const JsonObject& config, ModelConfig& model) {
     const json* member = config.Find(key);
     if (member == nullptr) continue;
     if (!member->is_object()) return config.WrongType(key, "an object");
-    const JsonObject rope(config.name() + ": " + key, *member);
-    MS_ASSIGN_OR_RETURN(const auto inner_theta, rope.Number("rope_theta"));
-    if (inner_theta) model.rope_theta = static_cast<float>(*inner_theta);
-    auto scaling = ReadRopeScaling(rope, model.context);
-    if (!scaling.ok()) return InFile(rope.name(), scaling.status());
-    model.rope_scaling = *scaling;
-    if (scaling->kind == RopeScaling::Kind::kYarn && scaling->original_context > 0 &&
-        scaling->original_context <= (1 << 24) && scaling->factor > 1 && scaling->factor <= 1024) {
-      const double stretched = static_cast<double>(scaling->original_context) * scaling->factor;
-      model.context = std::max(model.context, static_cast<std::int64_t>(stretched));
-    }
+    MS_RETURN_NOT_OK(ReadRopeParameters(JsonObject(config.name() + ": " + key, *member), model));
   }
   return Status::OK();
 }
@@ -121,6 +111,20 @@ Status RefuseVariants(const JsonObject& config) {
 }
 
 }  // namespace
+
+Status ReadRopeParameters(const JsonObject& rope, ModelConfig& config) {
+  MS_ASSIGN_OR_RETURN(const auto theta, rope.Number("rope_theta"));
+  if (theta) config.rope_theta = static_cast<float>(*theta);
+  auto scaling = ReadRopeScaling(rope, config.context);
+  if (!scaling.ok()) return InFile(rope.name(), scaling.status());
+  config.rope_scaling = *scaling;
+  if (scaling->kind == RopeScaling::Kind::kYarn && scaling->original_context > 0 &&
+      scaling->original_context <= (1 << 24) && scaling->factor > 1 && scaling->factor <= 1024) {
+    const double stretched = static_cast<double>(scaling->original_context) * scaling->factor;
+    config.context = std::max(config.context, static_cast<std::int64_t>(stretched));
+  }
+  return Status::OK();
+}
 
 Status RequireSilu(const JsonObject& json) {
   MS_ASSIGN_OR_RETURN(const std::string activation, json.Text("hidden_act"));

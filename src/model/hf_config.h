@@ -19,6 +19,8 @@ Result<ModelConfig> ReadHfConfig(const JsonObject& json);
 Status RequireSilu(const JsonObject& json);
 /// attention_bias and mlp_bias.
 Status ReadBiases(const JsonObject& json, ModelConfig& config);
+/// Of rope_scaling or rope_parameters, or an object in it.
+Status ReadRopeParameters(const JsonObject& rope, ModelConfig& config);
 /// Attention that sees only so many tokens back is plain attention in a context no longer than
 /// that. `used`: whether sliding_window counts without use_sliding_window.
 Status LimitToWindow(const JsonObject& json, bool used, ModelConfig& config);

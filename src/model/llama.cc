@@ -88,6 +88,7 @@ Result<Workspace> Workspace::Make(const LlamaModel& model, std::int64_t max_rows
       max_rows * PaddedLength(QkvLength(config)) * 4,
       max_rows * attended * 4,
       max_rows * feed_forward * 4,
+      config.post_norms ? max_rows * hidden * 4 : 0,
       max_rows * kernels.row_bytes(std::max(attended, feed_forward)),
       max_rows * kernels.row_bytes(hidden)
   };
@@ -102,8 +103,9 @@ Result<Workspace> Workspace::Make(const LlamaModel& model, std::int64_t max_rows
   workspace.qkv_ = reinterpret_cast<float*>(next += sizes[1]);
   workspace.attended_ = reinterpret_cast<float*>(next += sizes[2]);
   workspace.feed_forward_ = reinterpret_cast<float*>(next += sizes[3]);
-  workspace.rounded_ = next += sizes[4];
-  workspace.final_ = next += sizes[5];
+  workspace.added_ = reinterpret_cast<float*>(next += sizes[4]);
+  workspace.rounded_ = next += sizes[5];
+  workspace.final_ = next += sizes[6];
   return workspace;
 }
 
@@ -186,7 +188,10 @@ void LlamaModel::Embed(Workspace& w, kernels::Team& team) const {
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
   team.For(rows, team.Grain(rows), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      ReadTensorRow(*embeddings_, w.rows_[Size(r)].token, w.hidden_ + r * PaddedLength(hidden));
+      float* row = w.hidden_ + r * PaddedLength(hidden);
+      ReadTensorRow(*embeddings_, w.rows_[Size(r)].token, row);
+      if (config().embedding_scale == 1) continue;
+      for (std::int64_t i = 0; i < hidden; ++i) row[i] *= config().embedding_scale;
     }
   });
 }
@@ -273,6 +278,26 @@ void LlamaModel::Multiply(
   });
 }
 
+void LlamaModel::Add(const Matrix& matrix, const float* norm, Workspace& w, kernels::Team& team)
+    const {
+  const auto rows = static_cast<std::int64_t>(w.rows_.size());
+  if (norm == nullptr) return Multiply(matrix, w.rounded_, rows, w.hidden_, true, team);
+  Multiply(matrix, w.rounded_, rows, w.added_, false, team);
+  const std::int64_t hidden = config().hidden;
+  team.For(
+      rows,
+      std::max<std::int64_t>(4, team.Grain(rows)),
+      [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          float* added = w.added_ + r * PaddedLength(hidden);
+          float* sum = w.hidden_ + r * PaddedLength(hidden);
+          kernels::NormInPlace(added, 1, hidden, norm, config().norm_epsilon);
+          for (std::int64_t i = 0; i < hidden; ++i) sum[i] += added[i];
+        }
+      }
+  );
+}
+
 void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team) const {
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
   const std::int64_t pairs = matrix.num_panels / 2;
@@ -280,6 +305,7 @@ void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team)
   const std::int64_t parts = RowParts(rows);
   const std::int64_t part_rows = RowsOfPart(rows, parts);
   const std::int64_t grain = rows >= 16 ? 1 : team.Grain(pairs, 6);
+  const auto gate = config().gelu ? kernels_.geglu : kernels_.swiglu;
   team.For(pairs * parts, grain, [&](std::int64_t begin, std::int64_t end) {
     alignas(64) float outputs[2][kMostRows * kPanelRows];
     for (std::int64_t i = begin; i < end; ++i) {
@@ -304,9 +330,7 @@ void LlamaModel::GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team)
       }
       for (std::int64_t r = 0; r < count; ++r) {
         float* gated = w.feed_forward_ + (first + r) * stride + pair * kPanelRows;
-        kernels_.swiglu(
-            outputs[0] + r * kPanelRows, outputs[1] + r * kPanelRows, kPanelRows, gated
-        );
+        gate(outputs[0] + r * kPanelRows, outputs[1] + r * kPanelRows, kPanelRows, gated);
       }
     }
   });
@@ -319,7 +343,8 @@ void LlamaModel::RotateAndStore(
   const std::int64_t heads = config().heads;
   const std::int64_t kv_heads = config().kv_heads;
   const std::int64_t stride = PaddedLength(QkvLength(config()));
-  const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  const float scale = config().query_scale.value_or(1 / std::sqrt(static_cast<float>(head_dim)));
+  const Rope& rope = config().HasWindow(layer) ? window_rope_ : rope_;
   const float* query_norm = layers_[Size(layer)].query_norm;
   const float* key_norm = layers_[Size(layer)].key_norm;
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
@@ -329,8 +354,8 @@ void LlamaModel::RotateAndStore(
       [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) {
           const Workspace::Row& row = w.rows_[Size(r)];
-          const float* cosines = cosines_.data() + row.position * head_dim / 2;
-          const float* sines = sines_.data() + row.position * head_dim / 2;
+          const float* cosines = rope.cosines.data() + row.position * head_dim / 2;
+          const float* sines = rope.sines.data() + row.position * head_dim / 2;
           float* queries = w.qkv_ + r * stride;
           float* keys = queries + heads * head_dim;
           const float* values = keys + kv_heads * head_dim;
@@ -386,7 +411,8 @@ void LlamaModel::Attend(std::int64_t layer, Workspace& w, KvCache& cache, kernel
            .head_dim = head_dim,
            .cache = cache.Head(layer, head),
            .page_stride = cache.page_bytes(),
-           .shared = tile.shared}
+           .shared = tile.shared,
+           .window = config().HasWindow(layer) ? config().window : 0}
       );
     }
   });
@@ -412,7 +438,7 @@ void LlamaModel::Forward(
     watch.Lap(times.attention);
     Round(w.attended_, config().heads * config().head_dim, w, team);
     watch.Lap(times.rest);
-    Multiply(layer.output, w.rounded_, rows, w.hidden_, true, team);
+    Add(layer.output, layer.post_attention_norm, w, team);
     watch.Lap(times.products);
     Norm(w, layer.feed_forward_norm, team);
     watch.Lap(times.rest);
@@ -420,7 +446,7 @@ void LlamaModel::Forward(
     watch.Lap(times.products);
     Round(w.feed_forward_, config().feed_forward, w, team);
     watch.Lap(times.rest);
-    Multiply(layer.down, w.rounded_, rows, w.hidden_, true, team);
+    Add(layer.down, layer.post_feed_forward_norm, w, team);
     watch.Lap(times.products);
   }
   const std::int64_t hidden = config().hidden;

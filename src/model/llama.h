@@ -83,6 +83,7 @@ class Workspace {
   float* qkv_ = nullptr;           // [rows][heads + 2 kv_heads][head_dim]
   float* attended_ = nullptr;      // [rows][heads][head_dim]
   float* feed_forward_ = nullptr;  // [rows][feed_forward]
+  float* added_ = nullptr;         // [rows][hidden], where what is added has a norm
   std::byte* rounded_ = nullptr;   // [rows] activations, of one of these two
   std::byte* final_ = nullptr;     // [rows][hidden] activations, of those whose logits are wanted
 
@@ -155,6 +156,8 @@ class LlamaModel {
     const float* feed_forward_norm = nullptr;
     const float* query_norm = nullptr;  // null: none
     const float* key_norm = nullptr;
+    const float* post_attention_norm = nullptr;  // null: none
+    const float* post_feed_forward_norm = nullptr;
     Matrix qkv;
     Matrix output;
     Matrix gate_up;  // panels of the two in turn
@@ -182,6 +185,8 @@ class LlamaModel {
       bool accumulate,
       kernels::Team& team
   ) const;
+  /// hidden += matrix * w.rounded_, through a norm if there is one.
+  void Add(const Matrix& matrix, const float* norm, Workspace& w, kernels::Team& team) const;
   /// Rounds rows of values, which stand PaddedLength(length) apart, to w.rounded_.
   void Round(const float* values, std::int64_t length, Workspace& w, kernels::Team& team) const;
   void GateUp(const Matrix& matrix, Workspace& w, kernels::Team& team) const;
@@ -196,8 +201,13 @@ class LlamaModel {
   Matrix head_;
   const float* final_norm_ = nullptr;
   const TensorView* embeddings_ = nullptr;
-  std::vector<float> cosines_;  // [context][head_dim / 2]
-  std::vector<float> sines_;
+
+  struct Rope {
+    std::vector<float> cosines;  // [context][head_dim / 2]
+    std::vector<float> sines;
+  };
+  Rope rope_;
+  Rope window_rope_;  // of layers with a window
 };
 
 /// The angle that each pair of dimensions turns by from one position to the next, and what its sine

@@ -91,7 +91,7 @@ class LlamaLoader {
     bool interleaved;  // panels of the two parts in turn
     std::int64_t first_panel = 0;
   };
-  struct Vector {
+  struct Vector {  // a norm's weights
     const float** place;
     const TensorView* tensor;
   };
@@ -135,6 +135,11 @@ class LlamaLoader {
     if (config.head_norms) {
       MS_RETURN_NOT_OK(AddVector(prefix + "attn_q_norm.weight", &layer.query_norm));
       MS_RETURN_NOT_OK(AddVector(prefix + "attn_k_norm.weight", &layer.key_norm));
+    }
+    if (config.post_norms) {
+      MS_RETURN_NOT_OK(AddVector(prefix + "post_attention_norm.weight", &layer.post_attention_norm)
+      );
+      MS_RETURN_NOT_OK(AddVector(prefix + "post_ffw_norm.weight", &layer.post_feed_forward_norm));
     }
     MS_RETURN_NOT_OK(AddVector(prefix + "attn_norm.weight", &layer.attention_norm));
     return AddVector(prefix + "ffn_norm.weight", &layer.feed_forward_norm);
@@ -251,9 +256,9 @@ class LlamaLoader {
   Status FillVectors() {
     for (const Vector& vector : vectors_) {
       ReadTensorRow(*vector.tensor, 0, next_vector_);
-      *vector.place = std::exchange(
-          next_vector_, next_vector_ + kernels::PaddedLength(vector.tensor->shape[0])
-      );
+      const std::int64_t length = vector.tensor->shape[0];
+      for (std::int64_t i = 0; i < length; ++i) next_vector_[i] += model_.config().norm_offset;
+      *vector.place = std::exchange(next_vector_, next_vector_ + kernels::PaddedLength(length));
     }
     for (const Source& source : sources_) {
       if (HasBias(source)) FillBias(source);
@@ -284,17 +289,11 @@ class LlamaLoader {
 namespace {
 
 Status FillRope(
-    const Checkpoint& checkpoint,
+    const RopeFrequencies& rope,
     std::int64_t context,
     std::vector<float>& cosines,
     std::vector<float>& sines
 ) {
-  std::vector<float> factors;
-  if (const TensorView* tensor = checkpoint.Find("rope_freqs.weight")) {
-    factors.resize(Size(tensor->shape[0]));
-    ReadTensorRow(*tensor, 0, factors.data());
-  }
-  const RopeFrequencies rope = MakeRopeFrequencies(checkpoint.config(), factors);
   cosines.reserve(Size(context) * rope.turns.size());
   sines.reserve(Size(context) * rope.turns.size());
   for (std::int64_t position = 0; position < context; ++position) {
@@ -308,6 +307,16 @@ Status FillRope(
     }
   }
   return Status::OK();
+}
+
+/// rope_freqs.weight, or nothing.
+std::vector<float> RopeFactors(const Checkpoint& checkpoint) {
+  std::vector<float> factors;
+  if (const TensorView* tensor = checkpoint.Find("rope_freqs.weight")) {
+    factors.resize(Size(tensor->shape[0]));
+    ReadTensorRow(*tensor, 0, factors.data());
+  }
+  return factors;
 }
 
 }  // namespace
@@ -331,7 +340,16 @@ Result<std::shared_ptr<const LlamaModel>> LlamaModel::Load(
   }
   std::shared_ptr<LlamaModel> model(new LlamaModel(checkpoint, kernels));
   model->context_ = context;
-  MS_RETURN_NOT_OK(FillRope(*checkpoint, context, model->cosines_, model->sines_));
+  const RopeFrequencies turns = MakeRopeFrequencies(config, RopeFactors(*checkpoint));
+  MS_RETURN_NOT_OK(FillRope(turns, context, model->rope_.cosines, model->rope_.sines));
+  if (config.window > 0) {
+    ModelConfig windowed = config;
+    windowed.rope_theta = config.window_rope_theta;
+    windowed.rope_scaling = {};
+    Rope& rope = model->window_rope_;
+    MS_RETURN_NOT_OK(FillRope(MakeRopeFrequencies(windowed, {}), context, rope.cosines, rope.sines)
+    );
+  }
   LlamaLoader loader(*model, *checkpoint);
   MS_RETURN_NOT_OK(loader.Load(team));
   return model;

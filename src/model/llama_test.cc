@@ -135,6 +135,7 @@ std::map<std::string, TinyModel> OneOfEach() {
       {"llama-untied", {.tied_embeddings = false}},
       {"qwen2", {.architecture = "qwen2"}},
       {"qwen3", {.architecture = "qwen3"}},
+      {"gemma3", {.architecture = "gemma3", .layers = 7}},
   };
 }
 
@@ -175,6 +176,7 @@ std::string SettingName(const testing::TestParamInfo<Setting>& info) {
 
 INSTANTIATE_TEST_SUITE_P(All, LlamaTest, testing::ValuesIn(SupportedSettings()), SettingName);
 
+/// Runs a prompt in chunks of several sizes, with neighbours in the batch that come and go.
 void ExpectSameLogitsHoweverComputed(const TinyModel& tiny, const Setting& setting) {
   const auto checkpoint = OpenTiny(tiny);
   const Tokens tokens = SomeTokens(70, 5);
@@ -195,7 +197,6 @@ void ExpectSameLogitsHoweverComputed(const TinyModel& tiny, const Setting& setti
         );
         const auto position = static_cast<std::int64_t>(at);
         const auto count = static_cast<std::int64_t>(piece.size());
-        // With neighbours in the batch that come and go.
         std::vector<Runner::Work> work = {{1, SomeTokens(1 + position % 9, 3), 0, 1}};
         if (chunk == 7) work.clear();
         work.push_back({2, piece, position, count});
@@ -215,6 +216,10 @@ TEST_P(LlamaTest, LogitsDependOnNeitherChunksNorBatchNorThreads) {
   if (GetParam().precision == Precision::kInt8) {
     ExpectSameLogitsHoweverComputed(ModelsOfEveryType().back(), GetParam());
   }
+}
+
+TEST_P(LlamaTest, SoItIsWithWindowsAndEveryNorm) {
+  ExpectSameLogitsHoweverComputed({.architecture = "gemma3", .layers = 6}, GetParam());
 }
 
 TEST_P(LlamaTest, AgreesWithTheReference) {

@@ -102,6 +102,11 @@ Status CheckLayer(const ModelConfig& config, const TensorTable& tensors, const s
     MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "attn_q_norm.weight", {config.head_dim}, true));
     MS_RETURN_NOT_OK(CheckTensor(tensors, layer + "attn_k_norm.weight", {config.head_dim}, true));
   }
+  if (config.post_norms) {
+    for (const char* name : {"post_attention_norm.weight", "post_ffw_norm.weight"}) {
+      MS_RETURN_NOT_OK(CheckTensor(tensors, layer + name, {config.hidden}, true));
+    }
+  }
   for (const Matrix& matrix : matrices) {
     const std::string name = layer + matrix.name;
     MS_RETURN_NOT_OK(CheckTensor(tensors, name + ".weight", {matrix.rows, matrix.columns}, true));
@@ -235,6 +240,17 @@ Status CheckConfig(const ModelConfig& config) {
   }
   if (!(config.rope_theta > 1) || !std::isfinite(config.rope_theta)) {
     return Status::Invalid("RoPE's base is not a number above 1");
+  }
+  const float query_scale = config.query_scale.value_or(1);
+  if (!(query_scale > 0) || !std::isfinite(query_scale)) {
+    return Status::Invalid("the scale of queries is not a positive number");
+  }
+  if (config.window != 0) {
+    MS_RETURN_NOT_OK(CheckRange("the window", config.window, std::int64_t{1} << 30));
+    MS_RETURN_NOT_OK(CheckRange("the windows' pattern", config.window_pattern, 4097));
+    if (!(config.window_rope_theta > 1) || !std::isfinite(config.window_rope_theta)) {
+      return Status::Invalid("the windows' RoPE base is not a number above 1");
+    }
   }
   return CheckScaling(config.rope_scaling);
 }

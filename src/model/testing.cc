@@ -163,7 +163,16 @@ class WeightMaker {
       Add(gguf + "attn_q_norm.weight", hf + "self_attn.q_norm.weight", {model_.head_dim()});
       Add(gguf + "attn_k_norm.weight", hf + "self_attn.k_norm.weight", {model_.head_dim()});
     }
-    Add(gguf + "ffn_norm.weight", hf + "post_attention_layernorm.weight", {model_.hidden});
+    if (model_.IsGemma()) {
+      for (const auto& [ours, theirs] :
+           {std::pair("post_attention_norm", "post_attention_layernorm"),
+            std::pair("ffn_norm", "pre_feedforward_layernorm"),
+            std::pair("post_ffw_norm", "post_feedforward_layernorm")}) {
+        Add(gguf + ours + ".weight", hf + theirs + ".weight", {model_.hidden});
+      }
+    } else {
+      Add(gguf + "ffn_norm.weight", hf + "post_attention_layernorm.weight", {model_.hidden});
+    }
     AddProjection(
         gguf + "ffn_gate", hf + "mlp.gate_proj", model_.feed_forward, model_.hidden, false, 0
     );
@@ -256,6 +265,15 @@ class WeightMaker {
   std::uint64_t drawn_ = 0;
 };
 
+/// Gemma 3's norms stand in safetensors less one.
+std::vector<float> HfValues(const TinyModel& model, const Weight& weight) {
+  std::vector<float> values = weight.values;
+  if (model.IsGemma() && weight.gguf_name.find("norm") != std::string::npos) {
+    for (float& value : values) value -= 1;
+  }
+  return values;
+}
+
 /// Rows of each head from halves (i, i + n/2) to neighbours (2i, 2i+1).
 std::string Interleaved(const Weight& weight) {
   const auto rows = static_cast<std::size_t>(weight.shape[0]);
@@ -320,7 +338,7 @@ json TokenizerJson(const TinyModel& model) {
 json ConfigJson(const TinyModel& model) {
   const Architecture* architecture = FindGgufArchitecture(model.architecture);
   MS_CHECK(architecture != nullptr);
-  return {
+  json config = {
       {"architectures", {architecture->hf_names[0].architecture}},
       {"model_type", architecture->hf_names[0].model_type},
       {"hidden_act", "silu"},
@@ -339,6 +357,16 @@ json ConfigJson(const TinyModel& model) {
       {"eos_token_id", 2},
       {"torch_dtype", "float32"}
   };
+  if (model.IsGemma()) {
+    config.update(
+        {{"hidden_activation", "gelu_pytorch_tanh"},
+         {"query_pre_attn_scalar", model.head_dim()},
+         {"rope_local_base_freq", 100.0},
+         {"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}},
+         {"sliding_window", model.window}}
+    );
+  }
+  return config;
 }
 
 }  // namespace
@@ -440,6 +468,12 @@ GgufBuilder TinyGguf(const TinyModel& model) {
   }
   gguf.Add(prefix + "attention.layer_norm_rms_epsilon", 1e-5F);
   gguf.Add(prefix + "rope.freq_base", 10000.F);
+  if (model.IsGemma()) {
+    gguf.Add(prefix + "attention.sliding_window", number(model.window));
+    gguf.Add(prefix + "rope.freq_base_swa", 100.F);
+    gguf.Add(prefix + "rope.scaling.type", "linear");
+    gguf.Add(prefix + "rope.scaling.factor", 8.F);
+  }
   const std::vector<std::string> tokens = model.Tokens();
   std::vector<std::int32_t> types(tokens.size(), 1);
   std::fill_n(types.begin(), 3, 3);
@@ -500,7 +534,8 @@ Status WriteTinyFolder(const TinyModel& model, const std::string& folder, int sh
   std::size_t next = 0;
   for (const Weight& weight : WeightMaker(model).Make()) {
     const std::size_t shard = next++ % files.size();
-    files[shard].push_back({weight.hf_name, "F32", weight.shape, RawFloats(weight.values)});
+    files[shard].push_back({weight.hf_name, "F32", weight.shape, RawFloats(HfValues(model, weight))}
+    );
     weight_map[weight.hf_name] = file_name(shard);
   }
   for (std::size_t i = 0; i < files.size(); ++i) {

@@ -59,6 +59,7 @@ struct TinyModel {
   std::int64_t heads = 4;
   std::int64_t kv_heads = 2;
   std::int64_t context = 128;
+  std::int64_t window = 24;  // of gemma3
   bool tied_embeddings = true;
   bool byte_tokens = true;
   std::uint64_t seed = 1;
@@ -67,7 +68,8 @@ struct TinyModel {
   std::optional<TensorType> other_type = std::nullopt;  // of attn_v and ffn_down, if not the same
 
   std::int64_t head_dim() const { return hidden / heads * (HasHeadNorms() ? 2 : 1); }
-  bool HasHeadNorms() const { return architecture == "qwen3"; }
+  bool HasHeadNorms() const { return architecture == "qwen3" || IsGemma(); }
+  bool IsGemma() const { return architecture == "gemma3"; }
   std::vector<std::string> Tokens() const;
   std::vector<std::string> Merges() const;
 };
