@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels/simd_int8.h"
+#include "kernels/simd_peak.h"
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -114,6 +115,11 @@ constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots, PageBf16<S>>(Isa::kAvx
 const Kernels& Avx2Kernels(Precision precision) {
   if (precision == Precision::kInt8) return kInt8Table;
   return precision == Precision::kBf16 ? kBf16Table : kF32Table;
+}
+
+PeakLoops Avx2PeakLoops() {
+  constexpr auto kF32 = AddInRegisters<AddF32<S>, S::F, 12>;
+  return {kF32, kF32, AddInRegisters<AddInt8<S, ByteDots>, S::I, 8>, ReadBytes<S>};
 }
 
 }  // namespace millstream::kernels

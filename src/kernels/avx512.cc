@@ -2,6 +2,7 @@
 #include "kernels/avx512.h"
 
 #include "kernels/simd_int8.h"
+#include "kernels/simd_peak.h"
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -31,6 +32,11 @@ constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots, PageBf16<S>>(Isa::kAvx
 const Kernels& Avx512Kernels(Precision precision) {
   if (precision == Precision::kInt8) return kInt8Table;
   return precision == Precision::kBf16 ? kBf16Table : kF32Table;
+}
+
+PeakLoops Avx512PeakLoops() {
+  constexpr auto kF32 = AddInRegisters<AddF32<S>, S::F, 24>;
+  return {kF32, kF32, AddInRegisters<AddInt8<S, ByteDots>, S::I, 12>, ReadBytes<S>};
 }
 
 }  // namespace millstream::kernels

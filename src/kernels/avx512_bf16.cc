@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/avx512.h"
 #include "kernels/simd_int8.h"
+#include "kernels/simd_peak.h"
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -76,6 +77,15 @@ struct ByteDots {
   }
 };
 
+struct AddBf16 {
+  static constexpr std::int64_t kOperations = 2 * 2 * S::kWidth;
+  static S::F Operand() { return S::Set(1.0F); }
+  [[gnu::always_inline]] static void Add(S::F& sum, S::F x) {
+    const S::I pairs = _mm512_castps_si512(x);
+    DotTile::Dot(sum, pairs, pairs);
+  }
+};
+
 constexpr Kernels kInt8Table = MakeInt8Table<S, ByteDots, PageDots>(Isa::kAvx512Bf16);
 constexpr Kernels kTable =
     MakeTable<S, DotTile, PanelBf16<S>, PageDots, AsBf16<S>>(Isa::kAvx512Bf16);
@@ -84,6 +94,13 @@ constexpr Kernels kTable =
 
 const Kernels& Avx512Bf16Kernels(Precision precision) {
   return precision == Precision::kInt8 ? kInt8Table : kTable;
+}
+
+PeakLoops Avx512Bf16PeakLoops() {
+  PeakLoops loops = Avx512PeakLoops();
+  loops.bf16 = AddInRegisters<AddBf16, S::F, 24>;
+  loops.int8 = AddInRegisters<AddInt8<S, ByteDots>, S::I, 24>;
+  return loops;
 }
 
 }  // namespace millstream::kernels

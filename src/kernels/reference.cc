@@ -9,6 +9,7 @@
 
 #include "kernels/dequantize.h"
 #include "kernels/quantized.h"
+#include "kernels/simd_peak.h"
 #include "kernels/tables.h"
 
 namespace millstream::kernels {
@@ -312,11 +313,30 @@ constexpr Kernels kInt8Table = {
     .arg_max = ArgMax,
 };
 
+// What every x86-64 has.
+struct Sse {
+  using F [[gnu::vector_size(16)]] = float;
+  using I [[gnu::vector_size(16)]] = std::int32_t;
+  static constexpr int kWidth = 4;
+  static F Set(float x) { return F{x, x, x, x}; }
+  static F Fma(F a, F b, F c) { return a * b + c; }
+  static I LoadBytes(const char* x) {
+    I bytes;
+    std::memcpy(&bytes, x, sizeof bytes);
+    return bytes;
+  }
+};
+
 }  // namespace
 
 const Kernels& ReferenceKernels(Precision precision) {
   if (precision == Precision::kInt8) return kInt8Table;
   return precision == Precision::kBf16 ? kTable<Precision::kBf16> : kTable<Precision::kF32>;
+}
+
+PeakLoops ReferencePeakLoops() {
+  constexpr auto kF32 = AddInRegisters<AddF32<Sse>, Sse::F, 12>;
+  return {kF32, kF32, kF32, ReadBytes<Sse>};
 }
 
 }  // namespace millstream::kernels
