@@ -16,12 +16,6 @@ using kernels::kPanelRows;
 using kernels::PaddedLength;
 
 constexpr std::int64_t kAttentionRows = 96;  // query heads of tokens, of one piece of attention
-// About how many rows one piece of a product has: their activations stay in the second cache while
-// the weights pass by. A multiple of kRowStep, of which kernels make whole tiles, and less than
-// kMostRows.
-constexpr std::int64_t kRowsAtOnce = 48;
-constexpr std::int64_t kRowStep = 12;
-constexpr std::int64_t kMostRows = kRowsAtOnce + kRowsAtOnce / 2;
 
 std::size_t Size(std::int64_t count) {
   return static_cast<std::size_t>(count);
@@ -38,15 +32,6 @@ class Stopwatch {
  private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
-
-std::int64_t RowParts(std::int64_t rows) {
-  return std::max<std::int64_t>(1, (rows + kRowsAtOnce / 2) / kRowsAtOnce);
-}
-
-/// Of each part but the last.
-std::int64_t RowsOfPart(std::int64_t rows, std::int64_t parts) {
-  return (rows + parts * kRowStep - 1) / (parts * kRowStep) * kRowStep;
-}
 
 std::int64_t QkvLength(const ModelConfig& config) {
   return (config.heads + 2 * config.kv_heads) * config.head_dim;
@@ -227,62 +212,11 @@ void LlamaModel::Round(const float* values, std::int64_t length, Workspace& w, k
   );
 }
 
-/// Which panel a thread that does piece `piece` of a product will probably need next. Pieces are
-/// `width` panels each, and go through the matrix once a part. Matrices lie one after the other in
-/// the order of their use.
-const std::byte* LlamaModel::NextPanel(
-    const Matrix& matrix,
-    std::int64_t piece,
-    std::int64_t width,
-    std::int64_t parts,
-    const kernels::Team& team
-) {
-  const std::int64_t pieces = matrix.num_panels / width;
-  std::int64_t next = piece + team.size();
-  next = next < pieces * parts ? next % pieces : next - pieces * (parts - 1);
-  return matrix.panels + next * width * matrix.panel_bytes;
-}
-
-void LlamaModel::Multiply(
-    const Matrix& matrix,
-    const std::byte* activations,
-    std::int64_t rows,
-    float* output,
-    bool accumulate,
-    kernels::Team& team
-) const {
-  const std::int64_t panels = matrix.num_panels;
-  const std::int64_t parts = RowParts(rows);
-  const std::int64_t part_rows = RowsOfPart(rows, parts);
-  // Few rows make a panel a short piece of work: take several.
-  const std::int64_t grain = rows >= 16 ? 1 : team.Grain(panels, 6);
-  team.For(panels * parts, grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t panel = i % panels;
-      const std::int64_t first = i / panels * part_rows;
-      const std::int64_t count = std::min(part_rows, rows - first);
-      if (count <= 0) continue;
-      kernels_.multiply(
-          {.activations = activations + first * kernels_.row_bytes(matrix.columns),
-           .rows = count,
-           .panel = matrix.panels + panel * matrix.panel_bytes,
-           .next_panel = NextPanel(matrix, i, 1, parts, team),
-           .columns = matrix.columns,
-           .kind = matrix.kind,
-           .bias = matrix.bias != nullptr ? matrix.bias + panel * kPanelRows : nullptr,
-           .output = output + first * panels * kPanelRows + panel * kPanelRows,
-           .output_stride = panels * kPanelRows,
-           .accumulate = accumulate}
-      );
-    }
-  });
-}
-
 void LlamaModel::Add(const Matrix& matrix, const float* norm, Workspace& w, kernels::Team& team)
     const {
   const auto rows = static_cast<std::int64_t>(w.rows_.size());
-  if (norm == nullptr) return Multiply(matrix, w.rounded_, rows, w.hidden_, true, team);
-  Multiply(matrix, w.rounded_, rows, w.added_, false, team);
+  if (norm == nullptr) return Multiply(kernels_, matrix, w.rounded_, rows, w.hidden_, true, team);
+  Multiply(kernels_, matrix, w.rounded_, rows, w.added_, false, team);
   const std::int64_t hidden = config().hidden;
   team.For(
       rows,
@@ -430,7 +364,7 @@ void LlamaModel::Forward(
     const Layer& layer = layers_[Size(i)];
     Norm(w, layer.attention_norm, team);
     watch.Lap(times.rest);
-    Multiply(layer.qkv, w.normed_, rows, w.qkv_, false, team);
+    Multiply(kernels_, layer.qkv, w.normed_, rows, w.qkv_, false, team);
     watch.Lap(times.products);
     RotateAndStore(i, w, cache, team);
     watch.Lap(times.rest);
@@ -464,7 +398,7 @@ void LlamaModel::Logits(
 ) const {
   Stopwatch watch;
   const std::byte* rows = w.final_ + first * kernels_.row_bytes(head_.columns);
-  Multiply(head_, rows, count, logits, false, team);
+  Multiply(kernels_, head_, rows, count, logits, false, team);
   watch.Lap(w.times_.head);
 }
 

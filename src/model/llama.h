@@ -19,6 +19,7 @@
 #include "kernels/kernels.h"
 #include "kernels/team.h"
 #include "model/checkpoint.h"
+#include "model/product.h"
 
 namespace millstream {
 
@@ -142,15 +143,7 @@ class LlamaModel {
   friend class Workspace;
   friend class LlamaLoader;
 
-  /// A matrix, packed: outputs x columns.
-  struct Matrix {
-    const std::byte* panels = nullptr;
-    const float* bias = nullptr;  // padded, or null
-    std::int64_t num_panels = 0;
-    std::int64_t columns = 0;  // padded
-    std::int64_t panel_bytes = 0;
-    kernels::PanelKind kind = kernels::PanelKind::kBytes;
-  };
+  using Matrix = PackedMatrix;
   struct Layer {
     const float* attention_norm = nullptr;
     const float* feed_forward_norm = nullptr;
@@ -168,23 +161,8 @@ class LlamaModel {
 
   void Plan(std::span<const Chunk> chunks, Workspace& workspace, const kernels::Team& team) const;
   static void PlanAttention(std::span<const Chunk> chunks, std::int64_t most, Workspace& workspace);
-  static const std::byte* NextPanel(
-      const Matrix& matrix,
-      std::int64_t piece,
-      std::int64_t width,
-      std::int64_t parts,
-      const kernels::Team& team
-  );
   void Embed(Workspace& w, kernels::Team& team) const;
   void Norm(Workspace& w, const float* weight, kernels::Team& team) const;
-  void Multiply(
-      const Matrix& matrix,
-      const std::byte* activations,
-      std::int64_t rows,
-      float* output,
-      bool accumulate,
-      kernels::Team& team
-  ) const;
   /// hidden += matrix * w.rounded_, through a norm if there is one.
   void Add(const Matrix& matrix, const float* norm, Workspace& w, kernels::Team& team) const;
   /// Rounds rows of values, which stand PaddedLength(length) apart, to w.rounded_.
