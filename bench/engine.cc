@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The native engine alone, as fast as it takes requests: seconds and tokens a second.
+// The native engine alone, as fast as it takes requests: seconds, tokens a second, and the share of
+// what the machine could do at most.
 //
 //   engine_bench MODEL.gguf ROWS.jsonl [--compute C] [--tokens N | --mixed] [--threads N] [--rows
 //   N]
@@ -11,7 +12,9 @@
 #include <vector>
 
 #include "engine/language_model.h"
+#include "engine/machine.h"
 #include "engine/native_engine.h"
+#include "engine/roofline.h"
 #include "nlohmann/json.hpp"
 
 namespace millstream {
@@ -73,6 +76,34 @@ Result<std::vector<Request>> Requests(const LanguageModel& model, const Argument
   return requests;
 }
 
+void PrintLimit(
+    const LanguageModel& model,
+    const NativeEngineOptions& options,
+    const std::vector<Request>& requests,
+    double seconds
+) {
+  const Compute compute = ResolveCompute(options.compute, options.isa, *model.checkpoint);
+  const auto isa = kernels::IsaByName(InstructionSet(options.isa)).value();
+  kernels::Team team(options.threads > 0 ? options.threads : UsableCores());
+  const kernels::Peaks peaks = kernels::MeasurePeaks(isa, team, AvailableMemoryBytes() / 4);
+  const TokenCost cost =
+      CostOf(model.checkpoint->config(), StoredWeightBytes(*model.checkpoint), compute);
+  const Limit limit = LimitOf(cost, peaks, CountTokens(requests), options.max_sequences);
+  std::printf(
+      "in %s, limit %.2f s (prompts %.2f, answers %.2f): %.0f %% of it reached\n"
+      "at most: f32 %.0f, bf16 %.0f, int8 %.0f G operations/s; memory %.1f GB/s\n",
+      std::string(ComputeName(compute)).c_str(),
+      limit.all(),
+      limit.prompts,
+      limit.answers,
+      100 * limit.all() / seconds,
+      peaks.f32_flops / 1e9,
+      peaks.bf16_flops / 1e9,
+      peaks.int8_ops / 1e9,
+      peaks.bytes_per_second / 1e9
+  );
+}
+
 Status Run(const Arguments& arguments) {
   const auto start = Clock::now();
   MS_ASSIGN_OR_RETURN(const auto model, OpenLanguageModel(arguments.model, ""));
@@ -110,6 +141,7 @@ Status Run(const Arguments& arguments) {
       static_cast<double>(stats.computed_tokens) / static_cast<double>(stats.steps),
       static_cast<long long>(stats.cached_tokens)
   );
+  PrintLimit(*model, arguments.engine, requests, seconds);
   return Status::OK();
 }
 

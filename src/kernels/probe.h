@@ -15,7 +15,7 @@ struct Peaks {
   double f32_flops = 0;
   double bf16_flops = 0;  // with an instruction set that has no bf16 dot products, that of f32
   double int8_ops = 0;    // "reference" computes no faster than in f32
-  double bytes_per_second = 0;  // read from memory
+  double bytes_per_second = 0;  // read from memory; 0 if there is none for a buffer
 };
 
 /// The best of a few short runs of each, in registers alone and over a buffer of several times the
