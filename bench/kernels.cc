@@ -23,6 +23,7 @@
 #include "engine/native_engine.h"
 #include "kernels/huge_buffer.h"
 #include "kernels/probe.h"
+#include "kernels/quantized.h"
 #include "model/product.h"
 
 namespace millstream {

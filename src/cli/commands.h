@@ -26,6 +26,7 @@ void AddBatch(CLI::App& app, CommandContext& context);
 void AddRetry(CLI::App& app, CommandContext& context);
 void AddOutputCommands(CLI::App& app, CommandContext& context);
 void AddModels(CLI::App& app, CommandContext& context);
+void AddBench(CLI::App& app, CommandContext& context);
 void AddSchema(CLI::App& app, CommandContext& context);
 void AddInit(CLI::App& app, CommandContext& context);
 void AddEngineHost(CLI::App& app, CommandContext& context);

@@ -134,6 +134,7 @@ int Main(int argc, char** argv) {
   AddOutputCommands(app, context);
   AddRetry(app, context);
   AddModels(app, context);
+  AddBench(app, context);
   AddSchema(app, context);
   AddInit(app, context);
   AddEngineHost(app, context);
