@@ -119,13 +119,15 @@ Status Run(const Arguments& arguments) {
   const double seconds = std::chrono::duration<double>(Clock::now() - ready).count();
   const EngineStats stats = engine->stats();
   std::printf(
-      "start %.2f s, run %.2f s: %lld prompt and %lld output tokens, %.0f a second, %lld steps\n",
+      "start %.2f s, run %.2f s: %lld prompt and %lld output tokens, %.0f a second, %lld steps, "
+      "%lld rows shared\n",
       std::chrono::duration<double>(ready - start).count(),
       seconds,
       static_cast<long long>(stats.prompt_tokens),
       static_cast<long long>(stats.completion_tokens),
       static_cast<double>(stats.prompt_tokens + stats.completion_tokens) / seconds,
-      static_cast<long long>(stats.steps)
+      static_cast<long long>(stats.steps),
+      static_cast<long long>(stats.shared_requests)
   );
   const auto share = [&](std::int64_t time) { return static_cast<double>(time) / 1e7 / seconds; };
   std::printf(

@@ -160,6 +160,13 @@ void PrintSummary(const JobReport& report) {
   }
   const EngineStats& engine = report.tokens;
   PrintEngine(engine);
+  if (engine.shared_requests > 0) {
+    fmt::print(
+        stderr,
+        "{} answers came with that of an identical request\n",
+        Grouped(engine.shared_requests)
+    );
+  }
   if (engine.cost > 0) {
     fmt::print(stderr, "cost: {:.{}f}, by `price`\n", engine.cost, engine.cost < 1 ? 5 : 2);
   }

@@ -86,6 +86,7 @@ struct EngineStats {
   std::int64_t requests_finished = 0;
   std::int64_t preemptions = 0;
   // Of the native engine:
+  std::int64_t shared_requests = 0;  // answered by the computation of an identical one
   std::int64_t cached_tokens = 0;    // of the prompts', computed for other requests already
   std::int64_t computed_tokens = 0;  // of all steps
   // Where its time went, in nanoseconds.
@@ -113,6 +114,7 @@ inline constexpr std::int64_t EngineStats::* kEngineCounts[] = {
     &EngineStats::steps,
     &EngineStats::requests_finished,
     &EngineStats::preemptions,
+    &EngineStats::shared_requests,
     &EngineStats::cached_tokens,
     &EngineStats::computed_tokens,
     &EngineStats::products_time,

@@ -208,7 +208,7 @@ Result<std::string> Generation::Text(std::span<const std::int32_t> answer) const
   return text;
 }
 
-Completion Generation::Complete() {
+Completion Generation::Complete() const {
   std::span<const std::int32_t> generated =
       std::span(tokens_).subspan(request_.prompt_tokens.size());
   const auto num_tokens = static_cast<std::int64_t>(generated.size());
@@ -218,16 +218,21 @@ Completion Generation::Complete() {
     if (!request_.sampling.include_stop_str_in_output) shown = generated;
   }
   Result<std::string> text = Text(shown);
-  if (!text.ok()) Fail("engine_failed", text.status().message());
   Completion completion;
   completion.id = request_.id;
-  completion.reason = ended_.value_or(FinishReason::kError);
+  completion.reason = ended_.value_or(FinishReason::kCancelled);
   completion.tokens.assign(generated.begin(), generated.end());
-  completion.text = std::move(text).ValueOr("");
   completion.prompt_tokens = static_cast<std::int64_t>(request_.prompt_tokens.size());
   completion.completion_tokens = num_tokens;
   completion.error_code = error_code_;
   completion.error_message = error_message_;
+  if (text.ok()) {
+    completion.text = std::move(text).ValueUnsafe();
+  } else {
+    completion.reason = FinishReason::kError;
+    completion.error_code = "engine_failed";
+    completion.error_message = text.status().message();
+  }
   return completion;
 }
 

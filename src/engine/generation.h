@@ -63,8 +63,8 @@ class Generation {
 
   void Cancel() { ended_ = FinishReason::kCancelled; }
   void Fail(std::string code, std::string message);
-  /// Once, at the end.
-  Completion Complete();
+  /// Before its end: what it has so far, as cancelled.
+  Completion Complete() const;
 
  private:
   std::int64_t num_generated() const {

@@ -9,12 +9,14 @@
 #include <exception>
 #include <new>
 #include <set>
+#include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
 #include "base/mutex.h"
 #include "base/task_scope.h"
 #include "engine/generation.h"
+#include "engine/identical.h"
 #include "engine/machine.h"
 #include "engine/page_pool.h"
 #include "engine/scheduler.h"
@@ -59,11 +61,13 @@ Result<Isa> ChooseIsa(const std::string& given) {
   return *isa;
 }
 
-/// One request with its place in the cache.
+/// One request with its place in the cache, and those that get the same answer.
 struct Sequence {
   Generation generation;
-  std::int64_t computed = 0;  // tokens in the cache
-  bool was_admitted = false;  // and preempted since
+  std::string greedy_key;            // identical.h
+  std::vector<RequestId> wanted_by;  // none that is cancelled
+  std::int64_t computed = 0;         // tokens in the cache
+  bool was_admitted = false;         // and preempted since
   std::vector<std::int32_t> pages = {};
 
   std::int64_t known() const { return std::ssize(generation.tokens()); }
@@ -103,11 +107,20 @@ class Batch {
   bool IsIdle() const { return running_.empty() && waiting_.empty(); }
 
   void Add(Request request) {
+    std::string key = GreedyKey(request);
+    if (const auto same = greedy_.find(key); same != greedy_.end()) {
+      same->second->wanted_by.push_back(request.id);
+      ++stats_.shared_requests;
+      return;
+    }
+    const RequestId id = request.id;
     const std::int64_t max_tokens = std::max<std::int64_t>(0, request.sampling.max_tokens);
     const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
     const std::int64_t context = parts_.model->context();
     auto sequence = std::make_unique<Sequence>(Sequence{
-        Generation(parts_.language, parts_.model->config().vocabulary, context, std::move(request))
+        Generation(parts_.language, parts_.model->config().vocabulary, context, std::move(request)),
+        std::move(key),
+        {id}
     });
     const std::int64_t longest = prompt + std::min(max_tokens, context - std::min(context, prompt));
     if (!sequence->generation.ended() && PagesFor(longest) > parts_.cache.num_pages()) {
@@ -121,17 +134,19 @@ class Batch {
     if (sequence->generation.ended()) {
       Finish(*sequence);
     } else {
+      if (!sequence->greedy_key.empty()) greedy_[sequence->greedy_key] = sequence.get();
       waiting_.push_back(std::move(sequence));
     }
   }
 
   void Cancel(RequestId id) {
-    for (const SequencePtr& sequence : running_) {
-      if (sequence->generation.request().id == id) sequence->generation.Cancel();
-    }
-    for (const SequencePtr& sequence : waiting_) {
-      if (sequence->generation.request().id == id) sequence->generation.Cancel();
-    }
+    const auto cancel = [&](const SequencePtr& sequence) {
+      if (std::erase(sequence->wanted_by, id) == 0) return;
+      Answer(*sequence, id);
+      if (sequence->wanted_by.empty()) sequence->generation.Cancel();
+    };
+    std::for_each(running_.begin(), running_.end(), cancel);
+    std::for_each(waiting_.begin(), waiting_.end(), cancel);
     Retire();
   }
 
@@ -329,8 +344,14 @@ class Batch {
     std::erase_if(waiting_, ended);
   }
 
-  void Finish(Sequence& sequence) {
+  void Finish(const Sequence& sequence) {
+    greedy_.erase(sequence.greedy_key);
+    for (const RequestId id : sequence.wanted_by) Answer(sequence, id);
+  }
+
+  void Answer(const Sequence& sequence, RequestId id) {
     completions_.push_back(sequence.generation.Complete());
+    completions_.back().id = id;
     ++stats_.requests_finished;
   }
 
@@ -338,6 +359,7 @@ class Batch {
   PagePool pool_;
   std::vector<SequencePtr> running_;  // in order of admission
   std::deque<SequencePtr> waiting_;
+  std::unordered_map<std::string_view, Sequence*> greedy_;  // those of the above, by their keys
   std::vector<float> logits_;
   std::vector<GenerationScratch> scratch_;  // one a row of logits
   std::vector<Completion> completions_;

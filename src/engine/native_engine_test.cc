@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 
 #include "base/torture.h"
 #include "engine/testing.h"
@@ -203,6 +205,119 @@ TEST_F(NativeEngineTest, CancelEndsARequestWithTheTokensItHas) {
   );
   EXPECT_EQ(answers.at(1).completion_tokens, 100);
   EXPECT_EQ(engine->room().requests, 2);
+}
+
+/// Each request `times` times, in one random order. Request i's copies are i, i + 1000, ...
+std::vector<Request> Repeated(const std::vector<Request>& requests, RequestId times) {
+  std::vector<Request> repeated;
+  for (RequestId copy = 0; copy < times; ++copy) {
+    for (const Request& request : requests) {
+      repeated.push_back(request);
+      repeated.back().id = request.id + 1000 * copy;
+      if (request.sampling.temperature == 0) repeated.back().random.low += 1000;  // draws nothing
+    }
+  }
+  std::shuffle(repeated.begin(), repeated.end(), std::mt19937(3));
+  return repeated;
+}
+
+TEST_F(NativeEngineTest, IdenticalGreedyRequestsAreComputedOnceAndEachAnswered) {
+  Request request = Mixed(1).front();
+  request.sampling.max_tokens = 50;
+  request.sampling.ignore_eos = true;
+  const std::int64_t prompt = std::ssize(request.prompt_tokens);
+  const Answers expected = Answer(*Make(Options()), {request});
+  const auto engine = Make(Options());
+  std::int64_t submitted = 0;
+  // They meet unless one is answered before the next is there, which is not for the test to say.
+  while (engine->stats().shared_requests == 0 && submitted < 10'000) {
+    for (const auto& [id, answer] : Answer(*engine, Repeated({request}, 10))) {
+      EXPECT_EQ(answer.tokens, expected.at(request.id).tokens);
+      EXPECT_EQ(answer.text, expected.at(request.id).text);
+      EXPECT_EQ(answer.prompt_tokens, prompt);
+      EXPECT_EQ(answer.completion_tokens, 50);
+    }
+    submitted += 10;
+  }
+  const EngineStats stats = engine->stats();
+  EXPECT_GT(stats.shared_requests, 0);
+  EXPECT_EQ(stats.requests_finished, submitted);
+  EXPECT_EQ(stats.prompt_tokens, (submitted - stats.shared_requests) * prompt);
+  EXPECT_EQ(stats.completion_tokens, (submitted - stats.shared_requests) * 50);
+}
+
+TEST_F(NativeEngineTest, AnswersDependNotOnIdenticalRequestsNorOnWhichOfThemAreCancelled) {
+  const std::vector<Request> requests = Mixed(30);
+  const Answers expected = Answer(*Make(Options()), requests);
+  std::mt19937 random(5);
+  std::int64_t shared = 0, cut = 0, whole = 0;
+  for (int round = 0; round < 20; ++round) {
+    NativeEngineOptions options = Options();
+    options.max_sequences = 1 + random() % 8;
+    options.memory_bytes = (9 + random() % 30) * TinyPageBytes(*tiny);
+    const auto engine = Make(options);
+    const std::vector<Request> repeated = Repeated(requests, 4);
+    std::set<RequestId> cancelled;
+    for (const Request& request : repeated) {
+      engine->Submit(request);
+      if (random() % 4 > 0) continue;
+      const RequestId id = repeated[random() % repeated.size()].id;
+      engine->Cancel(id);
+      cancelled.insert(id);
+    }
+    for (const auto& [id, answer] : Collect(*engine, repeated.size())) {
+      const Completion& alone = expected.at(id % 1000);
+      ASSERT_LE(answer.tokens.size(), alone.tokens.size());
+      if (answer.reason == FinishReason::kCancelled) {
+        EXPECT_TRUE(cancelled.contains(id)) << "request " << id;
+        EXPECT_TRUE(std::equal(answer.tokens.begin(), answer.tokens.end(), alone.tokens.begin()));
+        ++cut;
+      } else {
+        EXPECT_EQ(answer.reason, alone.reason) << "request " << id;
+        EXPECT_EQ(answer.tokens, alone.tokens) << "request " << id;
+        EXPECT_EQ(answer.text, alone.text) << "request " << id;
+        ++whole;
+      }
+      EXPECT_EQ(answer.prompt_tokens, alone.prompt_tokens);
+    }
+    EXPECT_EQ(engine->room().requests, Make(options)->room().requests);
+    EXPECT_EQ(engine->stats().requests_finished, std::ssize(repeated));
+    shared += engine->stats().shared_requests;
+  }
+  EXPECT_GT(shared, 0);
+  EXPECT_GT(cut, 0);
+  EXPECT_GT(whole, 0);
+}
+
+/// Cancels one of two identical requests and returns both answers: of the one that was cancelled
+/// first.
+std::pair<Completion, Completion> CancelOne(Engine& engine, RequestId cancelled) {
+  for (RequestId first = 0;; first += 2) {
+    const std::int64_t shared_before = engine.stats().shared_requests;
+    for (const RequestId id : {first, first + 1}) {
+      Request request = Endless(id);
+      request.sampling.temperature = 0;
+      engine.Submit(request);
+    }
+    engine.Cancel(first + cancelled);
+    const Answers answers = Collect(engine, 2);
+    const Completion& cut = answers.at(first + cancelled);
+    const bool met =
+        engine.stats().shared_requests > shared_before && cut.reason == FinishReason::kCancelled;
+    // Unless one was answered before the other was there, which is not for the test to say.
+    if (met || first > 2000) return {cut, answers.at(first + 1 - cancelled)};
+  }
+}
+
+TEST_F(NativeEngineTest, CancellingOneOfIdenticalRequestsLeavesTheOther) {
+  const auto engine = Make(Options());
+  for (const RequestId cancelled : {0, 1}) {
+    const auto [cut, whole] = CancelOne(*engine, cancelled);
+    EXPECT_EQ(cut.reason, FinishReason::kCancelled);
+    EXPECT_LT(cut.completion_tokens, 100);
+    EXPECT_EQ(whole.reason, FinishReason::kLength);
+    EXPECT_EQ(whole.completion_tokens, 100);
+  }
 }
 
 TEST_F(NativeEngineTest, RoomShrinksWithWhatIsOpen) {

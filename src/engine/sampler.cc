@@ -130,6 +130,10 @@ bool HasPenalties(const SamplingParams& params) {
          params.frequency_penalty != 0;
 }
 
+bool IsGreedy(const SamplingParams& params) {
+  return params.temperature < kGreedyTemperature;
+}
+
 void TokenCounts::AddPrompt(std::span<const std::int32_t> tokens) {
   for (const std::int32_t token : tokens) counts_.try_emplace(token, 0);
 }
@@ -156,7 +160,7 @@ std::int32_t SampleToken(
   if (best < 0) return kBadLogits;
   const float most = logits[Size(best)];
   if (std::isinf(most)) return most < 0 ? kNoToken : kBadLogits;
-  if (params.temperature < kGreedyTemperature) return static_cast<std::int32_t>(best);
+  if (IsGreedy(params)) return static_cast<std::int32_t>(best);
   scratch.weights.resize(logits.size());
   const auto scale = static_cast<float>(1 / params.temperature);
   kernels.exponentials(logits.data(), length, most, scale, scratch.weights.data());

@@ -27,6 +27,8 @@ class TokenCounts {
 };
 
 bool HasPenalties(const SamplingParams& params);
+/// Whether the likeliest token is always taken, and nothing drawn.
+bool IsGreedy(const SamplingParams& params);
 
 /// Buffers for one call at a time.
 struct SamplerScratch {

@@ -106,7 +106,8 @@ TEST(WireTest, StatsAndRoomComeBack) {
        .completion_tokens = 2,
        .steps = 3,
        .requests_finished = 4,
-       .preemptions = 5},
+       .preemptions = 5,
+       .shared_requests = 6},
       out
   );
   const std::string bytes = out.Take();
@@ -116,6 +117,7 @@ TEST(WireTest, StatsAndRoomComeBack) {
   EXPECT_TRUE(in.Finish().ok());
   EXPECT_EQ(room.tokens, 4);
   EXPECT_EQ(stats.preemptions, 5);
+  EXPECT_EQ(stats.shared_requests, 6);
 }
 
 TEST(WireTest, OtherVersionsAreRefusedByName) {
