@@ -148,14 +148,20 @@ void PrintSummary(const JobReport& report) {
   }
   fmt::print(stderr, "\n");
   if (report.tokens.prompt_tokens > 0) {
+    const std::string runaways =
+        report.tokens.runaways > 0
+            ? fmt::format(", {} as runaways", Grouped(report.tokens.runaways))
+            : "";
     fmt::print(
         stderr,
-        "tokens: {} prompt, {} output ({:.0f} and {:.0f} a second); {} answers cut at max_tokens\n",
+        "tokens: {} prompt, {} output ({:.0f} and {:.0f} a second); {} answers cut at "
+        "max_tokens{}\n",
         Grouped(report.tokens.prompt_tokens),
         Grouped(report.tokens.completion_tokens),
         static_cast<double>(report.tokens.prompt_tokens) / report.seconds,
         static_cast<double>(report.tokens.completion_tokens) / report.seconds,
-        Grouped(report.cut_answers)
+        Grouped(report.cut_answers),
+        runaways
     );
   }
   const EngineStats& engine = report.tokens;

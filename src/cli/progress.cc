@@ -143,6 +143,7 @@ void PrintSummaryEvent(const JobReport& report) {
        {"engine", EngineJson(report.tokens)},
        {"cost", report.tokens.cost},
        {"cut_answers", report.cut_answers},
+       {"runaways", report.tokens.runaways},
        {"shared_requests", report.tokens.shared_requests},
        {"engine_restarts", report.tokens.restarts},
        {"workers_lost", report.tokens.workers_lost},

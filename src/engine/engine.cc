@@ -26,6 +26,8 @@ std::string_view FinishReasonName(FinishReason reason) {
       return "cancelled";
     case FinishReason::kError:
       return "error";
+    case FinishReason::kRunaway:
+      return "runaway";
   }
   return "error";
 }

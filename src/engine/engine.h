@@ -35,6 +35,8 @@ struct SamplingParams {
   std::vector<std::int32_t> stop_token_ids = {};
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
+  // Ours: an answer that runs away (runaway.h) goes on, as it does with ignore_eos.
+  bool ignore_runaway = false;
 };
 
 /// One sequence to complete. `n` samples are n requests.
@@ -57,8 +59,10 @@ struct Request {
   bool http_whole = false;
 };
 
-enum class FinishReason { kStop, kLength, kCancelled, kError };
-std::string_view FinishReasonName(FinishReason reason);  // "stop", "length", "cancelled", "error"
+/// In the order of their numbers in row logs.
+enum class FinishReason { kStop, kLength, kCancelled, kError, kRunaway };
+/// "stop", "length", "cancelled", "error", "runaway".
+std::string_view FinishReasonName(FinishReason reason);
 
 struct Completion {
   RequestId id = 0;
@@ -86,6 +90,7 @@ struct EngineStats {
   std::int64_t requests_finished = 0;
   std::int64_t preemptions = 0;
   // Of the native engine:
+  std::int64_t runaways = 0;         // requests that ended as such
   std::int64_t shared_requests = 0;  // answered by the computation of an identical one
   std::int64_t cached_tokens = 0;    // of the prompts', computed for other requests already
   std::int64_t computed_tokens = 0;  // of all steps
@@ -114,6 +119,7 @@ inline constexpr std::int64_t EngineStats::* kEngineCounts[] = {
     &EngineStats::steps,
     &EngineStats::requests_finished,
     &EngineStats::preemptions,
+    &EngineStats::runaways,
     &EngineStats::shared_requests,
     &EngineStats::cached_tokens,
     &EngineStats::computed_tokens,

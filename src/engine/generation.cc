@@ -157,6 +157,8 @@ void Generation::Take(std::int32_t token) {
   AppendText(token);
   if (stop_ || grammar_ended) {
     ended_ = FinishReason::kStop;
+  } else if (HasRunAway(token)) {
+    ended_ = FinishReason::kRunaway;
   } else if (num_generated() >= request_.sampling.max_tokens ||
              static_cast<std::int64_t>(tokens_.size()) >= context_) {
     ended_ = FinishReason::kLength;
@@ -184,6 +186,17 @@ void Generation::AppendText(std::int32_t token) {
   text_ += bytes;
   if (num_generated() <= request_.sampling.min_tokens) return;
   stop_ = stop_finder_.Find(text_, bytes.size());
+}
+
+bool Generation::HasRunAway(std::int32_t token) {
+  const SamplingParams& sampling = request_.sampling;
+  if (sampling.ignore_eos || sampling.ignore_runaway) return false;
+  const auto answer = tokens().subspan(request_.prompt_tokens.size());
+  guard_.Take(answer, model_->tokenizer->TokenBytes(token));
+  // A grammar may ask for any number of repeats.
+  if (matcher_ != nullptr) return guard_.is_white_space();
+  if (num_generated() < sampling.min_tokens) return false;
+  return guard_.is_white_space() || guard_.is_repetition();
 }
 
 void Generation::Fail(std::string code, std::string message) {

@@ -15,6 +15,7 @@
 
 #include "engine/engine.h"
 #include "engine/language_model.h"
+#include "engine/runaway.h"
 #include "engine/sampler.h"
 #include "text/grammar.h"
 
@@ -75,6 +76,7 @@ class Generation {
   void Take(std::int32_t token);
   bool IsStopToken(std::int32_t token) const;
   void AppendText(std::int32_t token);
+  bool HasRunAway(std::int32_t token);
   void BeginGrammar();
   bool AdvanceGrammar(std::int32_t token);
   bool MaskLogits(std::span<float> logits, std::vector<std::uint32_t>& mask);
@@ -89,6 +91,7 @@ class Generation {
   TokenCounts counts_;  // kept only where there are penalties
   std::string text_;    // bytes of the generated tokens, without special ones
   std::optional<StopFinder::Match> stop_;
+  RunawayGuard guard_;
   bool ended_by_token_ = false;  // the last token is no part of the answer
   std::unique_ptr<GrammarMatcher> matcher_;
   std::string

@@ -42,11 +42,15 @@ class GenerationTest : public testing::Test {
     return request;
   }
 
-  Generation Start(Request request) const { return {tiny, vocabulary(), 64, std::move(request)}; }
+  Generation Start(Request request, std::int64_t context = 64) const {
+    return {tiny, vocabulary(), context, std::move(request)};
+  }
 
   /// Answers as `tokens` say, as long as the generation goes on.
-  Completion Play(Request request, const std::vector<std::int32_t>& tokens) const {
-    Generation generation = Start(std::move(request));
+  Completion Play(
+      Request request, const std::vector<std::int32_t>& tokens, std::int64_t context = 64
+  ) const {
+    Generation generation = Start(std::move(request), context);
     for (const std::int32_t token : tokens) {
       if (generation.ended()) break;
       Offer(generation, {token});
@@ -142,6 +146,39 @@ TEST_F(GenerationTest, TakesUpAResumedPrefix) {
   EXPECT_EQ(Start(request).ended(), FinishReason::kStop);
 }
 
+TEST_F(GenerationTest, EndsAnAnswerThatRunsAway) {
+  const std::vector<std::int32_t> exes(500, Encode("x")[0]), lines(500, Encode("\n")[0]);
+  const auto play = [&](SamplingParams sampling, const std::vector<std::int32_t>& tokens) {
+    return Play(Ask(std::move(sampling)), tokens, 1000);
+  };
+  const Completion repeated = play({}, exes);
+  EXPECT_EQ(repeated.reason, FinishReason::kRunaway);
+  EXPECT_EQ(repeated.text, std::string(256, 'x'));
+  EXPECT_EQ(repeated.completion_tokens, 256);
+  const Completion white = play({}, lines);
+  EXPECT_EQ(white.reason, FinishReason::kRunaway);
+  EXPECT_EQ(white.text, std::string(64, '\n'));
+  for (const SamplingParams& sampling :
+       {SamplingParams{.max_tokens = 400, .ignore_eos = true},
+        SamplingParams{.max_tokens = 400, .ignore_runaway = true}}) {
+    EXPECT_EQ(play(sampling, exes).reason, FinishReason::kLength);
+    EXPECT_EQ(play(sampling, lines).completion_tokens, 400);
+  }
+  EXPECT_EQ(play({.min_tokens = 300}, exes).completion_tokens, 300);
+  EXPECT_EQ(play({.min_tokens = 300}, lines).reason, FinishReason::kRunaway);
+}
+
+TEST_F(GenerationTest, ARunawayEndsWhereItWouldHaveIfItIsResumed) {
+  const std::int32_t x = Encode("x")[0];
+  for (const std::size_t resumed : {1U, 100U, 255U, 256U, 300U}) {
+    Request request = Ask({});
+    request.generated_tokens.assign(resumed, x);
+    const Completion completion = Play(request, std::vector<std::int32_t>(500, x), 1000);
+    EXPECT_EQ(completion.reason, FinishReason::kRunaway);
+    EXPECT_EQ(completion.completion_tokens, 256);
+  }
+}
+
 TEST_F(GenerationTest, BadRequestsFailByThemselves) {
   const auto code = [&](Request request) {
     return Start(std::move(request)).Complete().error_code;
@@ -169,8 +206,11 @@ TEST_F(GenerationTest, BadRequestsFailByThemselves) {
 class GrammarGenerationTest : public GenerationTest {
  protected:
   std::shared_ptr<const Grammar> Choice(const std::string& choices) {
+    return Compile(Grammar::Kind::kChoice, choices);
+  }
+  std::shared_ptr<const Grammar> Compile(Grammar::Kind kind, const std::string& source) {
     compiler_ = GrammarCompiler::Make(tiny->tokenizer, tiny->stop_tokens).ValueOrDie();
-    return compiler_->Compile(Grammar::Kind::kChoice, choices).ValueOrDie();
+    return compiler_->Compile(kind, source).ValueOrDie();
   }
 
   std::unique_ptr<GrammarCompiler> compiler_;
@@ -194,6 +234,21 @@ TEST_F(GrammarGenerationTest, RunsOutOfTokensWithLength) {
   Generation generation = Start(request);
   Offer(generation, Encode("x"));
   EXPECT_EQ(generation.Complete().reason, FinishReason::kLength);
+}
+
+TEST_F(GrammarGenerationTest, RunsAwayInWhiteSpaceAloneOnceItHasBegun) {
+  const std::int32_t x = Encode("x")[0], line = Encode("\n")[0];
+  const std::vector<std::int32_t> exes(500, x), lines(500, line);
+  Request request = Ask({.max_tokens = 400});
+  request.grammar = Compile(Grammar::Kind::kRegex, "[x\n]+y");
+  const Completion repeated = Play(request, exes, 1000);
+  EXPECT_EQ(repeated.reason, FinishReason::kLength);
+  EXPECT_EQ(repeated.completion_tokens, 400);
+  const Completion white = Play(request, lines, 1000);
+  EXPECT_EQ(white.reason, FinishReason::kRunaway);
+  EXPECT_EQ(white.completion_tokens, 64);
+  request.grammar_after = "z";
+  EXPECT_EQ(Play(request, exes, 1000).reason, FinishReason::kRunaway);
 }
 
 TEST_F(GrammarGenerationTest, FailsOnAResumedAnswerThatTheGrammarDoesNotAllow) {

@@ -362,7 +362,7 @@ class Host {
   // The first request that finished becomes the canary.
   void KeepWitness(Request& request, const Completion& completion) {
     const bool is_good =
-        completion.reason == FinishReason::kStop || completion.reason == FinishReason::kLength;
+        completion.reason != FinishReason::kError && completion.reason != FinishReason::kCancelled;
     if (has_witness_ || !is_good || request.prompt_tokens.size() > kMaxWitnessTokens) return;
     canary_ = std::move(request);
     has_witness_ = true;

@@ -62,6 +62,7 @@ TEST(GreedyKeyTest, DiffersWithAllThatAnAnswerDependsOn) {
       [](Request& r) { r.sampling.stop_token_ids = {3}; },
       [](Request& r) { r.sampling.include_stop_str_in_output = true; },
       [](Request& r) { r.sampling.ignore_eos = true; },
+      [](Request& r) { r.sampling.ignore_runaway = true; },
       [](Request& r) { r.grammar_after = "<think>"; },
       [&](Request& r) { r.grammar = grammar(Grammar::Kind::kRegex, "[ab]"); },
       [&](Request& r) { r.grammar = grammar(Grammar::Kind::kRegex, "[abc]"); },

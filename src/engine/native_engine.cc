@@ -352,6 +352,7 @@ class Batch {
   void Answer(const Sequence& sequence, RequestId id) {
     completions_.push_back(sequence.generation.Complete());
     completions_.back().id = id;
+    stats_.runaways += completions_.back().reason == FinishReason::kRunaway ? 1 : 0;
     ++stats_.requests_finished;
   }
 

@@ -156,6 +156,37 @@ TEST_F(NativeEngineTest, AResumedAnswerGoesOnAsIfUninterrupted) {
   ExpectEqual(Answer(*engine, resumed), expected);
 }
 
+TEST_F(NativeEngineTest, ARunawayEndsTheSameForAnyBatchAndIfItIsResumed) {
+  const auto model = OpenTinyLanguageModel({.context = 1024});
+  NativeEngineOptions options = Options();
+  options.memory_bytes = 0;
+  std::vector<Request> requests = Mixed(24);
+  std::erase_if(requests, [](const Request& request) { return request.sampling.temperature > 0; });
+  for (Request& request : requests) {
+    request.sampling.frequency_penalty = -2;  // what it has said it says again
+    request.sampling.min_tokens = 20;
+    request.sampling.max_tokens = 800;
+  }
+  Answers expected;
+  const auto alone = MakeNativeEngine(model, options).ValueOrDie();
+  for (const Request& request : requests) expected.merge(Answer(*alone, {request}));
+  const auto runaways = std::count_if(expected.begin(), expected.end(), [](const auto& answer) {
+    return answer.second.reason == FinishReason::kRunaway;
+  });
+  EXPECT_EQ(runaways, std::ssize(requests));
+  EXPECT_EQ(alone->stats().runaways, runaways);
+  options.memory_bytes = 90 * TinyPageBytes(*model);
+  options.step_tokens = 16;
+  const auto engine = MakeNativeEngine(model, options).ValueOrDie();
+  ExpectEqual(Answer(*engine, requests), expected);
+  EXPECT_GT(engine->stats().preemptions, 0);
+  for (Request& request : requests) {
+    const Tokens& tokens = expected.at(request.id).tokens;
+    request.generated_tokens.assign(tokens.begin(), tokens.begin() + std::ssize(tokens) / 2);
+  }
+  ExpectEqual(Answer(*engine, requests), expected);
+}
+
 TEST_F(NativeEngineTest, BadRequestsFailAloneWithTheirCodes) {
   NativeEngineOptions options = Options();
   options.memory_bytes = 4 * TinyPageBytes(*tiny);

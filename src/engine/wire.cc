@@ -8,7 +8,7 @@ namespace millstream {
 namespace {
 
 constexpr std::uint8_t kVersion = 1;
-constexpr std::uint8_t kReasons = 4;
+constexpr std::uint8_t kReasons = 5;
 constexpr std::uint8_t kGrammarKinds = 4;
 
 Status WrongVersion(std::string_view what, std::uint8_t version) {
@@ -30,7 +30,10 @@ void WriteSampling(const SamplingParams& sampling, WireWriter& out) {
   out.Texts(sampling.stop);
   out.Tokens(sampling.stop_token_ids);
   out.Bool(sampling.include_stop_str_in_output);
-  out.Bool(sampling.ignore_eos);
+  // Both in the byte that was ignore_eos's alone: row logs keep hashes of these bytes.
+  out.U8(
+      static_cast<std::uint8_t>((sampling.ignore_eos ? 1 : 0) | (sampling.ignore_runaway ? 2 : 0))
+  );
 }
 
 SamplingParams ReadSampling(WireReader& in) {
@@ -47,7 +50,9 @@ SamplingParams ReadSampling(WireReader& in) {
   sampling.stop = in.Texts();
   sampling.stop_token_ids = in.Tokens();
   sampling.include_stop_str_in_output = in.Bool();
-  sampling.ignore_eos = in.Bool();
+  const std::uint8_t ignored = in.Below(4);
+  sampling.ignore_eos = (ignored & 1U) != 0;
+  sampling.ignore_runaway = (ignored & 2U) != 0;
   return sampling;
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 #include <random>
 
@@ -80,6 +81,24 @@ TEST(WireTest, ARequestComesBackAsItWas) {
   EXPECT_EQ(EncodeRequest(request), bytes);  // all the others too
 }
 
+// The last byte of the settings; a hash of it is kept with each answer of an unfinished job.
+TEST(WireTest, WhatIsIgnoredIsOneByteAsItWasBeforeRunaways) {
+  Request request = SomeRequest();
+  const std::string before = EncodeRequest(request);
+  request.sampling.ignore_runaway = true;
+  std::string with = EncodeRequest(request);
+  ASSERT_EQ(with.size(), before.size());
+  const auto at = static_cast<std::size_t>(
+      std::mismatch(with.begin(), with.end(), before.begin()).first - with.begin()
+  );
+  EXPECT_EQ(before[at], 1);
+  EXPECT_EQ(with[at], 3);
+  EXPECT_TRUE(DecodeRequest(with, nullptr)->sampling.ignore_runaway);
+  EXPECT_FALSE(DecodeRequest(before, nullptr)->sampling.ignore_runaway);
+  with[at] = 4;
+  EXPECT_FALSE(DecodeRequest(with, nullptr).ok());
+}
+
 TEST(WireTest, AGrammarIsCompiledAgain) {
   const auto model = OpenTinyLanguageModel({});
   const auto compiler =
@@ -107,6 +126,7 @@ TEST(WireTest, StatsAndRoomComeBack) {
        .steps = 3,
        .requests_finished = 4,
        .preemptions = 5,
+       .runaways = 7,
        .shared_requests = 6},
       out
   );
@@ -118,6 +138,7 @@ TEST(WireTest, StatsAndRoomComeBack) {
   EXPECT_EQ(room.tokens, 4);
   EXPECT_EQ(stats.preemptions, 5);
   EXPECT_EQ(stats.shared_requests, 6);
+  EXPECT_EQ(stats.runaways, 7);
 }
 
 TEST(WireTest, OtherVersionsAreRefusedByName) {

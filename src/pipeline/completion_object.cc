@@ -21,6 +21,12 @@ Json Message(const CompletionFrame& frame, const Completion& sample) {
   return message;
 }
 
+// What OpenAI's clients know: "length" tells them that an answer is not whole.
+std::string_view FinishReasonOf(const Completion& sample) {
+  const bool is_runaway = sample.reason == FinishReason::kRunaway;
+  return FinishReasonName(is_runaway ? FinishReason::kLength : sample.reason);
+}
+
 }  // namespace
 
 std::string CompletionObject(const CompletionFrame& frame, const std::vector<Completion>& samples) {
@@ -35,7 +41,7 @@ std::string CompletionObject(const CompletionFrame& frame, const std::vector<Com
       choice["text"] = frame.echo ? frame.prompt + sample.text : sample.text;
     }
     choice["logprobs"] = nullptr;
-    choice["finish_reason"] = FinishReasonName(sample.reason);
+    choice["finish_reason"] = FinishReasonOf(sample);
     choices.push_back(std::move(choice));
     completion_tokens += sample.completion_tokens;
   }

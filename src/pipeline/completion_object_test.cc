@@ -45,6 +45,14 @@ TEST(CompletionObjectTest, AChatHasAMessagePerSampleAndCountsThePromptOnce) {
   );
 }
 
+TEST(CompletionObjectTest, ARunawayIsAnAnswerThatWasCut) {
+  const Json object = Json::parse(
+      CompletionObject(Frame(Endpoint::kChat), {Sample("a a a", FinishReason::kRunaway)})
+  );
+  EXPECT_EQ(object["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(object["choices"][0]["message"]["content"], "a a a");
+}
+
 TEST(CompletionObjectTest, ATextCompletionHasTextsAfterThePromptIfThatIsEchoed) {
   CompletionFrame frame = Frame(Endpoint::kCompletions);
   const std::vector<Completion> samples{Sample("x", FinishReason::kStop)};

@@ -359,6 +359,7 @@ void GenerateStep::AddSamples(
   request.sampling.stop_token_ids = stop_tokens_;
   request.sampling.include_stop_str_in_output = spec_.include_stop_str_in_output;
   request.sampling.ignore_eos = spec_.ignore_eos;
+  request.sampling.ignore_runaway = spec_.ignore_runaway;
   if (request.grammar && spec_.split_reasoning && !PromptEndsReasoning(out->prompt)) {
     request.grammar_after = kThinkEnd;
   }

@@ -14,6 +14,8 @@
 namespace millstream {
 namespace {
 
+constexpr char kRunaway[] = "the answer ran away: it went on in white space or repeated itself";
+
 // Appends each sample of a row: to the builder itself, or to the list it builds.
 template <typename Append>
 Status AppendSamples(
@@ -59,6 +61,9 @@ std::optional<RowError> GenerateStep::JudgeConstrained(
   if (sample.reason == FinishReason::kLength) {
     return invalid("the answer reached max_tokens before it was complete");
   }
+  if (sample.reason == FinishReason::kRunaway) {
+    return invalid(std::string(kRunaway) + ", before it was complete");
+  }
   if (!model_.served && spec_.split_reasoning && !AnswerHasBegun(answer.prompt, sample.text)) {
     return invalid("the model ended before </think>, where the constraint begins");
   }
@@ -89,6 +94,8 @@ std::optional<RowError> GenerateStep::Judge(const AnsweredRow& answer) const {
       if (auto error = JudgeConstrained(answer, sample)) return error;
     } else if (sample.reason == FinishReason::kLength && spec_.length_error) {
       return RowError{id_, "max_tokens_reached", "the answer reached max_tokens"};
+    } else if (sample.reason == FinishReason::kRunaway && spec_.length_error) {
+      return RowError{id_, "runaway", kRunaway};
     }
   }
   return std::nullopt;

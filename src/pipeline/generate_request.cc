@@ -145,10 +145,13 @@ Status GenerateStep::BindRequest() {
   answer_type_ = arrow::utf8();
   ignored_ = std::make_unique<IgnoredKeys>();
   template_ = model_.model->chat_template;
-  if (model_.served && (spec_.split_reasoning || spec_.parse_special)) {
+  const char* const foreign = spec_.split_reasoning              ? "reasoning"
+                              : spec_.parse_special              ? "parse_special"
+                              : spec_.places.contains("runaway") ? "runaway"
+                                                                 : nullptr;
+  if (model_.served && foreign != nullptr) {
     return Status::Invalid(
-        spec_.split_reasoning ? "reasoning" : "parse_special",
-        ": does not go with `request` and a server, whose answers are kept as they come"
+        foreign, ": does not go with `request` and a server, whose answers are kept as they come"
     );
   }
   return Status::OK();
@@ -233,6 +236,7 @@ Problem GenerateStep::PrepareNative(
   if (tokens->empty()) return Wrong(content, "the prompt has no tokens");
 
   SamplingParams& sampling = body.settings.sampling;
+  sampling.ignore_runaway = spec_.ignore_runaway;
   const std::int64_t vocabulary = model_.model->tokenizer->vocabulary_size();
   for (const std::int32_t token : sampling.stop_token_ids) {
     if (token < vocabulary) continue;

@@ -79,6 +79,11 @@ Status GenerateStep::CheckServed() const {
         "server's to say"
     );
   }
+  if (spec_.places.contains("runaway")) {
+    return Status::Invalid(
+        "runaway: goes with the native engine: a server ends answers by settings of its own"
+    );
+  }
   MS_RETURN_NOT_OK(CheckOverflowServed());
   Json body = ServedBody({});
   if (choices_) body["structured_outputs"] = {{"choice", {"a"}}};  // as rows do

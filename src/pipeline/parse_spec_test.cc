@@ -149,7 +149,7 @@ steps:
   - rename: {old: new}
   - filter: "{{ x }}"
   - filter: "{{ y }}"
-  - generate: {model: b, raw_prompt: "a", as: label, structured_outputs: {choice: [yes, 1.0, null, ~, "x y", é]}}
+  - generate: {model: b, raw_prompt: "a", as: label, runaway: ignore, structured_outputs: {choice: [yes, 1.0, null, ~, "x y", é]}}
 output: {path: out/rows.jsonl, rows: [skipped]}
 max_errors: 12
 split_rows: 1000000
@@ -215,6 +215,8 @@ TEST(ParseSpecTest, ReadsEveryKeyOfGenerate) {
       std::get<GenerateSpec>(all->steps.back().body).structured->choices,
       (std::vector<std::string>{"yes", "1.0", "null", "~", "x y", "é"})
   );
+  EXPECT_TRUE(std::get<GenerateSpec>(all->steps.back().body).ignore_runaway);
+  EXPECT_FALSE(generate.ignore_runaway);
   EXPECT_FALSE(generate.overflow_error);
   EXPECT_EQ(generate.truncate_columns, std::vector<std::string>{"text"});
   EXPECT_TRUE(

@@ -518,6 +518,7 @@ class Run {
     switch (completion.reason) {
       case FinishReason::kStop:
       case FinishReason::kLength:
+      case FinishReason::kRunaway:
         return input_.results->Keep(key, completion);
       case FinishReason::kCancelled:
         return completion.tokens.empty() ? Status::OK()

@@ -87,6 +87,7 @@ Completion Reply(const std::string& prompt, RandomKey key) {
   completion.text = fmt::format("<{}>{}", prompt, key.low % 100);
   completion.tokens = {7};
   if (key.low % 5 == 0) completion.reason = FinishReason::kLength;
+  if (key.low % 5 == 1) completion.reason = FinishReason::kRunaway;
   if (prompt.starts_with('e') || key.low % 13 == 0) {
     completion.reason = FinishReason::kError;
     completion.error_code = "engine_failed";

@@ -144,6 +144,7 @@ struct GenerateSpec {
   std::vector<std::int64_t> stop_token_ids;
   bool include_stop_str_in_output = false;
   bool ignore_eos = false;
+  bool ignore_runaway = false;  // runaway: ignore
   std::int64_t n = 1;
   nlohmann::ordered_json chat_template_kwargs = nlohmann::ordered_json::object();
   std::optional<std::string> chat_template;  // the file's text

@@ -180,7 +180,7 @@ inline constexpr ForeignName kGenerateForeign[] = {
     {"eos_token_id", "stop_token_ids"}, {"eos_token_ids", "stop_token_ids"},
     {"stop_ids", "stop_token_ids"}, {"repeat_penalty", "repetition_penalty"},
     {"repetition_penality", "repetition_penalty"}, {"topk", "top_k"}, {"topp", "top_p"},
-    {"random_seed", "seed"},
+    {"random_seed", "seed"}, {"repetition_detection", "runaway"},
     {"guided_json", "structured_outputs", ": `structured_outputs: {json: ...}`"},
     {"guided_choice", "structured_outputs", ": `structured_outputs: {choice: [...]}`"},
     {"guided_regex", "structured_outputs", ": `structured_outputs: {regex: ...}`"},

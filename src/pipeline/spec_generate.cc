@@ -76,8 +76,16 @@ class GenerateBuilder {
 
   // A request body says itself what the other keys would.
   void CheckRequestKeys() {
-    constexpr std::array<std::string_view, 8> kAllowed{
-        "model", "request", "as", "reasoning", "parse_special", "prompt", "messages", "raw_prompt"
+    constexpr std::array<std::string_view, 9> kAllowed{
+        "model",
+        "request",
+        "as",
+        "reasoning",
+        "parse_special",
+        "runaway",
+        "prompt",
+        "messages",
+        "raw_prompt"
     };
     for (const YamlNode& entry : node_.children) {
       if (std::find(kAllowed.begin(), kAllowed.end(), entry.key) != kAllowed.end()) continue;
@@ -173,6 +181,7 @@ class GenerateBuilder {
   void BuildSwitches() {
     spec_.include_stop_str_in_output = Switch("include_stop_str_in_output");
     spec_.ignore_eos = Switch("ignore_eos");
+    spec_.ignore_runaway = TextAt(node_, "runaway") == "ignore";
     spec_.continue_final_message = Switch("continue_final_message");
     spec_.parse_special = Switch("parse_special");
     spec_.keep_prompt = Switch("keep_prompt");
@@ -327,6 +336,9 @@ class GenerateBuilder {
       if (spec_.structured && Has(key)) {
         Mistake(key, "has no effect with a constraint, which says where the answer ends");
       }
+    }
+    if (spec_.ignore_eos && Has("runaway")) {
+      Mistake("runaway", "has no effect with `ignore_eos`, which goes on up to `max_tokens`");
     }
     const auto constant = [this](const std::string& key) -> std::optional<double> {
       const auto found = spec_.numbers.find(key);

@@ -12,6 +12,7 @@ namespace {
 constexpr std::array<std::string_view, 2> kSides{"right", "left"};
 constexpr std::array<std::string_view, 1> kOverflows{"error"};
 constexpr std::array<std::string_view, 2> kLengths{"keep", "error"};
+constexpr std::array<std::string_view, 2> kRunaways{"end", "ignore"};
 constexpr std::array<std::string_view, 2> kReasonings{"keep", "split"};
 constexpr std::array<std::string_view, 1> kParts{"text"};
 constexpr std::array<std::string_view, 3> kResponseFormats{"json_schema", "json_object", "text"};
@@ -316,8 +317,14 @@ constexpr SpecKey kGenerateKeys[] = {
     {.name = "on_length",
      .shape = {.scalar = kWord, .words = kLengths},
      .default_value = "keep",
-     .doc = "What happens to an answer that was cut at `max_tokens`.",
+     .doc = "What happens to an answer that was cut at `max_tokens`, or as a runaway.",
      .example = "error"},
+    {.name = "runaway",
+     .shape = {.scalar = kWord, .words = kRunaways},
+     .default_value = "end",
+     .doc = "Whether the native engine ends an answer that goes on in white space, or repeats "
+            "itself, and no more.",
+     .example = "ignore"},
     {.name = "reasoning",
      .shape = {.scalar = kWord, .words = kReasonings},
      .default_value = "keep",

@@ -183,6 +183,31 @@ def test_answers_that_reach_max_tokens_are_kept_or_errors(run_rows):
     assert row["kept_meta"]["finish_reason"] == "length" and row["kept_meta"]["completion_tokens"] == 4
 
 
+def test_an_answer_that_only_repeats_itself_ends_early_unless_it_may_go_on(run_rows):
+    keys = {"raw_prompt": "0, " * 40, "max_tokens": 300}
+    steps = generate("ended", **keys) + generate("free", **keys, runaway="ignore")
+    (row,) = run_rows([{"id": 1}], MODELS + "steps:\n" + steps)
+    assert row["ended_meta"]["finish_reason"] == "runaway" and row["ended_meta"]["completion_tokens"] < 300
+    assert row["free_meta"]["finish_reason"] == "length" and row["free_meta"]["completion_tokens"] == 300
+    assert row["free"].startswith(row["ended"])
+    (row,) = run_rows([{"id": 1}], MODELS + "steps:\n" + steps, "--restart", "--set", "steps.ended.on_length=error")
+    assert error_of(row) == ("ended", "runaway")
+
+
+def test_equal_rows_are_computed_once_and_counted_each(millstream, run_rows, tmp_path):
+    steps = "steps:\n" + generate("a", prompt="Name a colour", max_tokens=30, min_tokens=30)
+    (alone,) = run_rows([{"id": 0}], MODELS + steps)
+    rows = [{"id": number} for number in range(20)]
+    found = run_rows(rows, MODELS + steps, "--restart")
+    assert [row["id"] for row in found] == list(range(20))
+    assert all((row["a"], row["a_meta"]) == (alone["a"], alone["a_meta"]) for row in found)
+    said = millstream("run", tmp_path / "job.yaml", "--restart", "--progress", "json").stderr
+    end = json.loads(said.splitlines()[-1])
+    computed = 20 - end["shared_requests"]
+    assert computed < 20 and end["completion_tokens"] == 30 * computed
+    assert end["prompt_tokens"] == alone["a_meta"]["prompt_tokens"] * computed
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_overflow_cuts_the_named_text_alone_or_is_an_error(run_rows, side):
     words = " ".join(f"w{number}" for number in range(200))

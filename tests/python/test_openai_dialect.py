@@ -52,6 +52,14 @@ def test_a_server_that_does_not_say_what_it_is_counts_as_openai(millstream, job,
     assert not server.bodies
 
 
+@pytest.mark.parametrize("word", ["end", "ignore"])
+def test_a_server_ends_answers_as_it_likes(millstream, job, word):
+    with Server(owner="vllm") as server:
+        failed = millstream("run", job(server.url), "--set", f"steps.answer.runaway={word}", exit_code=1)
+    assert "runaway: goes with the native engine" in failed.stderr
+    assert not server.bodies
+
+
 @pytest.mark.parametrize("entry", [b'"id": %s', b'"id": "m/1", "owned_by": %s', b'"id": "m/1", "max_model_len": %s'])
 def test_a_list_of_models_that_nests_deeply_says_nothing(millstream, job, entry):
     class Deep(Handler):
