@@ -65,7 +65,7 @@ class Bench {
     for (std::int64_t id = 0; id < rows; ++id) {
       requests.push_back(MakeRequest(id, prompt_tokens, output_tokens));
     }
-    std::vector<TokenCounts> counts = CountTokens(requests);
+    std::vector<RequestTokens> counts = CountTokens(requests);
     const auto begin = Clock::now();
     for (Request& request : requests) engine_.Submit(std::move(request));
     for (std::int64_t left = rows; left > 0;) {
@@ -77,7 +77,7 @@ class Bench {
               "a row failed: ", completion.error_code, ": ", completion.error_message
           );
         }
-        TokenCounts& count = counts[static_cast<std::size_t>(completion.id)];
+        RequestTokens& count = counts[static_cast<std::size_t>(completion.id)];
         count.output = completion.completion_tokens;
         measured.prompt_tokens += count.prompt;
         measured.output_tokens += count.output;
@@ -193,7 +193,8 @@ Result<BenchmarkReport> RunBenchmark(
   report.load_seconds = SecondsSince(begin);
 
   say("measuring what the machine can do");
-  const Compute compute = ResolveCompute(options.engine.compute, options.engine.isa);
+  const Compute compute =
+      ResolveCompute(options.engine.compute, options.engine.isa, *model->checkpoint);
   const auto isa = kernels::IsaByName(InstructionSet(options.engine.isa));
   MS_CHECK(isa.has_value());  // the engine has it
   report.compute = ComputeName(compute);

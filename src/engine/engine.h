@@ -114,26 +114,16 @@ struct EngineStats {
 
 /// All of EngineStats that is a count.
 inline constexpr std::int64_t EngineStats::* kEngineCounts[] = {
-    &EngineStats::prompt_tokens,
-    &EngineStats::completion_tokens,
-    &EngineStats::steps,
-    &EngineStats::requests_finished,
-    &EngineStats::preemptions,
-    &EngineStats::runaways,
-    &EngineStats::shared_requests,
-    &EngineStats::cached_tokens,
-    &EngineStats::computed_tokens,
-    &EngineStats::products_time,
-    &EngineStats::attention_time,
-    &EngineStats::head_time,
-    &EngineStats::sampling_time,
-    &EngineStats::rest_time,
-    &EngineStats::idle_time,
-    &EngineStats::restarts,
-    &EngineStats::workers_lost,
-    &EngineStats::requests_crashed,
-    &EngineStats::requests_hung,
-    &EngineStats::requests_out_of_memory
+    &EngineStats::prompt_tokens,   &EngineStats::completion_tokens,
+    &EngineStats::steps,           &EngineStats::requests_finished,
+    &EngineStats::preemptions,     &EngineStats::runaways,
+    &EngineStats::shared_requests, &EngineStats::cached_tokens,
+    &EngineStats::computed_tokens, &EngineStats::products_time,
+    &EngineStats::attention_time,  &EngineStats::head_time,
+    &EngineStats::sampling_time,   &EngineStats::rest_time,
+    &EngineStats::idle_time,       &EngineStats::restarts,
+    &EngineStats::workers_lost,    &EngineStats::requests_crashed,
+    &EngineStats::requests_hung,   &EngineStats::requests_out_of_memory
 };
 
 /// Turns requests into completions, as many at a time as it can. Owns its compute threads.

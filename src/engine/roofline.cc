@@ -23,7 +23,7 @@ double LayerParameters(const ModelConfig& config) {
 double BytesOfWeight(Compute compute) {
   switch (compute) {
     case Compute::kInt8:
-      return static_cast<double>(kernels::PanelBlockBytes(/*nibbles=*/false)) /
+      return static_cast<double>(kernels::PanelBlockBytes(kernels::PanelKind::kBytes)) /
              (kernels::kPanelRows * kernels::kBlockColumns);
     case Compute::kBF16:
       return 2;
@@ -99,13 +99,13 @@ TokenCost CostOf(const ModelConfig& config, std::int64_t stored_weight_bytes, Co
   return cost;
 }
 
-std::vector<TokenCounts> CountTokens(std::span<const Request> requests) {
+std::vector<RequestTokens> CountTokens(std::span<const Request> requests) {
   // Pages of prompts as a tree: a page by the one before it and its tokens.
   std::map<std::pair<std::size_t, std::vector<std::int32_t>>, std::size_t> pages;
-  std::vector<TokenCounts> counts;
+  std::vector<RequestTokens> counts;
   for (const Request& request : requests) {
     const std::span<const std::int32_t> prompt(request.prompt_tokens);
-    TokenCounts& count = counts.emplace_back();
+    RequestTokens& count = counts.emplace_back();
     count.prompt = std::ssize(prompt);
     count.output = request.sampling.max_tokens;
     std::size_t before = 0;
@@ -125,12 +125,12 @@ std::vector<TokenCounts> CountTokens(std::span<const Request> requests) {
 Limit LimitOf(
     const TokenCost& cost,
     const kernels::Peaks& peaks,
-    std::span<const TokenCounts> requests,
+    std::span<const RequestTokens> requests,
     std::int64_t rows_max
 ) {
   Work prompts, answers;
   std::int64_t steps = 0;
-  for (const TokenCounts& request : requests) {
+  for (const RequestTokens& request : requests) {
     prompts.tokens += static_cast<double>(request.prompt - request.shared);
     prompts.sampled += request.output > 0 ? 1 : 0;
     prompts.seen += SumTo(request.prompt) - SumTo(request.shared);

@@ -36,14 +36,14 @@ std::int64_t StoredWeightBytes(const Checkpoint& checkpoint);
 TokenCost CostOf(const ModelConfig& config, std::int64_t stored_weight_bytes, Compute compute);
 
 /// Tokens of one request.
-struct TokenCounts {
+struct RequestTokens {
   std::int64_t prompt = 0;
   std::int64_t shared = 0;  // of its prompt, those that are computed for a request before it
   std::int64_t output = 0;
 };
 
 /// Of requests whose answers take all their max_tokens.
-std::vector<TokenCounts> CountTokens(std::span<const Request> requests);
+std::vector<RequestTokens> CountTokens(std::span<const Request> requests);
 
 /// Seconds.
 struct Limit {
@@ -56,7 +56,7 @@ struct Limit {
 Limit LimitOf(
     const TokenCost& cost,
     const kernels::Peaks& peaks,
-    std::span<const TokenCounts> requests,
+    std::span<const RequestTokens> requests,
     std::int64_t rows_max
 );
 

@@ -45,7 +45,7 @@ TEST(RooflineTest, CountsWeightsAsComputedWhereThatIsLess) {
 
 TEST(RooflineTest, OneRowIsBoundByArithmeticAndThenByMemory) {
   const TokenCost cost = CostOf(SmolLm2(), kStored, Compute::kInt8);
-  const std::vector<TokenCounts> requests = {{.prompt = 100, .shared = 0, .output = 11}};
+  const std::vector<RequestTokens> requests = {{.prompt = 100, .shared = 0, .output = 11}};
   const Limit limit = LimitOf(cost, kPeaks, requests, 256);
   // 21,290,287,104 operations of products, 349,056,000 of attention.
   EXPECT_NEAR(limit.prompts, 0.0120967540 + 0.0003966545, 1e-9);
@@ -58,7 +58,7 @@ TEST(RooflineTest, ManyRowsShareTheReadingOfWeights) {
   TokenCost cost;
   cost.layers = 1;
   cost.weights = 1e9;
-  const std::vector<TokenCounts> requests(8, {.prompt = 16, .shared = 0, .output = 4});
+  const std::vector<RequestTokens> requests(8, {.prompt = 16, .shared = 0, .output = 4});
   const kernels::Peaks peaks{1e9, 1e9, 1e9, 1e9};
   EXPECT_EQ(LimitOf(cost, peaks, requests, 256).answers, 3);  // steps, a second each
   EXPECT_EQ(LimitOf(cost, peaks, requests, 2).answers, 12);
@@ -73,7 +73,7 @@ TEST(RooflineTest, WhatIsSharedIsComputedAndReadOnce) {
   cost.compute = Compute::kBF16;
   cost.layers = 1;
   cost.attention = 1;
-  const std::vector<TokenCounts> requests = {{20, 0, 1}, {20, 16, 3}};
+  const std::vector<RequestTokens> requests = {{20, 0, 1}, {20, 16, 3}};
   const kernels::Peaks peaks{0.5, 2, 0.5, 1};
   // 24 tokens, which see 210 and 17 + 18 + 19 + 20.
   EXPECT_EQ(LimitOf(cost, peaks, requests, 256).prompts, 24 + 210 + 74);
@@ -105,9 +105,9 @@ TEST(RooflineTest, CountsBeginningsInWholePagesOnce) {
       request(40, 3, 4),
       request(40, 3, 5)
   };
-  const std::vector<TokenCounts> counts = CountTokens(requests);
+  const std::vector<RequestTokens> counts = CountTokens(requests);
   std::vector<std::int64_t> shared, outputs;
-  for (const TokenCounts& count : counts) {
+  for (const RequestTokens& count : counts) {
     shared.push_back(count.shared);
     outputs.push_back(count.output);
   }
