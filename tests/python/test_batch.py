@@ -157,7 +157,10 @@ def test_a_body_is_answered_as_the_same_generate_step_answers(batch, millstream,
 
 def test_a_text_completion_has_sixteen_tokens_and_may_echo(batch):
     plain, echoed = batch(
-        [text_of("a", "One two three", temperature=0), text_of("b", ["One two three"], temperature=0, echo=True)]
+        [
+            text_of("a", "One two three", ignore_eos=True, temperature=0),
+            text_of("b", ["One two three"], ignore_eos=True, temperature=0, echo=True),
+        ]
     )
     check_completion(plain["response"]["body"])
     assert plain["response"]["body"]["usage"]["completion_tokens"] == 16

@@ -84,6 +84,7 @@ ENGINE_CODES = {
     "empty_choice": "tests/python/test_openai.py",
     "timeout": "src/openai/dispatch_test.cc",
     "fetch": "src/openai/dispatch_test.cc",
+    "runaway": "tests/python/test_generate.py",
 }
 
 
