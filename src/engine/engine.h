@@ -51,6 +51,8 @@ struct Request {
   std::shared_ptr<const Grammar> grammar;  // may be null
   /// The grammar begins after this text has been generated ("</think>"); empty: at once.
   std::string grammar_after;
+  /// Asks for no answer, but for the scores of the prompt's tokens.
+  bool score = false;
   /// For an engine that asks servers, in place of tokens, sampling and grammar: where below the
   /// base URL, and the JSON body, as the server's dialect has it.
   std::string http_path, http_body;
@@ -69,6 +71,9 @@ struct Completion {
   FinishReason reason = FinishReason::kStop;
   std::vector<std::int32_t> tokens;  // without the stop token
   std::string text;                  // special tokens left out, cut at the stop string
+  /// Of a request to score: the natural logarithm of the probability of each token of the prompt
+  /// but the first, after those before it.
+  std::vector<float> scores;
   std::int64_t prompt_tokens = 0;
   std::int64_t completion_tokens = 0;  // as generated, the stop token included
   std::string error_code;              // kError: a code of docs/errors.md

@@ -2,6 +2,7 @@
 #include "engine/generation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -62,17 +63,21 @@ Generation::Generation(
 
 bool Generation::IsValid() {
   const auto outside = [&](std::int32_t token) { return token < 0 || token >= vocabulary_; };
-  if (request_.prompt_tokens.empty()) {
+  const std::int64_t room = request_.score ? 0 : 1;  // for an answer
+  if (request_.prompt_tokens.empty() && !request_.score) {
     Fail("invalid_request", "the prompt has no tokens");
   } else if (std::any_of(tokens_.begin(), tokens_.end(), outside) ||
              std::any_of(
                  request_.generated_tokens.begin(), request_.generated_tokens.end(), outside
              )) {
     Fail("invalid_request", "a token of the prompt is not in the model's vocabulary");
-  } else if (static_cast<std::int64_t>(tokens_.size()) >= context_) {
+  } else if (std::ssize(tokens_) + room > context_) {
     Fail(
         "context_overflow",
-        "the prompt leaves no room in the context: " + std::to_string(tokens_.size()) +
+        std::string(
+            request_.score ? "the text is longer than the context: "
+                           : "the prompt leaves no room in the context: "
+        ) + std::to_string(tokens_.size()) +
             " tokens, limit " + std::to_string(context_)
     );
   }
@@ -80,6 +85,12 @@ bool Generation::IsValid() {
 }
 
 void Generation::Start() {
+  if (request_.score) {
+    // The first token comes after nothing.
+    if (tokens_.size() < 2) return EndScores();
+    scores_.resize(tokens_.size() - 1);
+    return;
+  }
   if (HasPenalties(request_.sampling)) counts_.AddPrompt(tokens_);
   if (request_.grammar_after.empty()) BeginGrammar();
   if (!ended_ && request_.sampling.max_tokens <= 0) ended_ = FinishReason::kLength;
@@ -109,12 +120,32 @@ void Generation::Next(
   const double unit = RandomUnit(request_.random, static_cast<std::uint64_t>(num_generated()));
   const std::int32_t token = SampleToken(kernels, logits, request_.sampling, unit, scratch.sampler);
   if (token == kBadLogits) {
-    return Fail("bad_logits", "the model computed a value that is not a number");
+    return FailForBadLogits();
   }
   if (token == kNoToken) {
     return Fail("grammar_failed", "no token of the vocabulary fits the constraint");
   }
   Take(token);
+}
+
+void Generation::Score(
+    const kernels::Kernels& kernels,
+    std::int64_t position,
+    std::span<const float> logits,
+    SamplerScratch& scratch
+) {
+  const float logit = logits[Size(tokens_[Size(position) + 1])];
+  scores_[Size(position)] = static_cast<float>(logit - LogTotal(kernels, logits, scratch));
+}
+
+void Generation::EndScores() {
+  ended_ = FinishReason::kStop;
+  const auto is_bad = [](float score) { return !std::isfinite(score); };
+  if (std::any_of(scores_.begin(), scores_.end(), is_bad)) FailForBadLogits();
+}
+
+void Generation::FailForBadLogits() {
+  Fail("bad_logits", "the model computed a value that is not a number");
 }
 
 bool Generation::MaskLogits(std::span<float> logits, std::vector<std::uint32_t>& mask) {
@@ -236,6 +267,7 @@ Completion Generation::Complete() const {
   completion.reason = ended_.value_or(FinishReason::kCancelled);
   completion.tokens.assign(generated.begin(), generated.end());
   completion.prompt_tokens = static_cast<std::int64_t>(request_.prompt_tokens.size());
+  if (ended_ == FinishReason::kStop) completion.scores = std::move(scores_);
   completion.completion_tokens = num_tokens;
   completion.error_code = error_code_;
   completion.error_message = error_message_;

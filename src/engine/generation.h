@@ -55,12 +55,26 @@ class Generation {
 
   /// How it ended, or nothing yet.
   const std::optional<FinishReason>& ended() const { return ended_; }
-  /// Prompt and generated tokens: what the model must have computed before Next().
-  std::span<const std::int32_t> tokens() const { return tokens_; }
+  /// Prompt and generated tokens: what the model must have computed before Next(). Of a text to
+  /// score all but the last, which nothing comes after. REQUIRES: not ended.
+  std::span<const std::int32_t> tokens() const {
+    return std::span(tokens_).first(tokens_.size() - (request_.score ? 1 : 0));
+  }
   const Request& request() const { return request_; }
 
   /// Chooses the next token by its logits, which it changes, and takes it.
   void Next(const kernels::Kernels& kernels, std::span<float> logits, GenerationScratch& scratch);
+
+  /// Scores the token after the one at `position`, by the logits of that one. Each position once or
+  /// more often, and of several at a time from several threads.
+  void Score(
+      const kernels::Kernels& kernels,
+      std::int64_t position,
+      std::span<const float> logits,
+      SamplerScratch& scratch
+  );
+  /// Ends it. REQUIRES: all positions of tokens() are scored.
+  void EndScores();
 
   void Cancel() { ended_ = FinishReason::kCancelled; }
   void Fail(std::string code, std::string message);
@@ -72,6 +86,7 @@ class Generation {
     return static_cast<std::int64_t>(tokens_.size() - request_.prompt_tokens.size());
   }
   bool IsValid();
+  void FailForBadLogits();
   void Start();
   void Take(std::int32_t token);
   bool IsStopToken(std::int32_t token) const;
@@ -88,8 +103,9 @@ class Generation {
   const Request request_;
   const StopFinder stop_finder_;
   std::vector<std::int32_t> tokens_;
-  TokenCounts counts_;  // kept only where there are penalties
-  std::string text_;    // bytes of the generated tokens, without special ones
+  std::vector<float> scores_;  // NaN: cannot be told
+  TokenCounts counts_;         // kept only where there are penalties
+  std::string text_;           // bytes of the generated tokens, without special ones
   std::optional<StopFinder::Match> stop_;
   RunawayGuard guard_;
   bool ended_by_token_ = false;  // the last token is no part of the answer

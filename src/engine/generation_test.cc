@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "engine/testing.h"
@@ -201,6 +202,59 @@ TEST_F(GenerationTest, BadRequestsFailByThemselves) {
       kernels::GetKernels(kernels::Isa::kReference, kernels::Precision::kF32), logits, scratch
   );
   EXPECT_EQ(generation.Complete().error_code, "bad_logits");
+}
+
+TEST_F(GenerationTest, ScoresEachTokenOfATextButTheFirst) {
+  Request request = Ask({});
+  request.score = true;
+  request.prompt_tokens = {7, 2, 7, 9};
+  const auto score = [&](Generation& generation, std::int64_t position, float of_nine) {
+    std::vector<float> logits(static_cast<std::size_t>(vocabulary()), 0.0F);
+    logits[9] = of_nine;
+    GenerationScratch scratch;
+    generation.Score(
+        kernels::GetKernels(kernels::Isa::kReference, kernels::Precision::kF32),
+        position,
+        logits,
+        scratch.sampler
+    );
+  };
+  Generation generation = Start(request);
+  EXPECT_EQ(generation.tokens().size(), 3U);
+  for (const std::int64_t position : {2, 0, 1, 0}) score(generation, position, 5);
+  EXPECT_FALSE(generation.ended().has_value());
+  generation.EndScores();
+  const Completion completion = generation.Complete();
+  EXPECT_EQ(completion.reason, FinishReason::kStop);
+  EXPECT_EQ(completion.prompt_tokens, 4);
+  EXPECT_EQ(completion.completion_tokens, 0);
+  ASSERT_EQ(completion.scores.size(), 3U);
+  const double total = static_cast<double>(vocabulary() - 1) + std::exp(5.0);
+  EXPECT_NEAR(completion.scores[0], -std::log(total), 1e-5);
+  EXPECT_NEAR(completion.scores[1], -std::log(total), 1e-5);
+  EXPECT_NEAR(completion.scores[2], 5 - std::log(total), 1e-5);
+
+  Generation bad = Start(request);
+  for (const std::int64_t position : {0, 1, 2}) score(bad, position, position == 1 ? NAN : 0);
+  bad.EndScores();
+  const Completion failed = bad.Complete();
+  EXPECT_EQ(failed.error_code, "bad_logits");
+  EXPECT_TRUE(failed.scores.empty());
+}
+
+TEST_F(GenerationTest, ATextOfLessThanTwoTokensHasNoScoreAndOneMayFillTheContext) {
+  Request request = Ask({});
+  request.score = true;
+  for (const std::size_t count : {0U, 1U}) {
+    request.prompt_tokens.assign(count, 50);
+    Generation generation = Start(request);
+    EXPECT_EQ(generation.ended(), FinishReason::kStop);
+    EXPECT_TRUE(generation.Complete().scores.empty());
+  }
+  request.prompt_tokens.assign(64, 50);
+  EXPECT_FALSE(Start(request).ended().has_value());
+  request.prompt_tokens.assign(65, 50);
+  EXPECT_EQ(Start(request).Complete().error_code, "context_overflow");
 }
 
 class GrammarGenerationTest : public GenerationTest {

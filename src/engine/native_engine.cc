@@ -76,8 +76,11 @@ struct Sequence {
     const Request& request = generation.request();
     return request.sampling.max_tokens - known() + std::ssize(request.prompt_tokens);
   }
-  /// Whole pages of the prompt, which others may begin with. One token at least is left to compute.
+  bool is_scored() const { return generation.request().score; }
+  /// Whole pages of the prompt, which others may begin with. One token at least is left to compute;
+  /// all of a text to score, since a page holds no logits.
   std::int64_t prompt_pages() const {
+    if (is_scored()) return 0;
     return (std::ssize(generation.request().prompt_tokens) - 1) / kPageTokens;
   }
   std::span<const std::int32_t> TokensOfPage(std::int64_t page) const {
@@ -114,7 +117,8 @@ class Batch {
       return;
     }
     const RequestId id = request.id;
-    const std::int64_t max_tokens = std::max<std::int64_t>(0, request.sampling.max_tokens);
+    const std::int64_t max_tokens =
+        request.score ? 0 : std::max<std::int64_t>(0, request.sampling.max_tokens);
     const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
     const std::int64_t context = parts_.model->context();
     auto sequence = std::make_unique<Sequence>(Sequence{
@@ -293,29 +297,43 @@ class Batch {
 
   void Compute(const std::vector<StepPlan::Work>& work) {
     std::vector<Chunk> chunks;
-    std::vector<Sequence*> sampled;
+    std::vector<Wanted> wanted;
     for (const StepPlan::Work& one : work) {
       Sequence& sequence = *running_[one.sequence];
       const auto tokens =
           sequence.generation.tokens().subspan(Size(sequence.computed), Size(one.tokens));
       const std::int64_t position =
           std::exchange(sequence.computed, sequence.computed + one.tokens);
-      const bool is_last = sequence.computed == sequence.known();
-      chunks.push_back({tokens, position, sequence.pages, is_last ? 1 : 0});
+      const std::int64_t next = sequence.computed == sequence.known() ? 1 : 0;
+      const std::int64_t num_logits = sequence.is_scored() ? one.tokens : next;
+      chunks.push_back({tokens, position, sequence.pages, num_logits});
       stats_.computed_tokens += one.tokens;
-      if (is_last) sampled.push_back(&sequence);
+      for (std::int64_t i = one.tokens - num_logits; i < one.tokens; ++i) {
+        wanted.push_back({&sequence, position + i});
+      }
     }
     parts_.model->Forward(chunks, parts_.cache, parts_.workspace, *parts_.team);
     for (std::size_t i = 0; i < work.size(); ++i) {
       SetReady(*running_[work[i].sequence], chunks[i].position);
     }
-    Sample(sampled);
+    UseLogits(wanted);
+    for (const StepPlan::Work& one : work) {
+      Sequence& sequence = *running_[one.sequence];
+      if (!sequence.is_scored()) continue;
+      if (sequence.computed == sequence.known()) sequence.generation.EndScores();
+    }
   }
 
-  void Sample(const std::vector<Sequence*>& sequences) {
+  /// A row of logits: those of the sequence's token at `position`.
+  struct Wanted {
+    Sequence* sequence;
+    std::int64_t position;
+  };
+
+  void UseLogits(const std::vector<Wanted>& wanted) {
     const std::int64_t stride = parts_.model->logit_stride();
     const std::size_t vocabulary = Size(parts_.model->config().vocabulary);
-    const auto total = static_cast<std::int64_t>(sequences.size());
+    const std::int64_t total = std::ssize(wanted);
     for (std::int64_t first = 0; first < total; first += kLogitRows) {
       const std::int64_t count = std::min(kLogitRows, total - first);
       parts_.model->Logits(parts_.workspace, first, count, logits_.data(), *parts_.team);
@@ -323,14 +341,21 @@ class Batch {
       parts_.team->For(count, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
           const std::span<float> row(logits_.data() + i * stride, vocabulary);
-          sequences[Size(first + i)]->generation.Next(
-              parts_.model->kernels(), row, scratch_[Size(i)]
-          );
+          const auto& [sequence, position] = wanted[Size(first + i)];
+          if (sequence->is_scored()) {
+            sequence->generation.Score(
+                parts_.model->kernels(), position, row, scratch_[Size(i)].sampler
+            );
+          } else {
+            sequence->generation.Next(parts_.model->kernels(), row, scratch_[Size(i)]);
+          }
         }
       });
       sampling_time_ += Clock::now() - start;
     }
-    stats_.completion_tokens += total;
+    stats_.completion_tokens += std::count_if(wanted.begin(), wanted.end(), [](const Wanted& one) {
+      return !one.sequence->is_scored();
+    });
   }
 
   void Retire() {

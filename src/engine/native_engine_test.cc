@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <map>
-#include <optional>
 #include <random>
 #include <set>
 
@@ -94,6 +93,7 @@ class NativeEngineTest : public testing::Test {
       request.sampling.top_k = i % 3 == 1 ? 30 : 0;
       request.sampling.repetition_penalty = i % 4 == 0 ? 1.2 : 1;
       request.random = {11, i};
+      request.score = i % 7 == 0;
       requests.push_back(std::move(request));
     }
     return requests;
@@ -108,6 +108,7 @@ void ExpectEqual(const Answers& answers, const Answers& expected) {
     EXPECT_EQ(answers.at(id).tokens, completion.tokens) << "request " << id;
     EXPECT_EQ(answers.at(id).reason, completion.reason) << "request " << id;
     EXPECT_EQ(answers.at(id).text, completion.text) << "request " << id;
+    EXPECT_EQ(answers.at(id).scores, completion.scores) << "request " << id;
   }
 }
 
@@ -425,68 +426,77 @@ TEST(ResolveComputeTest, IsInt8ForQuantizedWeights) {
   }
 }
 
-/// Mean negative log-likelihood per token over smollm2-nll.jsonl, by our model, and as expected.
-class SmolLm2NllTest : public testing::TestWithParam<std::pair<kernels::Precision, double>> {
- protected:
-  static constexpr std::int64_t kContext = 1024;
-  static constexpr std::int64_t kLogitRows = 64;
+TEST_F(NativeEngineTest, ScoresAreTheModelsOwn) {
+  Request request;
+  request.score = true;
+  for (std::int32_t t = 0; t < 40; ++t) request.prompt_tokens.push_back(3 + 7 * t % 250);
+  const auto engine = Make(Options());
+  const Completion completion = Answer(*engine, {request}).at(0);
+  EXPECT_EQ(completion.reason, FinishReason::kStop);
+  EXPECT_EQ(completion.completion_tokens, 0);
+  EXPECT_EQ(engine->stats().completion_tokens, 0);
 
+  // By a forward pass of the prompt alone and logarithms in double precision.
+  kernels::Team team(1);
+  const auto& table = kernels::GetKernels(kernels::FastestIsa(), kernels::Precision::kF32);
+  const auto model = LlamaModel::Load(tiny->checkpoint, table, 128, team).ValueOrDie();
+  KvCache cache = KvCache::Make(model->config(), table, 8).ValueOrDie();
+  Workspace workspace = Workspace::Make(*model, 128).ValueOrDie();
+  const std::vector<std::int32_t> pages = {0, 1, 2};
+  const Chunk chunk{request.prompt_tokens, 0, pages, 40};
+  model->Forward({&chunk, 1}, cache, workspace, team);
+  std::vector<float> logits(static_cast<std::size_t>(40 * model->logit_stride()));
+  model->Logits(workspace, 0, 40, logits.data(), team);
+  ASSERT_EQ(completion.scores.size(), 39U);
+  for (std::int64_t i = 0; i < 39; ++i) {
+    const float* row = logits.data() + i * model->logit_stride();
+    double total = 0;
+    for (std::int64_t t = 0; t < model->config().vocabulary; ++t) {
+      total += std::exp(static_cast<double>(row[t]));
+    }
+    const auto at = static_cast<std::size_t>(i);
+    EXPECT_NEAR(completion.scores[at], row[request.prompt_tokens[at + 1]] - std::log(total), 1e-5);
+  }
+}
+
+/// Scores of smollm2-nll.jsonl's texts against the mean negative log-likelihoods of transformers.
+class SmolLm2NllTest : public testing::TestWithParam<std::pair<Compute, double>> {
+ protected:
   void SetUp() override {
     if (kIsSlow) GTEST_SKIP() << "too slow with sanitizers";
     const auto path = LocateModel("smollm2-135m-instruct", DefaultModelSearch("/")).ValueOrDie();
     language_ = OpenLanguageModel(path, "").ValueOrDie();
-    const auto& table = kernels::GetKernels(kernels::FastestIsa(), GetParam().first);
-    model_ = LlamaModel::Load(language_->checkpoint, table, kContext, team_).ValueOrDie();
-    cache_.emplace(KvCache::Make(model_->config(), table, kContext / 16).ValueOrDie());
-    workspace_.emplace(Workspace::Make(*model_, kContext).ValueOrDie());
-    logits_.resize(static_cast<std::size_t>(kLogitRows * model_->logit_stride()));
   }
 
-  /// The sum over the text's tokens but the first.
-  double Nll(const Tokens& tokens) {
-    std::vector<std::int32_t> pages(kContext / 16);
-    for (std::size_t p = 0; p < pages.size(); ++p) pages[p] = static_cast<std::int32_t>(p);
-    const auto count = static_cast<std::int64_t>(tokens.size());
-    const Chunk chunk{tokens, 0, pages, count};
-    model_->Forward({&chunk, 1}, *cache_, *workspace_, team_);
-    std::vector<float> weights(static_cast<std::size_t>(model_->config().vocabulary));
-    double sum = 0;
-    for (std::int64_t i = 0; i + 1 < count; ++i) {
-      const std::int64_t held = std::min(kLogitRows, count - i);
-      if (i % kLogitRows == 0) model_->Logits(*workspace_, i, held, logits_.data(), team_);
-      const float* row = logits_.data() + i % kLogitRows * model_->logit_stride();
-      const float most = *std::max_element(row, row + weights.size());
-      model_->kernels().exponentials(row, std::ssize(weights), most, 1, weights.data());
-      double total = 0;
-      for (const float weight : weights) total += weight;
-      sum += most + std::log(total) - row[tokens[static_cast<std::size_t>(i) + 1]];
-    }
-    return sum;
-  }
-
-  kernels::Team team_{2};
   std::shared_ptr<const LanguageModel> language_;
-  std::shared_ptr<const LlamaModel> model_;
-  std::optional<KvCache> cache_;
-  std::optional<Workspace> workspace_;
-  std::vector<float> logits_;
 };
 
 TEST_P(SmolLm2NllTest, IsTransformers) {
   std::ifstream file(MS_TEST_DATA "/smollm2-nll.jsonl");
-  double sum = 0, expected = 0, tokens = 0;
+  std::vector<Request> requests;
+  double expected = 0, tokens = 0;
   for (std::string line; std::getline(file, line);) {
     const auto one = nlohmann::json::parse(line);
     if (one["id"].get<int>() % 4 != 0) continue;  // enough to tell, and four times as quick
-    const Tokens ids =
+    Request request;
+    request.id = one["id"].get<RequestId>();
+    request.score = true;
+    request.prompt_tokens =
         language_->tokenizer->Encode(one["text"].get<std::string>(), false).ValueOrDie();
-    ASSERT_EQ(std::ssize(ids), one["tokens"].get<std::int64_t>());
-    const auto predicted = static_cast<double>(ids.size() - 1);
-    sum += Nll(ids);
+    ASSERT_EQ(std::ssize(request.prompt_tokens), one["tokens"].get<std::int64_t>());
+    const auto predicted = static_cast<double>(request.prompt_tokens.size() - 1);
     expected += one["mean_nll"].get<double>() * predicted;
     tokens += predicted;
+    requests.push_back(std::move(request));
   }
   ASSERT_GT(tokens, 1000);
+  const auto engine =
+      MakeNativeEngine(language_, {.context = 1024, .threads = 2, .compute = GetParam().first})
+          .ValueOrDie();
+  double sum = 0;
+  for (const auto& [id, completion] : Answer(*engine, requests)) {
+    for (const float score : completion.scores) sum -= score;
+  }
   EXPECT_NEAR(sum / expected, 1, GetParam().second);
   RecordProperty("mean_nll", std::to_string(sum / tokens));
 }
@@ -495,9 +505,9 @@ INSTANTIATE_TEST_SUITE_P(
     Precisions,
     SmolLm2NllTest,
     testing::Values(
-        std::pair(kernels::Precision::kF32, 1e-3),
-        std::pair(kernels::Precision::kBf16, 5e-3),
-        std::pair(kernels::Precision::kInt8, 1.5e-2)
+        std::pair(Compute::kF32, 1e-3),
+        std::pair(Compute::kBF16, 5e-3),
+        std::pair(Compute::kInt8, 1.5e-2)
     )
 );
 

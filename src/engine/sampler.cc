@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace millstream {
 namespace {
@@ -169,6 +170,18 @@ std::int32_t SampleToken(
   }
   Filter(scratch.weights, params, scratch.candidates);
   return DrawFrom(scratch.candidates, unit);
+}
+
+double LogTotal(
+    const kernels::Kernels& kernels, std::span<const float> logits, SamplerScratch& scratch
+) {
+  const auto length = static_cast<std::int64_t>(logits.size());
+  const std::int64_t best = kernels.arg_max(logits.data(), length);
+  if (best < 0 || std::isinf(logits[Size(best)])) return std::numeric_limits<double>::quiet_NaN();
+  const float most = logits[Size(best)];
+  scratch.weights.resize(logits.size());
+  kernels.exponentials(logits.data(), length, most, 1, scratch.weights.data());
+  return most + std::log(Total(scratch.weights));
 }
 
 }  // namespace millstream

@@ -53,4 +53,10 @@ std::int32_t SampleToken(
     SamplerScratch& scratch
 );
 
+/// The logarithm of the sum of the logits' exponentials: a logit less this is the logarithm of a
+/// probability. NaN if a logit is NaN, or none is finite.
+double LogTotal(
+    const kernels::Kernels& kernels, std::span<const float> logits, SamplerScratch& scratch
+);
+
 }  // namespace millstream

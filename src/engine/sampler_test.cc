@@ -133,6 +133,23 @@ TEST(SamplerTest, ReportsLogitsThatAreNotNumbers) {
   EXPECT_EQ(Sample({1, INFINITY, 2}, {.temperature = 0}, 0.5), kBadLogits);
 }
 
+TEST(SamplerTest, LogTotalTurnsLogitsIntoLogarithmsOfProbabilities) {
+  for (const std::size_t count : {1U, 7U, 300U, 50000U}) {
+    Logits logits = RandomLogits(count, 3);
+    for (float& logit : logits) logit += 80;  // whose exponential no float holds
+    logits.front() = kMinusInfinity;
+    logits.back() = 90;
+    double total = 0;
+    for (const float logit : logits) total += std::exp(static_cast<double>(logit));
+    SamplerScratch scratch;
+    EXPECT_NEAR(LogTotal(Fastest(), logits, scratch), std::log(total), 1e-4) << count;
+  }
+  SamplerScratch scratch;
+  for (const Logits& bad : {Logits{1, NAN}, Logits{1, INFINITY}, Logits{kMinusInfinity}}) {
+    EXPECT_TRUE(std::isnan(LogTotal(Fastest(), bad, scratch)));
+  }
+}
+
 TEST(SamplerTest, PenaltiesFollowVllm) {
   TokenCounts counts;
   const std::vector<std::int32_t> prompt = {0, 1, 1};

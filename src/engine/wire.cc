@@ -8,13 +8,29 @@ namespace millstream {
 namespace {
 
 constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersionWithScores = 2;  // the rest is as in the first
 constexpr std::uint8_t kReasons = 5;
 constexpr std::uint8_t kGrammarKinds = 4;
 
 Status WrongVersion(std::string_view what, std::uint8_t version) {
   return Status::Invalid(
-      what, " of version ", static_cast<int>(version), ", not ", static_cast<int>(kVersion)
+      what,
+      " of version ",
+      static_cast<int>(version),
+      ", not ",
+      static_cast<int>(kVersion),
+      " or ",
+      static_cast<int>(kVersionWithScores)
   );
+}
+
+/// Reads the version, and whether scores follow.
+Result<bool> ReadVersion(std::string_view what, WireReader& in) {
+  const std::uint8_t version = in.U8();
+  if (!in.failed() && version != kVersion && version != kVersionWithScores) {
+    return WrongVersion(what, version);
+  }
+  return version == kVersionWithScores;
 }
 
 void WriteSampling(const SamplingParams& sampling, WireWriter& out) {
@@ -62,6 +78,10 @@ void WireWriter::Append(std::uint64_t value, int size) {
   for (int i = 0; i < size; ++i) bytes_ += static_cast<char>(value >> (8 * i));
 }
 
+void WireWriter::F32(float value) {
+  U32(std::bit_cast<std::uint32_t>(value));
+}
+
 void WireWriter::F64(double value) {
   U64(std::bit_cast<std::uint64_t>(value));
 }
@@ -79,6 +99,11 @@ void WireWriter::Tokens(const std::vector<std::int32_t>& tokens) {
 void WireWriter::Texts(const std::vector<std::string>& texts) {
   U32(static_cast<std::uint32_t>(texts.size()));
   for (const std::string& text : texts) Text(text);
+}
+
+void WireWriter::Floats(const std::vector<float>& values) {
+  U32(static_cast<std::uint32_t>(values.size()));
+  for (const float value : values) F32(value);
 }
 
 std::string_view WireReader::Bytes(std::uint64_t size) {
@@ -99,6 +124,10 @@ std::uint64_t WireReader::Number(std::size_t size) {
     shift += 8;
   }
   return value;
+}
+
+float WireReader::F32() {
+  return std::bit_cast<float>(U32());
 }
 
 double WireReader::F64() {
@@ -129,6 +158,13 @@ std::vector<std::string> WireReader::Texts() {
   return texts;
 }
 
+std::vector<float> WireReader::Floats() {
+  WireReader bytes(Bytes(std::uint64_t{4} * U32()));
+  std::vector<float> values(bytes.rest_.size() / 4);
+  for (float& value : values) value = bytes.F32();
+  return values;
+}
+
 Status WireReader::Finish() const {
   if (failed_) return Status::Invalid("the bytes end too soon, or hold a value out of range");
   if (!rest_.empty()) return Status::Invalid(rest_.size(), " bytes too many");
@@ -136,8 +172,9 @@ Status WireReader::Finish() const {
 }
 
 std::string EncodeCompletion(const Completion& completion) {
+  const bool has_scores = !completion.scores.empty();
   WireWriter out;
-  out.U8(kVersion);
+  out.U8(has_scores ? kVersionWithScores : kVersion);
   out.I64(completion.id);
   out.U8(static_cast<std::uint8_t>(completion.reason));
   out.Tokens(completion.tokens);
@@ -146,13 +183,13 @@ std::string EncodeCompletion(const Completion& completion) {
   out.I64(completion.completion_tokens);
   out.Text(completion.error_code);
   out.Text(completion.error_message);
+  if (has_scores) out.Floats(completion.scores);
   return out.Take();
 }
 
 Result<Completion> DecodeCompletion(std::string_view bytes) {
   WireReader in(bytes);
-  const std::uint8_t version = in.U8();
-  if (!in.failed() && version != kVersion) return WrongVersion("a completion", version);
+  MS_ASSIGN_OR_RETURN(const bool has_scores, ReadVersion("a completion", in));
   Completion completion;
   completion.id = in.I64();
   completion.reason = static_cast<FinishReason>(in.Below(kReasons));
@@ -162,13 +199,15 @@ Result<Completion> DecodeCompletion(std::string_view bytes) {
   completion.completion_tokens = in.I64();
   completion.error_code = in.Text();
   completion.error_message = in.Text();
+  if (has_scores) completion.scores = in.Floats();
   MS_RETURN_NOT_OK(in.Finish());
   return completion;
 }
 
 std::string EncodeRequest(const Request& request) {
+  const bool has_scores = request.score;
   WireWriter out;
-  out.U8(kVersion);
+  out.U8(has_scores ? kVersionWithScores : kVersion);
   out.I64(request.id);
   out.Text(request.name);
   out.Tokens(request.prompt_tokens);
@@ -177,6 +216,7 @@ std::string EncodeRequest(const Request& request) {
   out.U64(request.random.high);
   out.U64(request.random.low);
   out.Text(request.grammar_after);
+  if (has_scores) out.Bool(request.score);
   out.Bool(request.grammar != nullptr);
   if (request.grammar) {
     out.U8(static_cast<std::uint8_t>(request.grammar->kind()));
@@ -187,8 +227,7 @@ std::string EncodeRequest(const Request& request) {
 
 Result<Request> DecodeRequest(std::string_view bytes, const GrammarMaker& make_grammar) {
   WireReader in(bytes);
-  const std::uint8_t version = in.U8();
-  if (!in.failed() && version != kVersion) return WrongVersion("a request", version);
+  MS_ASSIGN_OR_RETURN(const bool has_scores, ReadVersion("a request", in));
   Request request;
   request.id = in.I64();
   request.name = in.Text();
@@ -198,6 +237,7 @@ Result<Request> DecodeRequest(std::string_view bytes, const GrammarMaker& make_g
   request.random.high = in.U64();
   request.random.low = in.U64();
   request.grammar_after = in.Text();
+  if (has_scores) request.score = in.Bool();
   if (!in.Bool()) {
     MS_RETURN_NOT_OK(in.Finish());
     return request;

@@ -25,11 +25,13 @@ class WireWriter {
   void U32(std::uint32_t value) { Append(value, 4); }
   void U64(std::uint64_t value) { Append(value, 8); }
   void I64(std::int64_t value) { U64(static_cast<std::uint64_t>(value)); }
+  void F32(float value);
   void F64(double value);
   void Bool(bool value) { U8(value ? 1 : 0); }
   void Text(std::string_view text);
   void Tokens(const std::vector<std::int32_t>& tokens);
   void Texts(const std::vector<std::string>& texts);
+  void Floats(const std::vector<float>& values);
 
   std::string Take() { return std::move(bytes_); }
 
@@ -48,6 +50,7 @@ class WireReader {
   std::uint32_t U32() { return static_cast<std::uint32_t>(Number(4)); }
   std::uint64_t U64() { return Number(8); }
   std::int64_t I64() { return static_cast<std::int64_t>(U64()); }
+  float F32();
   double F64();
   bool Bool() { return Below(2) != 0; }
   /// A byte less than `end`.
@@ -55,6 +58,7 @@ class WireReader {
   std::string Text();
   std::vector<std::int32_t> Tokens();
   std::vector<std::string> Texts();
+  std::vector<float> Floats();
 
   /// OK if everything could be read and nothing is left.
   Status Finish() const;

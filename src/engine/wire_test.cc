@@ -25,6 +25,12 @@ Completion SomeCompletion() {
   return completion;
 }
 
+Completion SomeScores() {
+  Completion completion = SomeCompletion();
+  completion.scores = {-0.5F, -3.25F};
+  return completion;
+}
+
 Request SomeRequest() {
   Request request;
   request.id = 77;
@@ -48,6 +54,12 @@ Request SomeRequest() {
   };
   request.random = {~0ULL, 5};
   request.grammar_after = "</think>";
+  return request;
+}
+
+Request SomeTextToScore() {
+  Request request = SomeRequest();
+  request.score = true;
   return request;
 }
 
@@ -99,6 +111,19 @@ TEST(WireTest, WhatIsIgnoredIsOneByteAsItWasBeforeRunaways) {
   EXPECT_FALSE(DecodeRequest(with, nullptr).ok());
 }
 
+// What older versions wrote can be read, and is what they would write.
+TEST(WireTest, OnlyScoresMakeTheSecondVersion) {
+  const std::string completion = EncodeCompletion(SomeScores());
+  EXPECT_EQ(completion.front(), 2);
+  EXPECT_EQ(DecodeCompletion(completion).ValueOrDie().scores, SomeScores().scores);
+  EXPECT_EQ(EncodeCompletion(DecodeCompletion(completion).ValueOrDie()), completion);
+  EXPECT_EQ(EncodeRequest(SomeRequest()).front(), 1);
+  const std::string request = EncodeRequest(SomeTextToScore());
+  EXPECT_EQ(request.front(), 2);
+  EXPECT_TRUE(DecodeRequest(request, nullptr).ValueOrDie().score);
+  EXPECT_EQ(EncodeRequest(DecodeRequest(request, nullptr).ValueOrDie()), request);
+}
+
 TEST(WireTest, AGrammarIsCompiledAgain) {
   const auto model = OpenTinyLanguageModel({});
   const auto compiler =
@@ -144,15 +169,20 @@ TEST(WireTest, StatsAndRoomComeBack) {
 TEST(WireTest, OtherVersionsAreRefusedByName) {
   std::string bytes = EncodeCompletion(SomeCompletion());
   bytes[0] = 9;
-  EXPECT_EQ(DecodeCompletion(bytes).status().message(), "a completion of version 9, not 1");
+  EXPECT_EQ(DecodeCompletion(bytes).status().message(), "a completion of version 9, not 1 or 2");
 }
 
 // Whatever comes in, a decoder answers; sanitizers watch.
 TEST(WireTest, NoBytesAreTooHostile) {
   std::mt19937_64 random(5);
-  for (const bool is_request : {false, true}) {
-    const std::string good =
-        is_request ? EncodeRequest(SomeRequest()) : EncodeCompletion(SomeCompletion());
+  const std::string all[] = {
+      EncodeCompletion(SomeCompletion()),
+      EncodeCompletion(SomeScores()),
+      EncodeRequest(SomeRequest()),
+      EncodeRequest(SomeTextToScore())
+  };
+  for (const std::string& good : all) {
+    const bool is_request = &good - all >= 2;
     const auto decodes = [&](const std::string& bytes) {
       return is_request ? DecodeRequest(bytes, nullptr).ok() : DecodeCompletion(bytes).ok();
     };
@@ -171,7 +201,7 @@ TEST(WireTest, NoBytesAreTooHostile) {
     for (int round = 0; round < 20000; ++round) {
       std::string bytes(random() % 200, '\0');
       for (char& byte : bytes) byte = static_cast<char>(random());
-      if (!bytes.empty()) bytes[0] = 1;
+      if (!bytes.empty()) bytes[0] = good[0];
       decodes(bytes);
     }
   }
@@ -182,13 +212,15 @@ TEST(WireTest, SizesAreCheckedBeforeAllocation) {
   WireWriter out;
   out.U32(0xFFFFFFFF);
   const std::string bytes = out.Take();
-  WireReader text(bytes), tokens(bytes), texts(bytes);
+  WireReader text(bytes), tokens(bytes), texts(bytes), floats(bytes);
   EXPECT_EQ(text.Text().capacity(), std::string().capacity());
   EXPECT_EQ(tokens.Tokens().capacity(), 0U);
   EXPECT_LE(texts.Texts().capacity(), 1U);
+  EXPECT_EQ(floats.Floats().capacity(), 0U);
   EXPECT_FALSE(text.Finish().ok());
   EXPECT_FALSE(tokens.Finish().ok());
   EXPECT_FALSE(texts.Finish().ok());
+  EXPECT_FALSE(floats.Finish().ok());
 }
 
 }  // namespace
