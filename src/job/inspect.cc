@@ -144,7 +144,7 @@ Status AddLength(const GenerateStep& step, const PreparedRow& row, PromptSample&
   return Status::OK();
 }
 
-void DescribeLengths(PromptSample& sample, bool has_context, std::string& out) {
+void DescribeLengths(PromptSample& sample, bool has_context, bool is_score, std::string& out) {
   std::vector<std::int64_t>& lengths = sample.lengths;
   if (lengths.empty()) return;
   std::sort(lengths.begin(), lengths.end());
@@ -152,7 +152,8 @@ void DescribeLengths(PromptSample& sample, bool has_context, std::string& out) {
     return lengths[static_cast<std::size_t>(share * static_cast<double>(lengths.size() - 1))];
   };
   out += fmt::format(
-      "prompt tokens over {} sampled rows: p50 {}, p95 {}, max {}{}\n",
+      "{} tokens over {} sampled rows: p50 {}, p95 {}, max {}{}\n",
+      is_score ? "text" : "prompt",
       lengths.size(),
       at(0.5),
       at(0.95),
@@ -161,7 +162,8 @@ void DescribeLengths(PromptSample& sample, bool has_context, std::string& out) {
   );
   if (!has_context) return;
   out += fmt::format(
-      "over the context with max_tokens: {} of them ({:.1f} %)\n",
+      "over the context{}: {} of them ({:.1f} %)\n",
+      is_score ? "" : " with max_tokens",
       sample.over,
       100.0 * static_cast<double>(sample.over) / static_cast<double>(lengths.size())
   );
@@ -220,13 +222,19 @@ Status DescribePrompts(
         continue;
       }
       if (shown++ < kShownPrompts) {
-        out += fmt::format("prompt {} of step {}\n{}\n", shown, step.id(), row.prompt);
+        out += fmt::format(
+            "{} {} of step {}\n{}\n",
+            step.is_score() ? "text" : "prompt",
+            shown,
+            step.id(),
+            row.prompt
+        );
       }
     }
   }
   const BoundModel& model = job.models.at(step.model_key());
   const bool counts_all = !model.served || model.served->counts_every_row;
-  DescribeLengths(sample, counts_all && model.context > 0, out);
+  DescribeLengths(sample, counts_all && model.context > 0, step.is_score(), out);
   if (const auto& price = job.model_specs.at(step.model_key()).price; price && sampled > 0) {
     const double share = static_cast<double>(asked) / static_cast<double>(sampled);
     const auto rows = static_cast<double>(job.plan.snapshot.num_rows);

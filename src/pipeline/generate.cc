@@ -52,8 +52,12 @@ Result<std::unique_ptr<GenerateStep>> GenerateStep::Bind(
       )
   );
   if (std::string problem = step->sampling_.ContextProblem(model.context);
-      !is_served && !spec.request_column && !problem.empty()) {
+      !is_served && !spec.request_column && !spec.is_score && !problem.empty()) {
     return Status::Invalid(problem);
+  }
+  if (spec.is_score) {
+    MS_RETURN_NOT_OK(step->BindScore());
+    return step;
   }
   step->expressions_ = step->sampling_.expressions();
   for (std::int64_t token : spec.stop_token_ids) {
@@ -201,8 +205,12 @@ Status GenerateStep::CompileConstraint() {
 }
 
 std::vector<ResolvedSetting> GenerateStep::Describe() const {
-  std::vector<ResolvedSetting> settings = sampling_.Describe(id_);
-  settings.push_back({id_, "n", fmt::format("{}", spec_.n), spec_.n == 1 ? "default" : "job file"});
+  std::vector<ResolvedSetting> settings;
+  if (!spec_.is_score) {
+    settings = sampling_.Describe(id_);
+    settings.push_back({id_, "n", fmt::format("{}", spec_.n), spec_.n == 1 ? "default" : "job file"}
+    );
+  }
   if (model_.served) {
     // The server has defaults of its own.
     std::erase_if(settings, [](const ResolvedSetting& setting) {
@@ -385,6 +393,7 @@ Result<std::vector<PreparedRow>> GenerateStep::Prepare(
     SetError(&errors, static_cast<std::size_t>(row.row), std::move(row.error));
   }
   if (spec_.request_column) return PrepareRequests(slice, begin, settings, std::move(errors));
+  if (spec_.is_score) return PrepareScores(slice, begin, settings, std::move(errors));
   if (model_.served) return PrepareServed(slice, begin, settings, std::move(errors));
   Values choices;
   if (choices_) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The generate step: rows to requests, and completions to columns. The one place where record
-// batches and tokens meet.
+// The generate and score steps: rows to requests, and completions to columns. The one place where
+// record batches and tokens meet.
 
 #pragma once
 
@@ -93,6 +93,7 @@ class GenerateStep {
   );
 
   const std::string& id() const { return id_; }
+  bool is_score() const { return spec_.is_score; }
   const std::string& model_key() const { return spec_.model; }
   /// What all rows' answers may have, if it is one number.
   std::optional<std::int64_t> max_tokens() const;
@@ -182,6 +183,15 @@ class GenerateStep {
   ) const;
   Status CollectRequests(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out)
       const;
+  // For `score`: the same.
+  Status BindScore();
+  Result<std::vector<PreparedRow>> PrepareScores(
+      const RowBatch& slice,
+      std::int64_t begin,
+      const std::vector<RowSettings>& settings,
+      std::vector<std::optional<RowError>> errors
+  ) const;
+  Status CollectScores(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out) const;
   // For a served model: what it cannot be asked; and rows to requests.
   Status CheckServed() const;
   Status CheckOverflowServed() const;
@@ -229,9 +239,9 @@ class GenerateStep {
   std::shared_ptr<const ChatTemplate> template_;
   std::vector<
       std::pair<std::shared_ptr<const Expression>, std::vector<std::shared_ptr<const Expression>>>>
-      messages_;  // role, contents
-  std::shared_ptr<const Expression> raw_prompt_;
-  std::shared_ptr<const Expression> choices_;  // structured_outputs.choice of an expression
+      messages_;                                  // role, contents
+  std::shared_ptr<const Expression> raw_prompt_;  // or the text of `score`
+  std::shared_ptr<const Expression> choices_;     // structured_outputs.choice of an expression
   std::shared_ptr<const Grammar> grammar_;
   nlohmann::ordered_json constraint_;         // for a served model; null: none that all rows share
   std::shared_ptr<const AnswerCheck> check_;  // of its answers

@@ -104,6 +104,7 @@ std::optional<RowError> GenerateStep::Judge(const AnsweredRow& answer) const {
 Status GenerateStep::Collect(RowBatch batch, const std::vector<AnsweredRow>& answers, Emitter& out)
     const {
   if (spec_.request_column) return CollectRequests(std::move(batch), answers, out);
+  if (spec_.is_score) return CollectScores(std::move(batch), answers, out);
   std::vector<FailedRow> failed;
   std::vector<std::unique_ptr<arrow::ArrayBuilder>> builders;
   for (const auto& field : fields_) {

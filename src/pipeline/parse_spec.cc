@@ -23,7 +23,7 @@ constexpr std::uintmax_t kMaxJobFileBytes = 4 << 20;
 void InlineFiles(const JobSpec& spec, nlohmann::ordered_json& canonical) {
   for (std::size_t i = 0; i < spec.steps.size(); ++i) {
     const auto* generate = std::get_if<GenerateSpec>(&spec.steps[i].body);
-    if (generate == nullptr) continue;
+    if (generate == nullptr || generate->is_score) continue;
     nlohmann::ordered_json& body = canonical["steps"][i]["generate"];
     if (generate->chat_template) body["chat_template"] = *generate->chat_template;
     if (generate->structured && body.contains("structured_outputs") &&

@@ -277,6 +277,27 @@ TEST(ParseSpecTest, TakesConstraintsInEachForm) {
   EXPECT_EQ(ParseGenerate("messages: chat")->messages_column, "chat");
 }
 
+TEST(ParseSpecTest, ReadsEveryKeyOfScore) {
+  const auto spec = ParseHere(
+      "input: a.jsonl\noutput: out\nsteps: [{score: {model: m, text: \"{{ text }}\", as: q, "
+      "per_token: true, add_special_tokens: false, parse_special: true, "
+      "on_overflow: {truncate: [text], side: left}}}]\n"
+  );
+  ASSERT_TRUE(spec.ok()) << spec.status().message();
+  EXPECT_EQ(spec->steps[0].id, "q");
+  EXPECT_EQ(spec->split_rows, 4096);
+  const auto& score = std::get<GenerateSpec>(spec->steps[0].body);
+  EXPECT_TRUE(score.is_score);
+  EXPECT_TRUE(score.per_token);
+  EXPECT_EQ(score.model, "m");
+  EXPECT_EQ(score.raw_prompt, "{{ text }}");
+  EXPECT_EQ(score.add_special_tokens, false);
+  EXPECT_TRUE(score.parse_special);
+  EXPECT_EQ(score.truncate_columns, std::vector<std::string>{"text"});
+  EXPECT_TRUE(score.truncate_left);
+  EXPECT_EQ(spec->canonical["steps"][0].size(), 1U);
+}
+
 TEST(ParseSpecTest, VarsKeepTheirTypeWhereTheyStandAlone) {
   const std::string text =
       Job("prompt: \"In ${lang}, $${not}: {{ x }}\", max_tokens: \"${limit}\", stop: \"${stops}\""

@@ -554,7 +554,8 @@ class Run {
 
   void CountAnswer(std::int64_t piece, const AnsweredRow& answer) {
     for (const Completion& sample : answer.samples) {
-      in_flight_.Grow(piece, static_cast<std::int64_t>(sample.text.size()));
+      const std::size_t bytes = sample.text.size() + sample.scores.size() * sizeof(float);
+      in_flight_.Grow(piece, static_cast<std::int64_t>(bytes));
       if (sample.reason == FinishReason::kLength && input_.cut_answers != nullptr) {
         ++*input_.cut_answers;
       }

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/scripted_engine.h"
+#include "engine/wire.h"
 #include "fmt/format.h"
 #include "pipeline/request_key.h"
 #include "pipeline/testing.h"
@@ -320,6 +321,97 @@ TEST(RunnerGenerateTest, ARowBetweenTwoStepsKeepsTheSecondOneOpen) {
       (*job)->Run(options, 2, {{"first", first.get()}, {"second", &second}}, rows);
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(rows.rows().size(), 2U);
+}
+
+// Keeps answers as bytes, as a row log does.
+class KeptResults final : public ResultStore {
+ public:
+  KnownResult Find(const ResultKey& key) override {
+    const auto found = answers_.find({key.row.record, key.request.low});
+    if (found == answers_.end()) return {};
+    return {DecodeCompletion(found->second).ValueOrDie(), {}};
+  }
+  Status Keep(const ResultKey& key, const Completion& answer) override {
+    answers_[{key.row.record, key.request.low}] = EncodeCompletion(answer);
+    return Status::OK();
+  }
+  Status Blame(const ResultKey&, const Completion&) override { return Status::OK(); }
+  Status KeepPrefix(const ResultKey&, const std::vector<std::int32_t>&) override {
+    return Status::OK();
+  }
+
+ private:
+  std::map<std::pair<std::int64_t, std::uint64_t>, std::string> answers_;
+};
+
+TEST(RunnerGenerateTest, ScoresBecomeColumnsThatLaterStepsRead) {
+  const TempFolder folder;
+  const std::string most(128, 'x');
+  const std::string rows =
+      "{\"id\": 1, \"text\": \"abc\"}\n{\"id\": 2, \"text\": \"b\"}\n"
+      "{\"id\": 3, \"text\": \"\"}\n{\"id\": 4, \"text\": \"zzzz\"}\n"
+      "{\"id\": 5, \"text\": \"eee\"}\n{\"id\": 6}\n{\"id\": 7, \"text\": \"" +
+      most + "\"}\n{\"id\": 8, \"text\": \"" + most + "y\"}\n";
+  const auto steps = [](const char* more) {
+    return fmt::format(
+        "  - score: {{model: first, text: \"{{{{ text }}}}\", as: q, per_token: true{}}}\n"
+        "  - filter: \"{{{{ q|default(0) > -3 }}}}\"\n"
+        "  - set: {{n: \"{{{{ q_logprobs|length }}}}\"}}\n"
+        "  - select: [q, q_meta, q_logprobs, n]\n",
+        more
+    );
+  };
+  ScriptedEngineOptions script;
+  script.answer = [](const Request& request) {
+    EXPECT_TRUE(request.score);
+    const std::string text = TestJob::PromptOf(request);
+    Completion completion;
+    for (std::size_t i = 1; i < text.size(); ++i) {
+      completion.scores.push_back(text[0] == 'z' ? -4 : -static_cast<float>(i) / 2);
+    }
+    if (text.size() > 100) completion.scores.assign(text.size() - 1, -1);
+    if (text[0] == 'e') {
+      completion.reason = FinishReason::kError;
+      completion.error_code = "bad_logits";
+    }
+    return completion;
+  };
+  const auto job = TestJob::Make(folder.path(), rows, steps(""));
+  ASSERT_TRUE(job.ok()) << job.status();
+  KeptResults results;
+  (*job)->results = &results;
+  RecordedRows found;
+  const auto engine = MakeScriptedEngine(script);
+  ASSERT_TRUE((*job)->Run({}, 3, {{"first", engine.get()}}, found).ok());
+  std::map<std::int64_t, std::string> expected = {
+      {1, R"(ok -0.75 {"tokens":2,"truncated":false} [-0.5,-1.0] "2")"},
+      {2, R"(ok null {"tokens":0,"truncated":false} [] "0")"},
+      {3, R"(ok null {"tokens":0,"truncated":false} [] "0")"},
+      {4, "skipped"},
+      {5, "error q bad_logits"},
+      {6, "error q undefined_value"},
+      {8, "error q context_overflow"}
+  };
+  std::map<std::int64_t, std::string> rest = found.rows();
+  EXPECT_TRUE(rest.extract(7).mapped().starts_with(R"(ok -1.0 {"tokens":127,"truncated":false})"));
+  EXPECT_EQ(rest, expected);
+
+  // What was scored is kept, and not asked for again.
+  ScriptedEngineOptions second;
+  second.answer = [&](const Request& request) {
+    EXPECT_EQ(TestJob::PromptOf(request)[0], 'e');
+    return script.answer(request);
+  };
+  RecordedRows again;
+  const auto other = MakeScriptedEngine(second);
+  ASSERT_TRUE((*job)->Run({}, 3, {{"first", other.get()}}, again).ok());
+  EXPECT_EQ(again.rows(), found.rows());
+
+  const auto cuts = TestJob::Make(folder.path(), rows, steps(", on_overflow: {truncate: [text]}"));
+  ASSERT_TRUE(cuts.ok()) << cuts.status();
+  RecordedRows cut;
+  ASSERT_TRUE((*cuts)->Run({}, 3, {{"first", engine.get()}}, cut).ok());
+  EXPECT_TRUE(cut.rows().at(8).starts_with(R"(ok -1.0 {"tokens":127,"truncated":true})"));
 }
 
 }  // namespace

@@ -128,7 +128,10 @@ struct StructuredSpec {
 /// Seeds lie between minus this and this: each is a double, exactly.
 inline constexpr double kLargestSeed = 9007199254740992;
 
+/// A step that runs a model: `generate`, or `score`, which has a few of these.
 struct GenerateSpec {
+  bool is_score = false;  // of the text that is raw_prompt
+  bool per_token = false;
   std::string model;  // key of `models:`, or a name, path or id
   // Exactly one of prompt, messages, messages_column, raw_prompt, request_column.
   std::optional<std::string> prompt;

@@ -447,6 +447,7 @@ void BuildBody(
   if (body.key == "set") step.body = BuildSet(body, path, mistakes);
   if (body.key == "filter") step.body = FilterSpec{body.text, PlaceOf(body, path)};
   if (body.key == "generate") step.body = BuildGenerate(body, path, folder, mistakes);
+  if (body.key == "score") step.body = BuildScore(body, path, mistakes);
   if (body.key == "check") step.body = BuildCheck(body, path, mistakes);
   if (body.key == "select") step.body = BuildColumns<SelectSpec>(body, path, mistakes);
   if (body.key == "drop") step.body = BuildColumns<DropSpec>(body, path, mistakes);
@@ -482,7 +483,7 @@ void CheckId(
   );
 }
 
-/// Follows the columns that generate steps make, and reports one that a second step would make
+/// Follows the columns that steps with models make, and reports one that a second step would make
 /// again.
 class GeneratedColumns {
  public:
@@ -515,6 +516,7 @@ class GeneratedColumns {
     if (generate.split_reasoning && !generate.request_column)
       made.push_back(generate.as + "_reasoning");
     if (generate.keep_prompt) made.push_back(generate.as + "_prompt");
+    if (generate.per_token) made.push_back(generate.as + "_logprobs");
     for (const std::string& column : made) {
       const auto [first, is_new] = columns_.emplace(column, place->second.line);
       if (is_new) continue;

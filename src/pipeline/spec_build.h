@@ -21,6 +21,8 @@ void BuildSpec(const YamlNode& root, JobSpec& spec, SpecMistakes& mistakes);
 GenerateSpec BuildGenerate(
     const YamlNode& node, const std::string& path, const std::string& folder, SpecMistakes& mistakes
 );
+/// The same for one score step.
+GenerateSpec BuildScore(const YamlNode& node, const std::string& path, SpecMistakes& mistakes);
 
 /// Reports a column name that a step may not create.
 void CheckNewColumn(

@@ -108,7 +108,9 @@ inline constexpr ForeignName kStepForeign[] = {
     {"compute", "set"}, {"where", "filter"}, {"keep_if", "filter"}, {"llm", "generate"},
     {"prompt", "generate"}, {"chat", "generate"}, {"completion", "generate"},
     {"inference", "generate"}, {"infer", "generate"}, {"predict", "generate"},
-    {"vllm", "generate"}, {"ai", "generate"}, {"assert", "check"}, {"validate", "check"},
+    {"vllm", "generate"}, {"ai", "generate"}, {"perplexity", "score"},
+    {"loglikelihood", "score"}, {"log_likelihood", "score"}, {"logprobs", "score"},
+    {"nll", "score"}, {"likelihood", "score"}, {"assert", "check"}, {"validate", "check"},
     {"expect", "check"}, {"select_columns", "select"}, {"columns", "select"},
     {"project", "select"}, {"exclude", "drop"}, {"drop_columns", "drop"}, {"remove", "drop"},
     {"rename_columns", "rename"}, {"name", "id"},
@@ -167,6 +169,28 @@ inline constexpr ForeignName kResponseFormatForeign[] = {
     {"strict", "", "stands within `json_schema`"},
 };
 
+inline constexpr std::string_view kNoAnswer = "is not needed: a score has no answer";
+inline constexpr std::string_view kNoChat =
+    "is not supported: a text is scored as it stands, without a chat template";
+inline constexpr ForeignName kScoreForeign[] = {
+    {"prompt", "text"}, {"raw_prompt", "text"}, {"input", "text"}, {"content", "text"},
+    {"template", "text"}, {"output_column", "as"}, {"output", "as"}, {"column", "as"},
+    {"into", "as"}, {"name", "as"}, {"alias", "as"}, {"model_path", "model"},
+    {"model_id", "model"}, {"model_name", "model"}, {"llm", "model"}, {"logprobs", "per_token"},
+    {"token_logprobs", "per_token"}, {"prompt_logprobs", "per_token"},
+    {"return_tokens", "per_token"}, {"add_bos_token", "add_special_tokens"},
+    {"add_bos", "add_special_tokens"}, {"add_start_token", "add_special_tokens"},
+    {"truncate_prompt_tokens", "on_overflow"}, {"truncation", "on_overflow"},
+    {"truncate", "on_overflow"}, {"messages", "", kNoChat}, {"system", "", kNoChat},
+    {"chat_template", "", kNoChat}, {"request", "", kNoChat}, {"max_tokens", "", kNoAnswer},
+    {"temperature", "", kNoAnswer}, {"n", "", kNoAnswer}, {"seed", "", kNoAnswer},
+    {"stride", "", "is not supported: a text is scored as a whole, within the model's context"},
+    {"max_length", "", "is the model's context: `models: {name: {path: ..., context: ...}}`"},
+    {"context", "", "stands with the model: `models: {name: {path: ..., context: ...}}`"},
+    {"tokenizer", "", kModelsTokenizer}, {"batch_size", "", kNoBatching},
+    {"concurrency", "", kNoBatching}, {"device", "", kNoGpu},
+};
+
 inline constexpr ForeignName kGenerateForeign[] = {
     {"max_new_tokens", "max_tokens"}, {"max_completion_tokens", "max_tokens"},
     {"max_output_tokens", "max_tokens"}, {"max_gen_len", "max_tokens"},
@@ -219,7 +243,7 @@ inline constexpr ForeignName kGenerateForeign[] = {
     {"length_penalty", "", kNoBeams}, {"early_stopping", "", kNoBeams},
     {"num_beam_groups", "", kNoBeams}, {"diversity_penalty", "", kNoBeams},
     {"logprobs", "", kNoLogprobs}, {"top_logprobs", "", kNoLogprobs},
-    {"prompt_logprobs", "", kNoLogprobs},
+    {"prompt_logprobs", "", "is what a `score` step tells of a text"},
     {"echo", "", "is not supported: `keep_prompt: true` adds the prompt as a column"},
     {"stream", "", "is not supported: a job writes whole answers"}, {"tools", "", kNoTools},
     {"tool_choice", "", kNoTools}, {"functions", "", kNoTools}, {"tokenizer", "", kModelsTokenizer},

@@ -22,7 +22,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::uintmax_t kMaxFileBytes = 1 << 20;
 constexpr int kMaxSchemaDepth = 100;
 
-/// Builds one generate step: keeps what all of its parts need.
+/// Builds one generate or score step: keeps what all of its parts need.
 class GenerateBuilder {
  public:
   GenerateBuilder(
@@ -31,15 +31,7 @@ class GenerateBuilder {
       : node_(node), path_(std::move(path)), folder_(std::move(folder)), mistakes_(mistakes) {}
 
   GenerateSpec Build() {
-    spec_.place = PlaceOf(node_, path_);
-    for (const YamlNode& entry : node_.children) {
-      spec_.places[entry.key] = PlaceOf(entry, PathOf(path_, entry.key));
-    }
-    spec_.model = TextAt(node_, "model").value_or("");
-    spec_.as = TextAt(node_, "as").value_or("");
-    if (const YamlNode* as = node_.Find("as")) {
-      CheckNewColumn(*as, spec_.as, PathOf(path_, "as"), mistakes_);
-    }
+    BuildFrame();
     BuildPrompt();
     BuildNumbers();
     BuildSwitches();
@@ -50,7 +42,34 @@ class GenerateBuilder {
     return std::move(spec_);
   }
 
+  GenerateSpec BuildScore() {
+    BuildFrame();
+    spec_.is_score = true;
+    spec_.raw_prompt = TextAt(node_, "text");
+    const bool is_constant = spec_.raw_prompt && spec_.raw_prompt->find("{{") == std::string::npos;
+    if (is_constant && spec_.raw_prompt->find("{%") == std::string::npos) {
+      Mistake("text", "is the same for every row: a column's text is written \"{{ column }}\"");
+    }
+    spec_.per_token = Switch("per_token");
+    BuildSwitches();
+    BuildOverflow();
+    return std::move(spec_);
+  }
+
  private:
+  // What all such steps have.
+  void BuildFrame() {
+    spec_.place = PlaceOf(node_, path_);
+    for (const YamlNode& entry : node_.children) {
+      spec_.places[entry.key] = PlaceOf(entry, PathOf(path_, entry.key));
+    }
+    spec_.model = TextAt(node_, "model").value_or("");
+    spec_.as = TextAt(node_, "as").value_or("");
+    if (const YamlNode* as = node_.Find("as")) {
+      CheckNewColumn(*as, spec_.as, PathOf(path_, "as"), mistakes_);
+    }
+  }
+
   void Mistake(std::string_view key, std::string message) {
     const YamlNode* node = node_.Find(key);
     mistakes_.Add(node != nullptr ? *node : node_, PathOf(path_, key), std::move(message));
@@ -374,6 +393,10 @@ GenerateSpec BuildGenerate(
     const YamlNode& node, const std::string& path, const std::string& folder, SpecMistakes& mistakes
 ) {
   return GenerateBuilder(node, path, folder, mistakes).Build();
+}
+
+GenerateSpec BuildScore(const YamlNode& node, const std::string& path, SpecMistakes& mistakes) {
+  return GenerateBuilder(node, path, "", mistakes).BuildScore();
 }
 
 }  // namespace millstream

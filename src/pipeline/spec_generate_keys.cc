@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table's half about `generate`.
+// The table's half about `generate` and `score`.
 #include <array>
 
 #include "pipeline/spec.h"
@@ -85,7 +85,7 @@ constexpr SpecKey kOverflowKeys[] = {
 
 constexpr SpecSection kOverflow{
     .name = "on_overflow",
-    .doc = "What is cut when prompt and `max_tokens` exceed the context.",
+    .doc = "What is cut when prompt and `max_tokens`, or a text to score, exceed the context.",
     .keys = kOverflowKeys,
     .foreign = kOverflowForeign
 };
@@ -344,6 +344,56 @@ constexpr SpecSection kGenerate{
     .keys = kGenerateKeys,
     .foreign = kGenerateForeign,
     .one_of = kPrompts
+};
+
+namespace {
+constexpr SpecKey kScoreKeys[] = {
+    {.name = "model",
+     .shape = kTextValue,
+     .doc = "A name from `models`, or a path, package or Hugging Face id directly. Of the native "
+            "engine: servers do not score texts.",
+     .example = "judge",
+     .required = true},
+    {.name = "text",
+     .shape = kTemplateValue,
+     .doc = "The text, a template over the row. No chat template is put around it.",
+     .example = "\"{{ text }}\"",
+     .required = true},
+    {.name = "as",
+     .shape = kTextValue,
+     .doc = "The output column, and the step's id unless `id` is given: the mean of the natural "
+            "logarithms of the probabilities that the model gives each token after those before "
+            "it. The first token has none. Perplexity is `exp` of its negative.",
+     .example = "quality",
+     .required = true},
+    {.name = "per_token",
+     .shape = kBoolValue,
+     .default_value = "false",
+     .doc = "Adds the column `<as>_logprobs` with the logarithm of each token but the first.",
+     .example = "true"},
+    {.name = "add_special_tokens",
+     .shape = kBoolValue,
+     .default_value = "true",
+     .doc = "Lets the tokenizer add its own tokens, such as a beginning of text, if it has any.",
+     .example = "false"},
+    {.name = "parse_special",
+     .shape = kBoolValue,
+     .default_value = "false",
+     .doc = "Lets text of rows become special tokens. Only for rows that you trust.",
+     .example = "true"},
+    {.name = "on_overflow",
+     .shape = {.scalar = kWord, .words = kOverflows, .section = &kOverflow},
+     .default_value = "error",
+     .doc = "What happens to a row whose text exceeds the context.",
+     .example = "{truncate: [text], side: right}"},
+};
+}  // namespace
+
+constexpr SpecSection kScore{
+    .name = "score",
+    .doc = "Puts how likely a model finds a text into a new column.",
+    .keys = kScoreKeys,
+    .foreign = kScoreForeign
 };
 
 }  // namespace millstream

@@ -28,8 +28,8 @@ constexpr std::array<std::string_view, 2> kEngines{"native", "openai"};
 constexpr std::array<std::string_view, 5> kDialects{
     "auto", "openai", "vllm", "sglang", "llama-server"
 };
-constexpr std::array<std::string_view, 7> kStepKinds{
-    "set", "filter", "generate", "check", "select", "drop", "rename"
+constexpr std::array<std::string_view, 8> kStepKinds{
+    "set", "filter", "generate", "score", "check", "select", "drop", "rename"
 };
 constexpr ValueShape kRowKind{.scalar = kWord, .words = kRowKinds};
 
@@ -310,7 +310,7 @@ constexpr SpecSection kCheck{
 constexpr SpecKey kStepKeys[] = {
     {.name = "id",
      .shape = kTextValue,
-     .default_note = "`as` of a generate, else the kind and a number: `filter1`",
+     .default_note = "`as` of a generate or score, else the kind and a number: `filter1`",
      .doc = "The step's name in errors, seeds and `--set`. Letters, digits, `_` and `-`.",
      .example = "long_enough"},
     {.name = "set",
@@ -325,6 +325,10 @@ constexpr SpecKey kStepKeys[] = {
      .shape = {.section = &kGenerate},
      .doc = "Runs a model for each row.",
      .example = "{model: writer, prompt: \"Explain: {{ text }}\", as: answer}"},
+    {.name = "score",
+     .shape = {.section = &kScore},
+     .doc = "Tells how likely a model finds a text.",
+     .example = "{model: writer, text: \"{{ text }}\", as: quality}"},
     {.name = "check",
      .shape = {.section = &kCheck},
      .doc = "Rows for which it is not true are errors.",
@@ -548,7 +552,7 @@ constexpr SpecSection kJob{
     .name = "job", .doc = "The whole file.", .keys = kJobKeys, .foreign = kJobForeign
 };
 
-constexpr std::array<const SpecSection*, 18> kSections{
+constexpr std::array<const SpecSection*, 19> kSections{
     &kJob,
     &kModel,
     &kEnvironment,
@@ -561,6 +565,7 @@ constexpr std::array<const SpecSection*, 18> kSections{
     &kSetValue,
     &kCheck,
     &kGenerate,
+    &kScore,
     &kMessage,
     &kPart,
     &kStructured,

@@ -320,7 +320,7 @@ std::vector<std::string> StepIds(const YamlNode& steps) {
     const int number = body == step.children.end() ? 0 : ++counts[body->key];
     if (id != nullptr && id->IsScalar()) {
       ids.back() = id->text;
-    } else if (body != step.children.end() && body->key == "generate") {
+    } else if (body != step.children.end() && (body->key == "generate" || body->key == "score")) {
       const YamlNode* as = body->Find("as");
       if (as != nullptr && as->IsScalar()) ids.back() = as->text;
     } else if (body != step.children.end()) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the two halves of the table of keys share: shapes, ranges, and the sections of `generate`.
+// What the two halves of the table of keys share: shapes, ranges, and the sections of `generate`
+// and `score`.
 
 #pragma once
 
@@ -33,6 +34,7 @@ inline constexpr ValueShape kAnyValue{
 };
 
 extern const SpecSection kGenerate;
+extern const SpecSection kScore;
 extern const SpecSection kMessage;
 extern const SpecSection kPart;
 extern const SpecSection kStructured;

@@ -372,7 +372,10 @@ def test_a_model_of_numbers_that_are_none_fails_its_rows(millstream, tmp_path, t
     run_on(millstream, tmp_path, {"path": "a.jsonl"}, GENERATE, {"m": {"path": "tiny"}}, exit_code=1)
     shutil.rmtree(tmp_path / "out")
     shutil.rmtree(tmp_path / "out.millstream")
-    run_on(millstream, tmp_path, "a.jsonl", GENERATE, {"m": {"path": "tiny"}})
-    rows = read_rows(tmp_path / "out")
-    assert [row["_source"]["record"] for row in rows] == [1, 2, 3]
-    assert {row["_error"]["code"] for row in rows} == {"bad_logits"}
+    for steps in (GENERATE, [{"score": {"model": "m", "text": "ab {{ id }}", "as": "a"}}]):
+        run_on(millstream, tmp_path, "a.jsonl", steps, {"m": {"path": "tiny"}})
+        rows = read_rows(tmp_path / "out")
+        assert [row["_source"]["record"] for row in rows] == [1, 2, 3]
+        assert {row["_error"]["code"] for row in rows} == {"bad_logits"}
+        shutil.rmtree(tmp_path / "out")
+        shutil.rmtree(tmp_path / "out.millstream")
