@@ -65,7 +65,7 @@ std::string Cell(const arrow::Array& array, std::int64_t row, bool one_line) {
 }
 
 // Where the native engine's time went.
-void PrintEngine(const EngineStats& engine) {
+void PrintTimes(const EngineStats& engine) {
   const std::int64_t time = engine.products_time + engine.attention_time + engine.head_time +
                             engine.sampling_time + engine.rest_time + engine.idle_time;
   if (time == 0) return;
@@ -88,6 +88,32 @@ void PrintEngine(const EngineStats& engine) {
       share(engine.rest_time),
       share(engine.idle_time)
   );
+}
+
+void PrintEngine(const EngineStats& engine) {
+  PrintTimes(engine);
+  if (engine.shared_requests > 0) {
+    fmt::print(
+        stderr,
+        "{} answers came with that of an identical request\n",
+        Grouped(engine.shared_requests)
+    );
+  }
+  if (engine.cost > 0) {
+    fmt::print(stderr, "cost: {:.{}f}, by `price`\n", engine.cost, engine.cost < 1 ? 5 : 2);
+  }
+  if (engine.restarts > 0) {
+    fmt::print(
+        stderr,
+        "engine: restarted {} times: {} lost through no row's fault; rows that killed it: {} by a "
+        "crash, {} by hanging, {} for want of memory\n",
+        engine.restarts,
+        engine.workers_lost,
+        engine.requests_crashed,
+        engine.requests_hung,
+        engine.requests_out_of_memory
+    );
+  }
 }
 
 }  // namespace
@@ -164,30 +190,7 @@ void PrintSummary(const JobReport& report) {
         runaways
     );
   }
-  const EngineStats& engine = report.tokens;
-  PrintEngine(engine);
-  if (engine.shared_requests > 0) {
-    fmt::print(
-        stderr,
-        "{} answers came with that of an identical request\n",
-        Grouped(engine.shared_requests)
-    );
-  }
-  if (engine.cost > 0) {
-    fmt::print(stderr, "cost: {:.{}f}, by `price`\n", engine.cost, engine.cost < 1 ? 5 : 2);
-  }
-  if (engine.restarts > 0) {
-    fmt::print(
-        stderr,
-        "engine: restarted {} times: {} lost through no row's fault; rows that killed it: {} by a "
-        "crash, {} by hanging, {} for want of memory\n",
-        engine.restarts,
-        engine.workers_lost,
-        engine.requests_crashed,
-        engine.requests_hung,
-        engine.requests_out_of_memory
-    );
-  }
+  PrintEngine(report.tokens);
   for (const auto& [code, sample] : report.errors) {
     fmt::print(stderr, "  {} x {}: {}\n", Grouped(sample.count), code, sample.example);
   }

@@ -202,6 +202,16 @@ struct Int8Tile {
       }
       block_sums += 4;
     }
+    Scale<kRows>(p, row, first, sums);
+    WriteSums<S, kRows, 2>(p, row, first, sums);
+  }
+
+  /// By the last group's scale, and adds the bias.
+  template <int kRows>
+  [[gnu::always_inline]] static void Scale(
+      const PanelProduct& p, std::int64_t row, int first, typename S::F (&sums)[kRows][2]
+  ) {
+    const std::int64_t row_bytes = QuantizedRowBytes(p.columns);
     const char* last =
         static_cast<const char*>(p.activations) + row * row_bytes + ScaleOffset(p.columns);
 #pragma GCC unroll 8
@@ -214,7 +224,6 @@ struct Int8Tile {
         sums[r][v] = S::Fma(sums[r][v], scale, bias);
       }
     }
-    WriteSums<S, kRows, 2>(p, row, first, sums);
   }
 
   [[gnu::always_inline]] static float FloatAt(const char* at) {
