@@ -100,6 +100,8 @@ class Bench {
     request.sampling.max_tokens = output_tokens;
     request.sampling.temperature = 0;
     request.sampling.ignore_eos = true;
+    // No token, and another for each request: equal prompts would be computed once.
+    request.sampling.stop_token_ids = {-1 - static_cast<std::int32_t>(id)};
     return request;
   }
 
@@ -109,7 +111,7 @@ class Bench {
   const kernels::Peaks peaks_;
   const std::int64_t rows_max_;
   const std::stop_token stop_;
-  std::uint64_t drawn_ = 0;  // no two prompts are the same
+  std::uint64_t drawn_ = 0;
 };
 
 /// Fills in the shape of a row.
@@ -117,7 +119,8 @@ Status Shape(std::int64_t context, const BenchmarkOptions& options, BenchmarkRep
   const std::int64_t prompt_least = std::max<std::int64_t>(1, options.prompt_tokens);
   report.output_tokens = options.output_tokens;
   if (report.output_tokens == 0) {
-    report.output_tokens = std::min(kOutputTokens, (context - prompt_least + 1) / 2);
+    report.output_tokens =
+        std::max<std::int64_t>(1, std::min(kOutputTokens, (context - prompt_least + 1) / 2));
   }
   report.prompt_tokens = options.prompt_tokens;
   if (report.prompt_tokens == 0) {

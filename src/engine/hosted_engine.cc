@@ -363,7 +363,10 @@ class Host {
   void KeepWitness(Request& request, const Completion& completion) {
     const bool is_good =
         completion.reason != FinishReason::kError && completion.reason != FinishReason::kCancelled;
-    if (has_witness_ || !is_good || request.prompt_tokens.size() > kMaxWitnessTokens) return;
+    // What took no step of the model says nothing of it.
+    const bool was_computed = completion.completion_tokens > 0 || !completion.scores.empty();
+    if (has_witness_ || !is_good || !was_computed) return;
+    if (request.prompt_tokens.size() > kMaxWitnessTokens) return;
     canary_ = std::move(request);
     has_witness_ = true;
   }

@@ -10,7 +10,7 @@
 namespace millstream {
 
 /// All that a greedy request's answer depends on, as bytes: requests with equal keys have equal
-/// answers. Empty if the answer is drawn, which no two requests do alike.
+/// answers. Empty if the answer is drawn, which no two requests do alike, or a text is scored.
 std::string GreedyKey(const Request& request);
 
 }  // namespace millstream

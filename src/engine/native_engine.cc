@@ -41,7 +41,7 @@ constexpr std::string_view kAutoIsa = "auto";
 
 std::string_view ForcedIsa() {
   const char* name = std::getenv("MILLSTREAM_ISA");
-  return name != nullptr ? name : "";
+  return name != nullptr && name != kAutoIsa ? name : "";
 }
 
 Result<Isa> ChooseIsa(const std::string& given) {
@@ -119,7 +119,8 @@ class Batch {
     const RequestId id = request.id;
     const std::int64_t max_tokens =
         request.score ? 0 : std::max<std::int64_t>(0, request.sampling.max_tokens);
-    const auto prompt = static_cast<std::int64_t>(request.prompt_tokens.size());
+    // A text's last token is scored, and not computed.
+    const std::int64_t prompt = std::ssize(request.prompt_tokens) - (request.score ? 1 : 0);
     const std::int64_t context = parts_.model->context();
     auto sequence = std::make_unique<Sequence>(Sequence{
         Generation(parts_.language, parts_.model->config().vocabulary, context, std::move(request)),

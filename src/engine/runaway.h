@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether an answer has run away: goes on and on in white space, or repeats itself.
 //
-// The numbers are such that what a person may want is left alone: a ruler, a table, the rows of a
-// matrix of zeros.
+// The numbers are such that what a person may want is left alone: a ruler, a table, a small matrix
+// of zeros.
 
 #pragma once
 

@@ -95,7 +95,7 @@ Result<JobEngines> StartEngines(
     options.context = model.context;
     options.memory_bytes = spec.memory_bytes.value_or(0);
     options.threads = spec.threads.value_or(job.engine_threads);
-    options.compute = ComputeFromName(spec.compute);
+    options.compute = ComputeFromName(job.plan.models.at(key).compute);
     options.isa = job.spec.isa;
     const std::string settings = fmt::format(
         "{}|{}|{}|{}|{}|{}|{}",
@@ -103,7 +103,7 @@ Result<JobEngines> StartEngines(
         options.context,
         options.memory_bytes,
         options.threads,
-        spec.compute,
+        ComputeName(options.compute),
         spec.isolate,
         spec.hang_seconds
     );

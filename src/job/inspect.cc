@@ -133,7 +133,7 @@ struct PromptSample {
 Status AddLength(const GenerateStep& step, const PreparedRow& row, PromptSample& sample) {
   constexpr std::size_t kAsked = 100;
   constexpr std::size_t kBytesPerToken = 4;
-  if (row.prompt_tokens > 0) {
+  if (row.prompt_tokens > 0 || (step.is_score() && !row.error)) {
     sample.lengths.push_back(row.prompt_tokens);
   } else if (!row.error && !row.requests.empty() && sample.lengths.size() < kAsked) {
     MS_ASSIGN_OR_RETURN(std::optional<std::int64_t> tokens, step.CountPrompt(row));

@@ -51,9 +51,14 @@ std::string NearModel(const JobSpec& spec, const std::string& name) {
   return hint.empty() ? "" : "; of the names in `models`" + hint;
 }
 
-// Opens headers, tokenizer and template, not yet the weights.
+// Opens headers, tokenizer and template, not yet the weights. What `compute: auto` means stays as
+// an older version planned it (`pinned`, may be null), as long as the model is the same.
 Result<BoundModel> BindNative(
-    const JobSpec& job, const ModelSpec& spec, OpenedModels& opened, PlannedModel& planned
+    const JobSpec& job,
+    const ModelSpec& spec,
+    const PlannedModel* pinned,
+    OpenedModels& opened,
+    PlannedModel& planned
 ) {
   MS_ASSIGN_OR_RETURN(planned.path, LocateModel(spec.path, DefaultModelSearch(job.folder)));
   auto& model = opened[planned.path];
@@ -69,9 +74,12 @@ Result<BoundModel> BindNative(
     );
   }
   MS_ASSIGN_OR_RETURN(bound.grammars, GrammarCompiler::Make(model->tokenizer, model->stop_tokens));
-  planned.compute =
-      ComputeName(ResolveCompute(ComputeFromName(spec.compute), job.isa, *model->checkpoint));
   planned.hash = model->checkpoint->hash;
+  Compute compute = ComputeFromName(spec.compute);
+  if (compute == Compute::kAuto && pinned != nullptr && pinned->hash == planned.hash) {
+    compute = ComputeFromName(pinned->compute);
+  }
+  planned.compute = ComputeName(ResolveCompute(compute, job.isa, *model->checkpoint));
   // What another machine answered counts as well, if the job does not mind.
   bound.identity =
       job.is_reproducible
@@ -109,7 +117,7 @@ Status OpenModels(
     served.pinned = known == pinned.end() ? nullptr : &known->second;
     served.truncates = Truncates(job.spec, name);
     PlannedModel planned;
-    auto bound = spec.is_native ? BindNative(job.spec, spec, opened, planned)
+    auto bound = spec.is_native ? BindNative(job.spec, spec, served.pinned, opened, planned)
                                 : BindServed(spec, served, planned);
     if (IsEngineBroken(bound.status())) return bound.status();
     if (!bound.ok()) {
