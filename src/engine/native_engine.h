@@ -28,7 +28,8 @@ struct NativeEngineOptions {
 };
 
 /// The compute that kAuto means for the plan: int8 if the weights are quantised; else bf16 with the
-/// instruction set avx512_bf16 (which "auto" is where the CPU has it), and f32 with others.
+/// instruction set avx512_bf16 and f32 with others, and, if the set is "auto", bf16 where the CPU
+/// has AVX512_BF16 and f32 elsewhere.
 Compute ResolveCompute(Compute compute, std::string_view isa, const Checkpoint& checkpoint);
 std::string_view ComputeName(Compute compute);   // "auto", "f32", "bf16", "int8"
 Compute ComputeFromName(std::string_view name);  // kAuto, if it is none

@@ -3,7 +3,8 @@
 //
 // First all prompts, then all answers. Each of the two takes as long as its arithmetic at the
 // machine's peak or its reading at memory's, whichever is longer. Prompts read the weights once;
-// answers read them once a step, and each token the keys and values before it.
+// answers read them once a step, and each token the keys and values before it. Windows count as if
+// tokens saw all: for a model that has them the time is too long.
 
 #pragma once
 

@@ -40,9 +40,9 @@ struct Avx2 {
     return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
   }
   static F RoundToInteger(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT); }
-  /// x * 2^power, and 0 below the smallest normal number.
+  /// x * 2^power, and 0 below the smallest normal number; a NaN if that is what power is.
   static F ScaleByPower(F x, F power) {
-    const F normal = _mm256_cmp_ps(power, Set(-126.0F), _CMP_GE_OQ);
+    const F normal = _mm256_cmp_ps(power, Set(-126.0F), _CMP_NLT_UQ);
     const I exponent = _mm256_add_epi32(_mm256_cvtps_epi32(power), _mm256_set1_epi32(127));
     return _mm256_and_ps(normal, Mul(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))));
   }

@@ -24,7 +24,7 @@ std::optional<Isa> IsaByName(std::string_view name);
 bool IsSupported(Isa isa);
 
 /// The fastest supported one. Intel's AVX-512 BF16 runs dot products at half the rate of f32 FMA,
-/// so there kAvx512 is the faster, while AMD's runs them at twice that rate.
+/// so there kAvx512 is the faster in bf16, while AMD's runs them at twice that rate.
 Isa FastestIsa();
 
 /// Whether the processor has bf16 dot products, fast or slow.

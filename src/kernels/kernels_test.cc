@@ -285,11 +285,19 @@ class Cache {
     memory_.assign(Size(num_pages * page_bytes_), std::byte{0xff});
     for (std::int64_t p = num_pages; p > 0; --p) pages_.push_back(static_cast<std::int32_t>(p - 1));
     for (std::int64_t t = 0; t < positions; ++t) {
-      std::byte* page = memory_.data() + pages_[Size(t / kPageTokens)] * page_bytes_;
-      kernels.store(
-          keys.data() + t * head_dim, values.data() + t * head_dim, head_dim, t % kPageTokens, page
-      );
+      Store(kernels, head_dim, t, keys.data() + t * head_dim, values.data() + t * head_dim);
     }
+  }
+
+  void Store(
+      const Kernels& kernels,
+      std::int64_t head_dim,
+      std::int64_t position,
+      const float* key,
+      const float* value
+  ) {
+    std::byte* page = memory_.data() + pages_[Size(position / kPageTokens)] * page_bytes_;
+    kernels.store(key, value, head_dim, position % kPageTokens, page);
   }
 
   const Floats keys, values;
@@ -391,6 +399,19 @@ TEST_P(KernelsTest, AttentionAgreesWithItsDefinition) {
         const Floats row = Attend(kernels_, cache, heads, queries, {position}, {0, window});
         ExpectAttention(kernels_, cache, heads, queries, position, window, row.data());
       }
+    }
+  }
+}
+
+TEST_P(KernelsTest, AttentionToAKeyThatIsNoNumberIsNone) {
+  const Heads heads{64, 3};
+  Cache cache(kernels_, heads.head_dim, 40);
+  const Floats queries = RandomFloats(40 * heads.head_dim * heads.group, 13, 0.5F);
+  const Floats bad(Size(heads.head_dim), std::numeric_limits<float>::quiet_NaN());
+  cache.Store(kernels_, heads.head_dim, 20, bad.data(), cache.values.data());
+  for (const std::int64_t position : {19, 20, 39}) {
+    for (const float x : Attend(kernels_, cache, heads, queries, {position}, {0, 0})) {
+      ASSERT_EQ(std::isnan(x), position >= 20) << position;
     }
   }
 }

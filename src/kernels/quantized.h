@@ -4,8 +4,10 @@
 // A weight is scale * q + minimum, q of 0 to 255 and an f16 scale and minimum for 32 or 16 columns
 // of an output: what ggml's block types hold, exactly. Only the K types' scales and minima are
 // products that take more bits; these are rounded once, which changes them by 2^-11 at most, far
-// less than what the activations lose. An activation is scale * q, q of -127 to 127 and a scale for
-// 128 columns of a row; the sums of its q over 32 and over 16 columns are kept, for the minima.
+// less than what the activations lose. A scale whose product with the middle of q exceeds 65,504,
+// as those of no sane model do, makes the output infinite. An activation is scale * q, q of -127 to
+// 127 and a scale for 128 columns of a row; the sums of its q over 32 and over 16 columns are kept,
+// for the minima.
 //
 // Scales of a row change on the way through a product: a sum in units of one group's scale is
 // multiplied by a ratio as the next group begins.

@@ -23,10 +23,11 @@ std::int64_t Smaller(std::int64_t a, std::int64_t b) {
   return a < b ? a : b;
 }
 
-/// e^x within 2 ulp for x <= 88, and 0 from -200 down, as S::ScaleByPower makes it.
+/// e^x within 2 ulp for x <= 88, and 0 from -200 down, as S::ScaleByPower makes it. A NaN stays
+/// one: of two values, of which one is a NaN, Max and Min are the second.
 template <class S>
 [[gnu::always_inline]] inline typename S::F Exp(typename S::F x) {
-  x = S::Max(S::Min(x, S::Set(88.0F)), S::Set(-200.0F));
+  x = S::Max(S::Set(-200.0F), S::Min(S::Set(88.0F), x));
   const typename S::F power = S::RoundToInteger(S::Mul(x, S::Set(1.44269504F)));
   // ln 2 in two parts, the first exact in few bits.
   typename S::F f = S::Fma(power, S::Set(-0.693359375F), x);

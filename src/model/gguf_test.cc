@@ -273,6 +273,12 @@ TEST_F(GgufTest, HandsOutRopeFrequencies) {
   GgufBuilder misshapen = TinyGguf(Small());
   misshapen.AddTensor("rope_freqs.weight", TensorType::kF32, {3}, std::string(12, '\0'));
   EXPECT_NE(Open(misshapen).find("\"rope_freqs.weight\" has shape [3]"), std::string::npos);
+  for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{1}, {1, 4096}}) {
+    GgufBuilder bias = TinyGguf(Small());
+    const auto bytes = static_cast<std::size_t>(4 * shape.back());
+    bias.AddTensor("output.bias", TensorType::kF32, shape, std::string(bytes, '\0'));
+    EXPECT_NE(Open(bias).find("\"output.bias\" has shape ["), std::string::npos);
+  }
 }
 
 }  // namespace

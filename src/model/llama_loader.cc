@@ -268,12 +268,14 @@ class LlamaLoader {
 
   void FillBias(const Source& source) {
     const std::int64_t rows = source.matrix->num_panels * kPanelRows;
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const Place place = PlaceOf(source, i / kPanelRows, i % kPanelRows);
-      if (place.part == nullptr || place.part->bias == nullptr) continue;
-      std::vector<float> bias(Size(place.part->bias->shape[0]));
-      ReadTensorRow(*place.part->bias, 0, bias.data());
-      next_vector_[i] = bias[Size(place.row)];
+    for (const Part& part : source.parts) {
+      if (part.bias == nullptr) continue;
+      std::vector<float> bias(Size(part.bias->shape[0]));
+      ReadTensorRow(*part.bias, 0, bias.data());
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const Place place = PlaceOf(source, i / kPanelRows, i % kPanelRows);
+        if (place.part == &part) next_vector_[i] = bias[Size(place.row)];
+      }
     }
     source.matrix->bias = std::exchange(next_vector_, next_vector_ + rows);
   }

@@ -259,6 +259,7 @@ Status CheckTensors(const ModelConfig& config, const TensorTable& tensors) {
   const std::vector<std::int64_t> embedding = {config.vocabulary, config.hidden};
   MS_RETURN_NOT_OK(CheckTensor(tensors, "token_embd.weight", embedding, true));
   MS_RETURN_NOT_OK(CheckTensor(tensors, "output.weight", embedding, !config.tied_embeddings));
+  MS_RETURN_NOT_OK(CheckTensor(tensors, "output.bias", {config.vocabulary}, false));
   MS_RETURN_NOT_OK(CheckTensor(tensors, "output_norm.weight", {config.hidden}, true));
   MS_RETURN_NOT_OK(CheckTensor(tensors, "rope_freqs.weight", {config.head_dim / 2}, false));
   for (std::int64_t i = 0; i < config.layers; ++i) {

@@ -8,6 +8,7 @@ import re
 import pyarrow
 import pyarrow.parquet
 import pytest
+import xxhash
 from conftest import read_rows
 from json_schema import satisfies
 
@@ -407,3 +408,20 @@ def test_dry_run_shows_the_lengths_of_prompts_and_what_exceeds_the_context(mills
     assert "prompt tokens over 7 sampled rows: p50 49, p95 51, max 500\n" in plan
     assert "over the context with max_tokens: 2 of them (28.6 %)\n" in plan
     assert "errors to expect: 2 x context_overflow" in plan and "errors to expect: 1 x undefined_value" in plan
+
+
+def test_a_job_goes_on_with_what_auto_meant_when_it_was_planned(run_rows, millstream, tmp_path):
+    """As after an update that computes otherwise: the plan of a finished job is made one of an older version."""
+    run_rows([{"id": 1}], MODELS + "steps:\n" + generate("answer", prompt="Hi"))
+    state = tmp_path / "out.millstream"
+    job = json.loads((state / "job.json").read_text())
+    plan = json.loads((state / job["plan"]).read_text())
+    assert plan["models"]["small"]["compute"] == "int8"
+    text = (state / job["plan"]).read_text().replace('"int8"', '"f32"')
+    (state / job["plan"]).unlink()
+    name = "plan-" + xxhash.xxh3_64_hexdigest(text)
+    (state / name).write_text(text)
+    (state / "job.json").write_text(json.dumps({**job, "plan": name}))
+    millstream("run", tmp_path / "job.yaml")
+    failed = millstream("run", tmp_path / "job.yaml", "--set", "models.small.compute=bf16", exit_code=1)
+    assert "models.small.compute: f32 -> bf16" in failed.stderr
