@@ -289,9 +289,11 @@ class Batch {
     sequence.pages.clear();
   }
 
-  void SetReady(const Sequence& sequence, std::int64_t computed_before) {
-    const std::int64_t end = std::min(sequence.prompt_pages(), sequence.computed / kPageTokens);
-    for (std::int64_t p = computed_before / kPageTokens; p < end; ++p) {
+  /// Pages of a prompt, once all of it was computed to a token: one of its tokens that makes values
+  /// that are no numbers may have spoilt those before it in their tile.
+  void SetReady(const Sequence& sequence) {
+    if (sequence.generation.ended() == FinishReason::kError) return;
+    for (std::int64_t p = 0; p < sequence.prompt_pages(); ++p) {
       pool_.SetReady(sequence.pages[Size(p)]);
     }
   }
@@ -314,12 +316,11 @@ class Batch {
       }
     }
     parts_.model->Forward(chunks, parts_.cache, parts_.workspace, *parts_.team);
-    for (std::size_t i = 0; i < work.size(); ++i) {
-      SetReady(*running_[work[i].sequence], chunks[i].position);
-    }
     UseLogits(wanted);
-    for (const StepPlan::Work& one : work) {
-      Sequence& sequence = *running_[one.sequence];
+    for (std::size_t i = 0; i < work.size(); ++i) {
+      Sequence& sequence = *running_[work[i].sequence];
+      const std::int64_t prompt = std::ssize(sequence.generation.request().prompt_tokens);
+      if (chunks[i].position < prompt && sequence.computed >= prompt) SetReady(sequence);
       if (!sequence.is_scored()) continue;
       if (sequence.computed == sequence.known()) sequence.generation.EndScores();
     }

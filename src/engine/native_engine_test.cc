@@ -2,10 +2,12 @@
 #include "engine/native_engine.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <random>
@@ -141,6 +143,49 @@ TEST_F(NativeEngineTest, AnswersDependOnNeitherBatchNorChunksNorPreemptionNorThr
         EXPECT_GT(engine->stats().preemptions, 0);
       }
       EXPECT_EQ(engine->stats().requests_finished, std::ssize(requests));
+    }
+  }
+}
+
+/// The tiny model with a token whose embedding is no number.
+std::shared_ptr<const LanguageModel> WithBadToken(const TinyModel& model, std::int64_t token) {
+  std::string file = TinyGguf(model).Build().first;
+  const auto good = OpenTinyLanguageModel(model);
+  const TensorView& embeddings = *good->checkpoint->Find("token_embd.weight");
+  const std::size_t bytes = static_cast<std::size_t>(model.hidden) * sizeof(float);
+  const auto* row =
+      reinterpret_cast<const char*>(embeddings.data) + static_cast<std::size_t>(token) * bytes;
+  const std::vector<float> bad(static_cast<std::size_t>(model.hidden), std::nanf(""));
+  const std::size_t place = file.find(std::string(row, bytes));
+  file.replace(place, bytes, reinterpret_cast<const char*>(bad.data()), bytes);
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("millstream-bad-token-" + std::to_string(getpid()) + ".gguf");
+  EXPECT_TRUE(WriteFile(path.string(), file).ok());
+  auto opened = OpenLanguageModel(path.string(), "").ValueOrDie();
+  std::filesystem::remove(path);
+  return opened;
+}
+
+TEST_F(NativeEngineTest, ARowThatMakesNoNumbersSpoilsNoneThatBeginsAsItDoes) {
+  const auto model = WithBadToken({.hidden = 48, .feed_forward = 64, .heads = 6, .kv_heads = 2}, 9);
+  Request good, bad;
+  bad.id = 1;
+  for (std::int32_t t = 0; t < 48; ++t) good.prompt_tokens.push_back(20 + t);
+  bad.prompt_tokens = good.prompt_tokens;
+  bad.prompt_tokens[32] = 9;
+  good.sampling.temperature = bad.sampling.temperature = 0;
+  good.sampling.max_tokens = bad.sampling.max_tokens = 8;
+  good.sampling.ignore_eos = bad.sampling.ignore_eos = true;
+  for (const Compute compute : {Compute::kF32, Compute::kBF16, Compute::kInt8}) {
+    NativeEngineOptions options = Options();
+    options.compute = compute;
+    const Answers alone = Answer(*MakeNativeEngine(model, options).ValueOrDie(), {good});
+    EXPECT_EQ(alone.at(0).reason, FinishReason::kLength);
+    for (const std::int64_t length : {41, 44, 47}) {
+      bad.prompt_tokens.resize(static_cast<std::size_t>(length), 50);
+      const auto engine = MakeNativeEngine(model, options).ValueOrDie();
+      EXPECT_EQ(Answer(*engine, {bad}).at(1).error_code, "bad_logits");
+      ExpectEqual(Answer(*engine, {good}), alone);
     }
   }
 }
