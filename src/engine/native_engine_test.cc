@@ -167,7 +167,9 @@ std::shared_ptr<const LanguageModel> WithBadToken(const TinyModel& model, std::i
 }
 
 TEST_F(NativeEngineTest, ARowThatMakesNoNumbersSpoilsNoneThatBeginsAsItDoes) {
-  const auto model = WithBadToken({.hidden = 48, .feed_forward = 64, .heads = 6, .kv_heads = 2}, 9);
+  const auto model = WithBadToken(
+      {.hidden = 48, .feed_forward = 64, .heads = 6, .kv_heads = 2, .tied_embeddings = false}, 9
+  );
   Request good, bad;
   bad.id = 1;
   for (std::int32_t t = 0; t < 48; ++t) good.prompt_tokens.push_back(20 + t);
