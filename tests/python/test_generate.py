@@ -419,7 +419,7 @@ def test_a_job_goes_on_with_what_auto_meant_when_it_was_planned(run_rows, millst
     assert plan["models"]["small"]["compute"] == "int8"
     text = (state / job["plan"]).read_text().replace('"int8"', '"f32"')
     (state / job["plan"]).unlink()
-    name = "plan-" + xxhash.xxh3_64_hexdigest(text)
+    name = "plan-" + xxhash.xxh3_64_hexdigest(text.encode())
     (state / name).write_text(text)
     (state / "job.json").write_text(json.dumps({**job, "plan": name}))
     millstream("run", tmp_path / "job.yaml")
