@@ -6,8 +6,8 @@
 // tokens. When a decoding sequence needs a page and there is none, the last admitted sequence gives
 // its pages back and waits, to be computed anew.
 //
-// A sequence that begins as another does waits until the other's prompt is computed, and then shares
-// its pages; those behind it wait too.
+// A sequence that begins as another does waits until the other's prompt is computed, and then
+// shares its pages; those behind it wait too.
 
 #pragma once
 
